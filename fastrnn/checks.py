@@ -1,0 +1,195 @@
+"""Checks of callers' arguments: once, at the public door. Kernels trust what passed here.
+
+Every function returns the checked value in the form the kernels take, or raises `TypeError` or `ValueError` with the
+argument's name, what was expected and what came.
+"""
+
+import operator
+import os
+
+import numpy as np
+
+FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_INT64 = np.iinfo(np.int64)
+
+
+def integer(name, value, *, minimum=None, maximum=None):
+    """`value` as an int within the bounds; booleans and floats are refused."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+    if minimum is not None and number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {number}")
+    return number
+
+
+def number(name, value, *, minimum=None, maximum=None, above=None, below=None):
+    """`value` as a finite float within the bounds (`minimum`, `maximum` inclusive; `above`, `below` not)."""
+    if isinstance(value, (bool, np.bool_, str, bytes, complex)):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    try:
+        result = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} must be a real number, got {type(value).__name__}") from None
+    if not np.isfinite(result):
+        raise ValueError(f"{name} must be finite, got {result}")
+    for bound, fails, words in (
+        (minimum, lambda b: result < b, "at least"),
+        (maximum, lambda b: result > b, "at most"),
+        (above, lambda b: result <= b, "above"),
+        (below, lambda b: result >= b, "below"),
+    ):
+        if bound is not None and fails(bound):
+            raise ValueError(f"{name} must be {words} {bound:g}, got {result:g}")
+    return result
+
+
+def flag(name, value):
+    """`value` as a bool; anything but a boolean is refused."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(name, value, options):
+    """`value` if it is one of the strings in `options`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+    return value
+
+
+def float_dtype(value):
+    """`value` as the NumPy dtype float32 or float64."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"dtype must be 'float32' or 'float64', got {value!r}") from None
+    if dtype not in FLOAT_DTYPES:
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {value!r}")
+    return dtype.newbyteorder("=")
+
+
+def _shape_text(shape):
+    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def shape(name, actual, expected):
+    """Refuse a shape that differs from `expected`, in which None stands for any size of at least 1."""
+    fits = len(actual) == len(expected) and all(e in (None, n) for n, e in zip(actual, expected, strict=True))
+    if not fits:
+        raise ValueError(f"{name} must have shape {_shape_text(expected)}, got {_shape_text(actual)}")
+    if 0 in actual:
+        raise ValueError(f"{name} must not be empty, got shape {_shape_text(actual)}")
+
+
+def float_array(name, value, dtype, expected_shape):
+    """`value` as a C-contiguous, aligned array of floats of precision `dtype` and the expected shape.
+
+    No copy is made where none is needed. Floats of another precision are converted; integers, booleans, objects and
+    complex numbers are a `TypeError`, for a real-valued argument that holds them is more often a slip than meant.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
+    shape(name, array.shape, expected_shape)
+    with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes infinity, visibly
+        return np.require(array, dtype, ["C", "A", "W"])
+
+
+def integer_array(name, value, expected_shape, *, minimum=None, maximum=None):
+    """`value` as a C-contiguous int64 array of the expected shape with every element within the bounds."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
+    shape(name, array.shape, expected_shape)
+    low, high = int(array.min()), int(array.max())
+    if minimum is not None and low < minimum:
+        raise ValueError(f"{name} must be at least {minimum} everywhere, got {low}")
+    if maximum is not None and high > maximum:
+        raise ValueError(f"{name} must be at most {maximum} everywhere, got {high}")
+    if high > _INT64.max:
+        raise ValueError(f"{name} must fit into 64-bit integers, got {high}")
+    return np.require(array, np.int64, ["C", "A", "W"])
+
+
+def boolean_array(name, value, expected_shape):
+    """`value` as a C-contiguous boolean array of the expected shape."""
+    array = np.asarray(value)
+    if array.dtype.kind != "b":
+        raise TypeError(f"{name} must hold booleans, got dtype {array.dtype}")
+    shape(name, array.shape, expected_shape)
+    return np.require(array, np.bool_, ["C", "A", "W"])
+
+
+def prediction(name, value):
+    """`value` as a floating-point array that is not empty, with the precision, float32 or float64, to compute in."""
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{name} must have at least one dimension and one element, got shape {array.shape}")
+    return array, FLOAT_DTYPES[0 if array.itemsize <= 4 else 1]
+
+
+def leading_mask(name, value, shape_):
+    """`value` as a boolean array of the first dimensions of `shape_`, some or all, or None."""
+    if value is None:
+        return None
+    array = np.asarray(value)
+    if array.dtype.kind != "b":
+        raise TypeError(f"{name} must hold booleans, got dtype {array.dtype}")
+    shape(name, array.shape, shape_[: max(array.ndim, min(1, len(shape_)))])
+    return array
+
+
+def output_array(name, value, dtype, expected_shape):
+    """`value` if results can be written into it as it is: NumPy array, exact dtype and shape, contiguous, writable."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
+    if value.dtype != dtype:
+        raise TypeError(f"{name} must have dtype {dtype}, got {value.dtype}")
+    shape(name, value.shape, expected_shape)
+    if not (value.flags.c_contiguous and value.flags.aligned and value.flags.writeable):
+        raise ValueError(f"{name} must be C-contiguous, aligned and writable")
+    return value
+
+
+def sequence_lengths(value, steps, batch):
+    """`lengths` as int64 (batch,), each from 1 to `steps`; None where all are full, which is the same thing."""
+    if value is None:
+        return None
+    return integer_array("lengths", value, (batch,), minimum=1, maximum=steps)
+
+
+def _available_memory():
+    """Bytes that can still be had: what Linux calls available, elsewhere all of the machine's memory."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def memory(what, size):
+    """Refuse, before anything is allocated, `size` bytes that the machine does not have.
+
+    An operating system that overcommits grants them, and ends the process when they are used.
+    """
+    if size < 1 << 26:
+        return
+    available = _available_memory()
+    if available is not None and size > available:
+        raise MemoryError(f"{what} needs {size:,} bytes, {available:,} are available")

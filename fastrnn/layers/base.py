@@ -1,0 +1,249 @@
+"""What all layers have in common: parameters, workspaces, and the order of calls."""
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from .. import checks
+from ..parameters import Parameters
+
+
+class Workspace:
+    """Preallocated buffers of one layer for sequences up to `steps` and batches up to `batch`, reusable for ever.
+
+    Made by `layer.workspace(T, B)`. Between a forward and a backward pass it holds what the latter needs. One thread
+    uses it at a time.
+    """
+
+    def __init__(self, layer, steps, batch):
+        self.layer = layer
+        self.steps = steps
+        self.batch = batch
+        self.record = None  # what the last forward pass leaves for the backward pass, until that has taken it
+        self.version = None  # the parameters' version at the forward pass
+
+    def __repr__(self):
+        return f"<workspace of {type(self.layer).__name__} for T ≤ {self.steps}, B ≤ {self.batch}>"
+
+
+class Layer(ABC):
+    """Base of all layers. Subclasses give the `_…` methods, which take checked arguments.
+
+    Shapes: `x` is (T,B,…), or (B,T,…) with `batch_first`. All arrays come out in the layer's `dtype`.
+    """
+
+    stateful = False  # has a recurrent state
+    batch_first = False
+
+    def __init__(self, shapes, dtype):
+        dtype = checks.float_dtype(dtype)
+        shapes = dict(shapes)  # names and shapes in the order of the flat buffer
+        size = sum(math.prod(shape) for shape in shapes.values())
+        checks.memory(f"{type(self).__name__} with {size:,} parameters", 2 * size * dtype.itemsize)
+        self.parameters = Parameters(shapes, dtype)
+        self.owner = None  # the model the layer belongs to
+
+    @classmethod
+    def parameter_shapes(cls, **config):
+        """Name and shape of every parameter for these constructor arguments, one by one; nothing is allocated."""
+        return ()
+
+    # The public calls.
+
+    def forward(self, x, state=None, *, lengths=None, workspace=None):
+        """Run the layer over a batch of sequences.
+
+        x: input, (T,B,I) floats (Embedding, OneHot: (T,B) integers), batch first if the layer is.
+        state: initial state, None for zeros; layers without state take None alone.
+        lengths: (B,) integers, 1 ≤ n ≤ T, of right-padded sequences: outputs past the end are 0, padding is not read.
+        workspace: keeps what `backward` needs and applies dropout; `y` and `state` may then be views of it.
+
+        Returns `(y, state)`. Raises TypeError or ValueError before anything is changed if an argument does not fit.
+        """
+        x = self._check_input(x)
+        steps, batch = self._extent(x)
+        lengths = checks.sequence_lengths(lengths, steps, batch)
+        self._check_values("x", x, lengths)
+        state = self._check_state("state", state, batch)
+        if workspace is None:
+            return self._infer(x, state, lengths)
+        self._check_workspace(workspace)
+        if steps > workspace.steps or batch > workspace.batch:
+            raise ValueError(
+                f"workspace was made for T ≤ {workspace.steps}, B ≤ {workspace.batch}, x has T={steps}, B={batch}"
+            )
+        workspace.record = None
+        result = self._forward(x, state, lengths, workspace)
+        workspace.version = self.parameters.version
+        return result
+
+    __call__ = forward
+
+    def backward(self, dy, dstate=None, *, workspace):
+        """Take gradients back through the forward pass recorded in `workspace`.
+
+        dy: gradient of the loss with respect to `y`, in its shape; past a sequence's end it is not read.
+        dstate: the same for the final state, None for zeros.
+
+        Returns `(dx, dstate)`: the gradients with respect to the input (None for integer input) and to the initial
+        state. Gradients of the parameters are added to the layer's own. ValueError without a recorded forward pass, or
+        when the parameters were changed after it.
+        """
+        self._check_workspace(workspace)
+        if workspace.record is None:
+            raise ValueError("backward needs a forward pass recorded in workspace, and takes it only once")
+        if workspace.version != self.parameters.version:
+            raise ValueError("the parameters were changed after the forward pass recorded in workspace")
+        dy, dstate = self._check_gradients(dy, dstate, workspace)
+        result = self._backward(dy, dstate, workspace)
+        workspace.record = None
+        return result
+
+    def step(self, x_t, state=None):
+        """One time step, for streaming.
+
+        x_t: (B,I) floats or (I,) for a single stream (Embedding, OneHot: (B,) integers or one integer).
+        state: as in `forward`, without the batch dimension for a single stream.
+
+        Returns `(y_t, state)` as fresh arrays; the values are those of `forward` step by step.
+        """
+        x_t = np.asarray(x_t)
+        single = x_t.ndim == self._step_dimensions() - 1
+        if single:
+            x_t = x_t[np.newaxis]
+            state = self._with_batch(state)
+        elif x_t.ndim != self._step_dimensions():
+            raise ValueError(
+                f"x_t must have {self._step_dimensions() - 1} or {self._step_dimensions()} dimensions, got {x_t.ndim}"
+            )
+        x_t = self._check_step_input(x_t)
+        y, state = self._step(x_t, self._check_state("state", state, x_t.shape[0]))
+        return (y[0], self._without_batch(state)) if single else (y, state)
+
+    def workspace(self, T, B):
+        """Buffers for sequences of up to `T` steps in batches of up to `B`: see `Workspace`."""
+        steps, batch = checks.integer("T", T, minimum=1), checks.integer("B", B, minimum=1)
+        checks.memory(f"the workspace for T={steps}, B={batch}", self._workspace_bytes(steps, batch))
+        return self._make_workspace(steps, batch)
+
+    def state_dict(self):
+        """Copies of all parameters, under PyTorch's names and in its layout."""
+        return self.parameters.state_dict()
+
+    def load_state_dict(self, state_dict):
+        """Take all parameters from `state_dict`, names -> arrays; nothing changes if a name, shape or dtype is wrong."""
+        self.parameters.load_state_dict(state_dict)
+
+    def grad_dict(self):
+        """Copies of all gradients, named and laid out as in `state_dict`."""
+        return self.parameters.grad_dict()
+
+    def zero_grad(self):
+        """Set all gradients to zero."""
+        self.parameters.zero_grad()
+
+    def parameters_to_vector(self):
+        """All parameters in one fresh 1-D array, in the order of `state_dict`."""
+        return self.parameters.values.copy()
+
+    def vector_to_parameters(self, v):
+        """Take all parameters from a 1-D array in the order of `parameters_to_vector`."""
+        if self.parameters.size == 0:
+            raise ValueError(f"{type(self).__name__} has no parameters")
+        vector = checks.float_array("v", v, self.dtype, (self.parameters.size,))
+        self.parameters.values[:] = vector
+        self.parameters.changed()
+
+    def gradients_to_vector(self):
+        """All gradients in one fresh 1-D array, in the order of `parameters_to_vector`."""
+        return self.parameters.gradients.copy()
+
+    @property
+    def num_parameters(self):
+        """The number of trainable numbers."""
+        return self.parameters.size
+
+    @property
+    def dtype(self):
+        """The NumPy dtype of parameters, outputs and gradients."""
+        return self.parameters.dtype
+
+    @abstractmethod
+    def config(self):
+        """The constructor's arguments that fix the architecture, as JSON can hold them."""
+
+    def __repr__(self):
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{type(self).__name__}({arguments})"
+
+    # What subclasses give or refine. Arguments are checked.
+
+    @abstractmethod
+    def _check_input(self, x):
+        """`x` as the kernels take it, or an error."""
+
+    @abstractmethod
+    def _check_step_input(self, x_t): ...
+
+    def _check_values(self, name, x, lengths):
+        """Refuse values of an input of the right shape and dtype."""
+
+    def _step_dimensions(self):
+        """Dimensions of a batch of inputs of one time step."""
+        return 2
+
+    def _extent(self, x):
+        """T and B of a checked input; T is 1 where it has no time dimension."""
+        if x.ndim < self._step_dimensions() + 1:
+            return 1, x.shape[0]
+        return (x.shape[1], x.shape[0]) if self.batch_first else (x.shape[0], x.shape[1])
+
+    def _check_state(self, name, state, batch):
+        if state is not None:
+            raise TypeError(f"{name} must be None for {type(self).__name__}, got {type(state).__name__}")
+
+    def _with_batch(self, state):
+        return state
+
+    def _without_batch(self, state):
+        return state
+
+    def _check_workspace(self, workspace):
+        if not isinstance(workspace, Workspace):
+            raise TypeError(f"workspace must come from layer.workspace(), got {type(workspace).__name__}")
+        if workspace.layer is not self:
+            raise ValueError("workspace was made by another layer")
+
+    def _check_gradients(self, dy, dstate, workspace):
+        """`dy` and `dstate` in the shapes of the recorded forward pass's results."""
+        shape = workspace.record.output_shape
+        dy = checks.float_array("dy", dy, self.dtype, shape)
+        return dy, self._check_state("dstate", dstate, workspace.record.batch)
+
+    @abstractmethod
+    def _workspace_bytes(self, steps, batch):
+        """About the bytes a workspace takes."""
+
+    @abstractmethod
+    def _make_workspace(self, steps, batch): ...
+
+    @abstractmethod
+    def _infer(self, x, state, lengths): ...
+
+    @abstractmethod
+    def _forward(self, x, state, lengths, workspace): ...
+
+    @abstractmethod
+    def _backward(self, dy, dstate, workspace): ...
+
+    @abstractmethod
+    def _step(self, x_t, state): ...
+
+    @abstractmethod
+    def _output_features(self, features):
+        """Features of the output for `features` of the input (None: not known); ValueError if they don't fit."""
+
+    def _generators(self):
+        """The random generators that a training pass draws from."""
+        return []

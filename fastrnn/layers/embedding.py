@@ -1,0 +1,139 @@
+"""Layers over integer input: embeddings and one-hot vectors."""
+
+import numpy as np
+
+from .. import checks, init
+from ..kernels.embedding import look_up, one_hot, scatter_add
+from ..threads import get_num_threads
+from .stateless import Stateless, StatelessWorkspace
+
+
+class _TokenWorkspace(StatelessWorkspace):
+    """Keeps the tokens besides, (T·B) int64."""
+
+    def __init__(self, layer, steps, batch):
+        super().__init__(layer, steps, batch)
+        self._tokens = np.empty(steps * batch, np.int64)
+
+    def tokens(self, x):
+        """A kept copy of the integers `x`, flat."""
+        kept = self._tokens[: x.size]
+        kept.reshape(x.shape)[...] = x
+        return kept
+
+
+class _TokenInput(Stateless):
+    """A layer that takes (T,B) integers from 0 to `self._classes` − 1, or (B,T) with `batch_first`."""
+
+    def _step_dimensions(self):
+        return 1
+
+    def _check_tokens(self, name, x, dimensions):
+        array = np.asarray(x)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
+        checks.shape(name, array.shape, (None,) * dimensions)
+        return array
+
+    def _check_input(self, x):
+        return self._check_tokens("x", x, 2)
+
+    def _check_step_input(self, x_t):
+        x_t = self._check_tokens("x_t", x_t, 1)
+        self._check_values("x_t", x_t, None)
+        return x_t
+
+    def _check_values(self, name, x, lengths):
+        """Every token before its sequence's end must be known; the padding is not read."""
+        if lengths is None:
+            low, high = int(x.min()), int(x.max())
+        else:
+            rows = x if self.batch_first else x.T
+            valid = [row[:n] for row, n in zip(rows, lengths, strict=True)]
+            low, high = min(int(v.min()) for v in valid), max(int(v.max()) for v in valid)
+        if low < 0 or high >= self._classes:
+            raise ValueError(
+                f"{name} must hold integers from 0 to {self._classes - 1}, got {low if low < 0 else high}"
+            )
+
+    def _make_workspace(self, steps, batch):
+        return _TokenWorkspace(self, steps, batch)
+
+    def _workspace_bytes(self, steps, batch):
+        return steps * batch * (8 + self._output_features(None) * self.dtype.itemsize)
+
+    def _tokens(self, x, workspace):
+        if workspace is not None:
+            return workspace.tokens(x)
+        return np.ascontiguousarray(x, np.int64).reshape(-1)
+
+    def _output_shape(self, shape):
+        return (*shape, self._output_features(None))
+
+    def _layout(self, extent):
+        return extent.time, extent.batch, extent.steps, extent.lengths
+
+
+class Embedding(_TokenInput):
+    """Rows of a table looked up by integers: (T,B) → (T,B,E). `weight` (num_embeddings, embedding_dim)."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, dtype="float32", seed=None):
+        self.num_embeddings = checks.integer("num_embeddings", num_embeddings, minimum=1)
+        self.embedding_dim = checks.integer("embedding_dim", embedding_dim, minimum=1)
+        rng = init.generator(seed)
+        shapes = self.parameter_shapes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        super().__init__(shapes, dtype)
+        init.normal(self.parameters, rng)
+
+    @classmethod
+    def parameter_shapes(cls, *, num_embeddings, embedding_dim, **_):
+        yield "weight", (num_embeddings, embedding_dim)
+
+    @property
+    def _classes(self):
+        return self.num_embeddings
+
+    def config(self):
+        return {
+            "num_embeddings": self.num_embeddings,
+            "embedding_dim": self.embedding_dim,
+            "dtype": self.dtype.name,
+        }
+
+    def _output_features(self, features):
+        return self.embedding_dim
+
+    def _compute(self, x, y, extent, workspace):
+        tokens = self._tokens(x, workspace)
+        look_up(tokens, *self._layout(extent), self.parameters["weight"], y.reshape(-1), get_num_threads())
+
+    def _backward(self, dy, dstate, workspace):
+        extent = workspace.record.extent
+        tokens = workspace._tokens
+        gradient = self.parameters.gradient("weight")
+        scatter_add(tokens, *self._layout(extent), dy.reshape(-1), gradient, get_num_threads())
+        return None, None
+
+
+class OneHot(_TokenInput):
+    """One-hot vectors of integers: (T,B) → (T,B,num)."""
+
+    def __init__(self, num: int, *, dtype="float32"):
+        self.num = checks.integer("num", num, minimum=1)
+        super().__init__({}, dtype)
+
+    @property
+    def _classes(self):
+        return self.num
+
+    def config(self):
+        return {"num": self.num, "dtype": self.dtype.name}
+
+    def _output_features(self, features):
+        return self.num
+
+    def _compute(self, x, y, extent, workspace):
+        one_hot(self._tokens(x, workspace), *self._layout(extent), self.num, y.reshape(-1))
+
+    def _backward(self, dy, dstate, workspace):
+        return None, None

@@ -1,0 +1,81 @@
+"""The linear layer."""
+
+
+from .. import checks, init
+from ..passes import DensePass, PassBuffers, SequenceBatch, view
+from ..threads import get_num_threads
+from .stateless import FloatInput, StatelessWorkspace
+
+
+class _LinearWorkspace(StatelessWorkspace):
+    def __init__(self, layer, steps, batch):
+        super().__init__(layer, steps, batch)
+        self.plan = SequenceBatch(steps, batch, keep=True)
+        self.arrays = PassBuffers(layer._pass, steps, batch, True, 0)
+
+
+class Linear(FloatInput):
+    """y = x Wᵀ + b, for (T,B,I) or (B,I) floats. `weight` (out_features, in_features), `bias` (out_features)."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, dtype="float32", seed=None):
+        self.in_features = checks.integer("in_features", in_features, minimum=1)
+        self.out_features = checks.integer("out_features", out_features, minimum=1)
+        self.bias = checks.flag("bias", bias)
+        rng = init.generator(seed)
+        shapes = self.parameter_shapes(in_features=in_features, out_features=out_features, bias=bias)
+        super().__init__(shapes, dtype)
+        init.uniform(self.parameters, self.in_features, rng)
+        self._pass = DensePass(self.parameters, self.in_features, self.out_features)
+
+    @classmethod
+    def parameter_shapes(cls, *, in_features, out_features, bias=True, **_):
+        yield "weight", (out_features, in_features)
+        if bias:
+            yield "bias", (out_features,)
+
+    def config(self):
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": self.bias,
+            "dtype": self.dtype.name,
+        }
+
+    def _input_features(self):
+        return self.in_features
+
+    def _output_features(self, features):
+        if features not in (None, self.in_features):
+            raise ValueError(f"it takes {self.in_features} features, the layer before gives {features}")
+        return self.out_features
+
+    def _output_shape(self, shape):
+        return (*shape[:-1], self.out_features)
+
+    def _workspace_bytes(self, steps, batch):
+        whole = steps * batch * (self.in_features + self.out_features) * self.dtype.itemsize
+        return whole + PassBuffers.count_bytes(self._pass, steps, batch, 0)
+
+    def _make_workspace(self, steps, batch):
+        return _LinearWorkspace(self, steps, batch)
+
+    def _compute(self, x, y, extent, workspace):
+        if workspace is None:
+            plan = SequenceBatch(extent.steps, extent.batch_size, keep=False)
+            arrays = PassBuffers(self._pass, extent.steps, extent.batch_size, False, 0)
+        else:
+            plan, arrays = workspace.plan, workspace.arrays
+        lengths = extent.lengths if extent.ragged else None
+        plan.fill(extent.steps, extent.batch_size, lengths, False, get_num_threads())
+        if extent.ragged:
+            y.fill(0)
+        first = self.batch_first
+        self._pass.forward(view(x, first, 0, x.shape[-1]), view(y, first, 0, y.shape[-1]), plan, arrays)
+
+    def _differentiate(self, dy, dx, extent, workspace):
+        if extent.ragged:
+            dx.fill(0)
+        first = self.batch_first
+        self._pass.backward(
+            view(dy, first, 0, dy.shape[-1]), view(dx, first, 0, dx.shape[-1]), workspace.plan, workspace.arrays
+        )

@@ -1,0 +1,56 @@
+"""Layers that sum up a sequence: (T,B,F) → (B,F)."""
+
+from .. import checks
+from ..kernels.elementwise import pool_last, pool_last_backward, pool_mean, pool_mean_backward
+from .stateless import FloatInput
+
+
+class _Pooling(FloatInput):
+    _kernels = None  # forward and backward
+
+    def __init__(self, *, dtype="float32"):
+        super().__init__({}, dtype)
+
+    def config(self):
+        return {"dtype": self.dtype.name}
+
+    def _check_input(self, x):
+        return checks.float_array("x", x, self.dtype, (None, None, None))
+
+    def _output_shape(self, shape):
+        return (shape[0] if self.batch_first else shape[1], shape[2])
+
+    def _compute(self, x, y, extent, workspace):
+        features = x.shape[-1]
+        self._kernels[0](
+            x.reshape(-1), extent.time * features, extent.batch * features, features, extent.lengths, y.reshape(-1)
+        )
+
+    def _differentiate(self, dy, dx, extent, workspace):
+        features = dx.shape[-1]
+        self._kernels[1](
+            dy.reshape(-1), extent.time * features, extent.batch * features, features, extent.steps, extent.lengths,
+            dx.reshape(-1),
+        )  # fmt: skip
+
+
+class Last(_Pooling):
+    """The last valid step of each sequence. `step` returns its input: so far, it is the last."""
+
+    _kernels = pool_last, pool_last_backward
+
+    def _check_step_input(self, x_t):
+        return checks.float_array("x_t", x_t, self.dtype, (None, None))
+
+    def _step(self, x_t, state):
+        return x_t.copy(), None
+
+
+class MeanPool(_Pooling):
+    """The mean over each sequence's valid steps."""
+
+    _kernels = pool_mean, pool_mean_backward
+
+    def step(self, x_t, state=None):
+        """A mean over time has no single step: ValueError."""
+        raise ValueError("MeanPool needs the whole sequence: it has no single step")

@@ -1,0 +1,137 @@
+"""What layers without a recurrent state share: buffers, lengths, and both ways of being called."""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checks
+from ..kernels.elementwise import clear_padding
+from ..parameters import aligned_empty
+from .base import Layer, Workspace
+
+
+class Extent(NamedTuple):
+    """A batch's layout: element (t, b, j) of F features stands at (t·time + b·batch)·F + j; `lengths` (B,) int64."""
+
+    steps: int
+    batch_size: int
+    time: int
+    batch: int
+    lengths: np.ndarray
+    ragged: bool
+
+
+class _Record(NamedTuple):
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    batch: int
+    extent: Extent
+
+
+class StatelessWorkspace(Workspace):
+    """Buffers of a layer without state, T·B rows each: output, gradient of the input and what the layer adds."""
+
+    def __init__(self, layer, steps, batch):
+        super().__init__(layer, steps, batch)
+        rows = steps * batch
+        self.lengths = np.empty(batch, np.int64)
+        self._y = self._dx = None  # allocated when the number of features is known: at the first call
+        self._rows = rows
+
+    def output(self, shape):
+        """The output buffer in `shape`."""
+        self._y = self._grown(self._y, shape)
+        return self._y[: int(np.prod(shape))].reshape(shape)
+
+    def input_gradient(self, shape):
+        """The buffer of dx in `shape`."""
+        self._dx = self._grown(self._dx, shape)
+        return self._dx[: int(np.prod(shape))].reshape(shape)
+
+    def _grown(self, buffer, shape):
+        size = self._rows * shape[-1]
+        if buffer is None or buffer.size < size:
+            buffer = aligned_empty(size, self.layer.dtype)
+        return buffer
+
+
+class Stateless(Layer):
+    """A layer that treats all steps alike, or sums them up. `forward` returns None for the state."""
+
+    def _extent_of(self, x, lengths, buffer):
+        """The `Extent` of a checked input; `lengths` go into `buffer`."""
+        steps, batch = self._extent(x)
+        stored = buffer[:batch]
+        stored[...] = steps if lengths is None else lengths
+        sequence = x.ndim > self._step_dimensions()
+        time, row = (1, steps) if self.batch_first and sequence else (batch, 1)
+        return Extent(steps, batch, time, row, stored, lengths is not None)
+
+    def _infer(self, x, state, lengths):
+        extent = self._extent_of(x, lengths, np.empty(self._extent(x)[1], np.int64))
+        shape = self._output_shape(x.shape)
+        checks.memory(f"the output of shape {shape}", int(np.prod(shape, dtype=object)) * self.dtype.itemsize)
+        y = np.empty(shape, self.dtype)
+        self._compute(x, y, extent, None)
+        return y, None
+
+    def _forward(self, x, state, lengths, workspace):
+        extent = self._extent_of(x, lengths, workspace.lengths)
+        y = workspace.output(self._output_shape(x.shape))
+        self._compute(x, y, extent, workspace)
+        workspace.record = _Record(x.shape, y.shape, extent.batch_size, extent)
+        return y, None
+
+    def _backward(self, dy, dstate, workspace):
+        record = workspace.record
+        dx = workspace.input_gradient(record.input_shape)
+        self._differentiate(dy, dx, record.extent, workspace)
+        return dx, None
+
+    def _step(self, x_t, state):
+        return self._infer(x_t, None, None)
+
+    def _clear_padding(self, array, extent):
+        if extent.ragged:
+            features = array.shape[-1]
+            clear_padding(
+                array.reshape(-1), extent.time * features, extent.batch * features, features, extent.steps,
+                extent.lengths,
+            )  # fmt: skip
+
+    def _check_step_input(self, x_t):
+        return self._check_input(x_t)
+
+    def _make_workspace(self, steps, batch):
+        return StatelessWorkspace(self, steps, batch)
+
+    def _workspace_bytes(self, steps, batch):
+        return 2 * steps * batch * self.dtype.itemsize
+
+    def _output_shape(self, shape):
+        return shape
+
+    def _output_features(self, features):
+        return features
+
+    @abstractmethod
+    def _compute(self, x, y, extent, workspace):
+        """y from x; `workspace` is None at inference."""
+
+    def _differentiate(self, dy, dx, extent, workspace):
+        """dx from dy and what `workspace` kept; parameter gradients are added. Not for integer input, without a dx."""
+
+
+class FloatInput(Stateless):
+    """A stateless layer over (T,B,F), (B,T,F) or (B,F) floats."""
+
+    def _check_input(self, x):
+        x = np.asarray(x)
+        if x.ndim not in (2, 3):
+            raise ValueError(f"x must have 2 or 3 dimensions, got {x.ndim}")
+        return checks.float_array("x", x, self.dtype, (None,) * (x.ndim - 1) + (self._input_features(),))
+
+    def _input_features(self):
+        """The number of features the layer takes, None for any."""
+        return None

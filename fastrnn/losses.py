@@ -1,0 +1,229 @@
+"""Losses: `value, dy = loss(y, targets)`, checked here, computed in `kernels.losses`."""
+
+import functools
+import threading
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .kernels import losses as kernels
+from .threads import get_num_threads
+
+_ALL_VALID = np.zeros(0, np.bool_)  # what the kernels take for no mask
+
+
+def _usable(array, dtype, out):
+    """Whether a kernel can read `array` as it is while it writes `out`."""
+    flags = array.flags
+    plain = array.dtype == dtype and flags.c_contiguous and flags.aligned and flags.writeable
+    return plain and not np.may_share_memory(array, out)
+
+
+def _same_memory(a, b):
+    return a.dtype == b.dtype and a.ctypes.data == b.ctypes.data and a.strides == b.strides
+
+
+class _Loss:
+    """What all losses share: checks, buffers, reduction.
+
+    Buffers belong to the loss, one set for each thread, and grow on demand: a call with `out` allocates nothing that
+    grows with the data once the sizes have been seen.
+    """
+
+    def __init__(self, reduction, **config):
+        checks.choice("reduction", reduction, ("mean", "sum"))
+        self._config = {**config, "reduction": reduction}
+        self._local = threading.local()
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._config)
+
+    @property
+    def reduction(self) -> str:
+        return self._config["reduction"]
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._config.items())})"
+
+    def __reduce__(self):  # copies and pickles have buffers of their own
+        return functools.partial(type(self), **self._config), ()
+
+    def __call__(self, y, targets, *, mask=None, out=None) -> tuple[float, np.ndarray]:
+        """The loss and its gradient with respect to `y`, an array of y's shape: `out` if given, else a new one.
+
+        `mask`, booleans of the leading shape of `targets` (some or all of its dimensions), says which elements are
+        valid. What stands behind the others is never read and has gradient 0. `out` may be `y` itself.
+        """
+        total, count, dy = self.evaluate(y, targets, mask, out)
+        return (total / count if self.reduction == "mean" else total), dy
+
+    def count(self, y, targets, mask=None) -> int:
+        """Number of valid elements, the denominator of the mean; arguments are checked as in a call."""
+        y, dtype = checks.prediction("y", y)
+        targets, mask = self._check(y, targets, mask)
+        return self._prepare(y, dtype, targets, mask, _ALL_VALID)[-1]
+
+    def evaluate(self, y, targets, mask=None, out=None, denominator=None):
+        """Sum of the loss over the valid elements, their number, and the gradient of sum / `denominator`.
+
+        `denominator` is the number of valid elements for the mean and 1 for the sum, if None; then nothing valid is
+        a `ValueError`.
+        """
+        y, dtype = checks.prediction("y", y)
+        targets, mask = self._check(y, targets, mask)
+        dy = np.empty(y.shape, dtype) if out is None else checks.output_array("out", out, dtype, y.shape)
+        rows, targets, mask, count = self._prepare(y, dtype, targets, mask, dy)
+        if denominator is None:
+            if count == 0:
+                raise ValueError("mask and targets leave no valid element, expected at least one")
+            denominator = count if self.reduction == "mean" else 1
+        if not _usable(y, dtype, dy):
+            if not _same_memory(y, dy):
+                with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is visible in the result
+                    np.copyto(dy, y, casting="same_kind")
+            y = dy
+        partial = self._buffer("partial", (rows[0],), np.float64)
+        total = self._sum(y.reshape(rows), targets, mask, 1.0 / denominator, np.asarray(dy).reshape(rows), partial)
+        return total, count, dy
+
+    def _buffer(self, name, shape, dtype):
+        """Thread-local work space, contents undefined."""
+        size = int(np.prod(shape))
+        buffer = getattr(self._local, name, None)
+        if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            buffer = np.empty(size, dtype)
+            setattr(self._local, name, buffer)
+        return buffer[:size].reshape(shape)
+
+    def _plain(self, name, array, dtype, out):
+        """`array` as the kernels take it: itself if it can be, else a copy in a buffer."""
+        if _usable(array, dtype, out):
+            return array
+        buffer = self._buffer(name, array.shape, dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(buffer, array, casting="same_kind")
+        return buffer
+
+    def _plain_mask(self, mask, out):
+        return _ALL_VALID if mask is None else self._plain("mask", mask, np.bool_, out).reshape(-1)
+
+
+class CrossEntropy(_Loss):
+    """Softmax cross-entropy of logits `y` (..., C) and classes `targets` (...), integers in [0, C).
+
+    With p = softmax(y), the loss of an element is -Σ q·log p and its gradient p - q, where q is
+    (1 - ε)·onehot(target) + ε/C and ε is `label_smoothing` in [0, 1]. Elements whose target is `ignore_index` are not
+    valid. `reduction="mean"` divides by the number of valid elements, as PyTorch does without class weights.
+
+    A call raises `TypeError` for `y` that is not floating-point or targets that are not integers, `ValueError` for
+    shapes that don't fit, a class out of range at a valid element, and if no element is valid.
+    """
+
+    def __init__(self, *, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean"):
+        bounds = np.iinfo(np.int64)
+        super().__init__(
+            reduction,
+            ignore_index=checks.integer("ignore_index", ignore_index, minimum=int(bounds.min), maximum=int(bounds.max)),
+            label_smoothing=checks.number("label_smoothing", label_smoothing, minimum=0.0, maximum=1.0),
+        )
+
+    def _check(self, y, targets, mask):
+        targets = np.asarray(targets)
+        if targets.dtype.kind not in "iu":
+            raise TypeError(f"targets must hold integers, got dtype {targets.dtype}")
+        checks.shape("targets", targets.shape, y.shape[:-1])
+        return targets, checks.leading_mask("mask", mask, targets.shape)
+
+    def _prepare(self, y, dtype, targets, mask, out):
+        classes = y.shape[-1]
+        mask = self._plain_mask(mask, out)
+        if targets.dtype.kind == "u" and targets.itemsize == 8:  # what int64 can't hold must not wrap round to a class
+            buffer = self._buffer("targets", targets.shape, np.int64)
+            targets = np.minimum(targets, np.uint64(np.iinfo(np.int64).max), out=buffer, casting="unsafe")
+        targets = self._plain("targets", targets, np.int64, out).reshape(-1)
+        count, wrong = kernels.check_classes(targets, mask, self._config["ignore_index"], classes)
+        if wrong >= 0:
+            raise ValueError(f"targets must be in [0, {classes}) where valid, got {targets[wrong]}")
+        return (targets.size, classes), targets, mask, count
+
+    def _sum(self, y, targets, mask, scale, dy, partial):
+        ignore_index, smoothing = self._config["ignore_index"], self._config["label_smoothing"]
+        return kernels.cross_entropy(y, targets, mask, ignore_index, smoothing, scale, dy, partial, get_num_threads())
+
+
+class _ElementwiseLoss(_Loss):
+    """A sum over single elements of `y` and `targets`, which have one shape.
+
+    A call raises `TypeError` for `y` or targets that are not floating-point, `ValueError` for shapes that don't fit
+    and if no element is valid.
+    """
+
+    _kernel: Any  # of `kernels.losses`
+    _target_kinds = "f"
+    _delta = 1.0
+
+    def _check(self, y, targets, mask):
+        targets = np.asarray(targets)
+        if targets.dtype.kind not in self._target_kinds:
+            raise TypeError(f"targets must hold floating-point numbers, got dtype {targets.dtype}")
+        checks.shape("targets", targets.shape, y.shape)
+        return targets, checks.leading_mask("mask", mask, targets.shape)
+
+    def _prepare(self, y, dtype, targets, mask, out):
+        width = 1 if mask is not None and mask.ndim == y.ndim else y.shape[-1]
+        rows = y.size // width, width
+        count = y.size if mask is None else np.count_nonzero(mask) * (y.size // mask.size)
+        return rows, self._plain("targets", targets, dtype, out).reshape(rows), self._plain_mask(mask, out), count
+
+    def _sum(self, y, targets, mask, scale, dy, partial):
+        return self._kernel(y, targets, mask, self._delta, scale, dy, partial, get_num_threads())
+
+
+class MSE(_ElementwiseLoss):
+    """Mean squared error (y - targets)²; `reduction="sum"` for the sum. y and targets (...) floating-point."""
+
+    _kernel = staticmethod(kernels.squared_error)
+
+    def __init__(self, *, reduction: str = "mean"):
+        super().__init__(reduction)
+
+
+class MAE(_ElementwiseLoss):
+    """Mean absolute error |y - targets|, whose gradient is 0 where they are equal. y and targets (...) floats."""
+
+    _kernel = staticmethod(kernels.absolute_error)
+
+    def __init__(self, *, reduction: str = "mean"):
+        super().__init__(reduction)
+
+
+class Huber(_ElementwiseLoss):
+    """With d = y - targets: ½d² up to |d| = `delta`, delta·(|d| - ½delta) beyond. y and targets (...) floats."""
+
+    _kernel = staticmethod(kernels.huber)
+
+    def __init__(self, delta: float = 1.0, *, reduction: str = "mean"):
+        self._delta = checks.number("delta", delta, above=0.0)
+        super().__init__(reduction, delta=self._delta)
+
+
+class BinaryCrossEntropy(_ElementwiseLoss):
+    """-t·log σ(y) - (1 - t)·log(1 - σ(y)) of logits `y` (...) and targets t in [0, 1], floats or booleans.
+
+    A target outside [0, 1], or NaN, at a valid element is a `ValueError`.
+    """
+
+    _kernel = staticmethod(kernels.binary_cross_entropy)
+    _target_kinds = "fb"
+
+    def __init__(self, *, reduction: str = "mean"):
+        super().__init__(reduction)
+
+    def _prepare(self, y, dtype, targets, mask, out):
+        rows, targets, mask, count = super()._prepare(y, dtype, targets, mask, out)
+        wrong = kernels.first_outside_unit(targets, mask)
+        if wrong >= 0:
+            raise ValueError(f"targets must be in [0, 1] where valid, got {targets.flat[wrong]}")
+        return rows, targets, mask, count

@@ -1,0 +1,423 @@
+"""Optimisers on a model's flat buffers, clipping of gradients, learning-rate schedules.
+
+Arguments, defaults and rules are PyTorch's. Coefficients that are numbers, such as bias corrections, are computed in
+double precision, as its single-tensor implementation does; `kernels.update` holds the rules element by element.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .kernels import update as kernels
+from .parameters import Parameters, aligned_empty
+from .threads import get_num_threads
+
+
+def _parameters_of(model):
+    parameters = getattr(model, "parameters", None)
+    if not isinstance(parameters, Parameters):
+        raise TypeError(f"model must be a layer or model of fastrnn, got {type(model).__name__}")
+    return parameters
+
+
+class _Optimizer:
+    """What all optimisers share: one model, flat state arrays, the count of steps, checkpoints.
+
+    The state arrays have the model's size and dtype and are made at the first step; a second model is refused.
+    """
+
+    _state_names: tuple[str, ...] = ()  # of the arrays that the arguments call for
+    _initial = 0.0
+
+    def __init__(self, lr, **config):
+        self.lr = lr
+        self._config = config
+        self._steps = 0
+        self._arrays: dict[str, np.ndarray] = {}
+        self._parameters: Parameters | None = None
+
+    @property
+    def lr(self) -> float:
+        """Learning rate, at least 0. It may be set at any time."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value):
+        self._lr = checks.number("lr", value, minimum=0.0)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, with the present learning rate."""
+        return {"lr": self._lr, **self._config}
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
+
+    def step(self, model, factor: float = 1.0) -> None:
+        """Update the parameters of `model` from its gradients, with learning rate `lr` · `factor`.
+
+        `TypeError` if `model` is none; `ValueError` if it is not the model of the steps before, or does not fit the
+        state that was loaded.
+        """
+        parameters = _parameters_of(model)
+        lr = self._lr * checks.number("factor", factor, minimum=0.0)
+        self._adopt(parameters)
+        self._steps += 1
+        parameters.changed()
+        self._update(parameters.values, parameters.gradients, lr, self._steps)
+
+    def _adopt(self, parameters):
+        """Serve this model, or refuse to."""
+        if self._parameters is None:
+            _check_fit(self._arrays, parameters)
+        elif self._parameters is not parameters:
+            raise ValueError("model must be the one of the steps before: an optimizer serves one model")
+        if not self._arrays:
+            arrays = {name: aligned_empty(parameters.size, parameters.dtype) for name in self._state_names}
+            for array in arrays.values():
+                array.fill(self._initial)
+            self._arrays = arrays
+        self._parameters = parameters
+
+    def _update(self, values, gradients, lr, step):
+        """Call the kernel; `step` counts from 1."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that resuming needs: class, arguments and number of steps, and copies of the state arrays."""
+        state = {"optimizer": type(self).__name__, "step": self._steps, **self.config()}
+        state = {name: np.array(value) if isinstance(value, tuple) else value for name, value in state.items()}
+        return {**state, **{name: array.copy() for name, array in self._arrays.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take arguments, steps and arrays from the `state_dict()` of an optimizer of the same class.
+
+        `TypeError` or `ValueError` if something in it is missing, unknown or does not fit; then nothing is changed.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state_dict must be a mapping, got {type(state).__name__}")
+        scalars = {"optimizer", "step", *self.config()}
+        if missing := scalars - set(state):
+            raise ValueError(f"state_dict does not fit: missing {', '.join(sorted(missing))}")
+        if str(state["optimizer"]) != type(self).__name__:
+            raise ValueError(f"optimizer must be {type(self).__name__}, got {state['optimizer']}")
+        fresh = type(self)(**{name: np.asarray(state[name]).tolist() for name in self.config()})
+        fresh._steps = checks.integer("step", np.asarray(state["step"])[()], minimum=0)
+        names = sorted(set(state) - scalars, key=str)
+        if names != sorted(fresh._state_names if fresh._steps else ()):
+            raise ValueError(f"state_dict must hold the arrays {fresh._state_names} after a step, got {tuple(names)}")
+        fresh._arrays = {name: _aligned_copy(name, state[name]) for name in names}
+        _check_fit(fresh._arrays, self._parameters or next(iter(fresh._arrays.values()), None))
+        fresh._parameters = self._parameters
+        self.__dict__.update(fresh.__dict__)
+
+
+def _aligned_copy(name, value):
+    array = np.asarray(value)
+    if array.dtype not in checks.FLOAT_DTYPES:
+        raise TypeError(f"{name} must hold float32 or float64, got dtype {array.dtype}")
+    checks.shape(name, array.shape, (None,))
+    copy = aligned_empty(array.size, array.dtype.newbyteorder("="))
+    copy[:] = array
+    return copy
+
+
+def _check_fit(arrays, like):
+    """Refuse state arrays of another size or dtype than `like`, the model's parameters or an array."""
+    for name, array in arrays.items():
+        if array.size != like.size or array.dtype != like.dtype:
+            expected = f"{like.size} elements of {like.dtype}"
+            raise ValueError(f"{name} must have {expected}, as the model, got {array.size} of {array.dtype}")
+
+
+class SGD(_Optimizer):
+    """Gradient descent: v = momentum·v + (1 - dampening)·g, with v = g at the first step; p -= lr·v.
+
+    g includes weight_decay·p; Nesterov's form takes g + momentum·v for v. As `torch.optim.SGD`.
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        *,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ):
+        super().__init__(
+            lr,
+            momentum=checks.number("momentum", momentum, minimum=0.0),
+            dampening=checks.number("dampening", dampening),
+            weight_decay=checks.number("weight_decay", weight_decay, minimum=0.0),
+            nesterov=checks.flag("nesterov", nesterov),
+        )
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise ValueError(f"nesterov needs momentum above 0 and dampening 0, got {momentum} and {dampening}")
+        self._state_names = ("momentum_buffer",) if momentum else ()
+
+    def _update(self, values, gradients, lr, step):
+        c = self._config
+        keep, feed = (c["momentum"], 1.0 - c["dampening"]) if step > 1 else (0.0, 1.0)
+        arrays = values, gradients, self._arrays.get("momentum_buffer", values)
+        kernels.sgd(arrays, (lr, c["momentum"], keep, feed, c["weight_decay"], float(c["nesterov"])), get_num_threads())
+
+
+class RMSprop(_Optimizer):
+    """s = alpha·s + (1 - alpha)·g²; v = momentum·v + g / (√s + eps); p -= lr·v. As `torch.optim.RMSprop`.
+
+    g includes weight_decay·p; `centered` takes s less the square of g's running mean under the root.
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ):
+        super().__init__(
+            lr,
+            alpha=checks.number("alpha", alpha, minimum=0.0, maximum=1.0),
+            eps=checks.number("eps", eps, minimum=0.0),
+            weight_decay=checks.number("weight_decay", weight_decay, minimum=0.0),
+            momentum=checks.number("momentum", momentum, minimum=0.0),
+            centered=checks.flag("centered", centered),
+        )
+        self._state_names = ("square_avg",) + ("grad_avg",) * bool(centered) + ("momentum_buffer",) * bool(momentum)
+
+    def _update(self, values, gradients, lr, step):
+        c = self._config
+        state = (self._arrays.get(name, values) for name in ("square_avg", "grad_avg", "momentum_buffer"))
+        alpha, momentum, centered = c["alpha"], c["momentum"], float(c["centered"])
+        coefficients = lr, alpha, 1.0 - alpha, c["eps"], c["weight_decay"], momentum, centered
+        kernels.rmsprop((values, gradients, *state), coefficients, get_num_threads())
+
+
+class Adagrad(_Optimizer):
+    """s += g²; p -= lr / (1 + (t - 1)·lr_decay) · g / (√s + eps) at step t = 1, 2, ... As `torch.optim.Adagrad`.
+
+    g includes weight_decay·p; s starts at `initial_accumulator_value`.
+    """
+
+    _state_names = ("sum",)
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        *,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+    ):
+        self._initial = checks.number("initial_accumulator_value", initial_accumulator_value, minimum=0.0)
+        super().__init__(
+            lr,
+            lr_decay=checks.number("lr_decay", lr_decay, minimum=0.0),
+            weight_decay=checks.number("weight_decay", weight_decay, minimum=0.0),
+            initial_accumulator_value=self._initial,
+            eps=checks.number("eps", eps, minimum=0.0),
+        )
+
+    def _update(self, values, gradients, lr, step):
+        c = self._config
+        lr = lr / (1 + (step - 1) * c["lr_decay"])
+        arrays = values, gradients, self._arrays["sum"]
+        kernels.adagrad(arrays, (lr, c["eps"], c["weight_decay"]), get_num_threads())
+
+
+class Adam(_Optimizer):
+    """m = β₁·m + (1 - β₁)·g; v = β₂·v + (1 - β₂)·g²; p -= lr·m̂ / (√v̂ + eps), with m̂ = m / (1 - β₁ᵗ), v̂ likewise.
+
+    g includes weight_decay·p; `amsgrad` takes the largest v so far. As `torch.optim.Adam`.
+    """
+
+    _decoupled = False
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+    ):
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise TypeError(f"betas must be a pair of numbers, got {betas!r}")
+        super().__init__(
+            lr,
+            betas=tuple(checks.number("betas", beta, minimum=0.0, below=1.0) for beta in betas),
+            eps=checks.number("eps", eps, minimum=0.0),
+            weight_decay=checks.number("weight_decay", weight_decay, minimum=0.0),
+            amsgrad=checks.flag("amsgrad", amsgrad),
+        )
+        self._state_names = ("exp_avg", "exp_avg_sq") + ("max_exp_avg_sq",) * bool(amsgrad)
+
+    def _update(self, values, gradients, lr, step):
+        c = self._config
+        beta1, beta2 = c["betas"]
+        step_size, root2 = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+        decay, shrink = (0.0, 1 - lr * c["weight_decay"]) if self._decoupled else (c["weight_decay"], 1.0)
+        mean, square_mean = self._arrays["exp_avg"], self._arrays["exp_avg_sq"]
+        kernels.adam(
+            (values, gradients, mean, square_mean, self._arrays.get("max_exp_avg_sq", values)),
+            (step_size, 1 - beta1, beta2, 1 - beta2, root2, c["eps"], decay, shrink, float(c["amsgrad"])),
+            get_num_threads(),
+        )
+
+
+class AdamW(Adam):
+    """Adam whose weight decay is apart from the gradient: p is first multiplied by 1 - lr·weight_decay.
+
+    As `torch.optim.AdamW`.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+    ):
+        super().__init__(lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+
+
+def clip_grad_norm(model, max_norm: float) -> float:
+    """Scale all gradients by max_norm / (norm + 1e-6) if that is below 1; return the norm as it was.
+
+    The norm is that of all gradients together, summed in float64. If it is not finite, neither are the gradients
+    after the call, or they are zero, as in `torch.nn.utils.clip_grad_norm_`. `max_norm` is above 0.
+    """
+    gradients = _parameters_of(model).gradients
+    max_norm = checks.number("max_norm", max_norm, above=0.0)
+    norm = math.sqrt(kernels.sum_of_squares(gradients, get_num_threads()))
+    coefficient = max_norm / (norm + 1e-6)
+    if not coefficient >= 1.0:  # NaN goes on into the gradients
+        with np.errstate(invalid="ignore"):
+            np.multiply(gradients, coefficient, out=gradients)
+    return norm
+
+
+def clip_grad_value(model, v: float) -> None:
+    """Clip every gradient to [-v, v]; NaN stays. `v` is above 0."""
+    gradients = _parameters_of(model).gradients
+    v = checks.number("v", v, above=0.0)
+    with np.errstate(over="ignore"):  # a bound beyond float32 is infinity
+        np.clip(gradients, -v, v, out=gradients)
+
+
+class _Schedule:
+    """A callable step -> factor of the learning rate; steps count from 0."""
+
+    def __init__(self, **config):
+        self._config = config
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._config)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._config.items())})"
+
+    def __call__(self, step: int) -> float:
+        return self._factor(checks.integer("step", step, minimum=0), **self._config)
+
+
+class Constant(_Schedule):
+    """`factor` at every step."""
+
+    def __init__(self, factor: float = 1.0):
+        super().__init__(factor=checks.number("factor", factor, minimum=0.0))
+
+    def _factor(self, step, factor):
+        return factor
+
+
+class StepDecay(_Schedule):
+    """gamma^⌊step / step_size⌋."""
+
+    def __init__(self, step_size: int, gamma: float = 0.1):
+        super().__init__(
+            step_size=checks.integer("step_size", step_size, minimum=1),
+            gamma=checks.number("gamma", gamma, above=0.0),
+        )
+
+    def _factor(self, step, step_size, gamma):
+        return gamma ** (step // step_size)
+
+
+class Exponential(_Schedule):
+    """gamma^step."""
+
+    def __init__(self, gamma: float):
+        super().__init__(gamma=checks.number("gamma", gamma, above=0.0))
+
+    def _factor(self, step, gamma):
+        return gamma**step
+
+
+def _cosine(start, end, fraction):
+    """From `start` at fraction 0 to `end` at 1, along half a cosine."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * fraction))
+
+
+class Cosine(_Schedule):
+    """final + (1 - final)·(1 + cos(π·step / total_steps)) / 2, and `final` from `total_steps` on."""
+
+    def __init__(self, total_steps: int, final: float = 0.0):
+        super().__init__(
+            total_steps=checks.integer("total_steps", total_steps, minimum=1),
+            final=checks.number("final", final, minimum=0.0),
+        )
+
+    def _factor(self, step, total_steps, final):
+        return _cosine(1.0, final, min(step / total_steps, 1.0))
+
+
+class OneCycle(_Schedule):
+    """Up from 1 / div_factor to 1, then down to 1 / (div_factor · final_div_factor), along half a cosine each.
+
+    The peak is at step pct_start·total_steps - 1, the end at total_steps - 1, as in PyTorch's `OneCycleLR`, whose
+    `max_lr` is the optimizer's `lr`. Smith and Topin, "Super-Convergence", arXiv 1708.07120.
+    """
+
+    def __init__(
+        self, total_steps: int, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
+    ):
+        super().__init__(
+            total_steps=checks.integer("total_steps", total_steps, minimum=1),
+            pct_start=checks.number("pct_start", pct_start, minimum=0.0, below=1.0),
+            div_factor=checks.number("div_factor", div_factor, above=0.0),
+            final_div_factor=checks.number("final_div_factor", final_div_factor, above=0.0),
+        )
+
+    def _factor(self, step, total_steps, pct_start, div_factor, final_div_factor):
+        peak, last = pct_start * total_steps - 1, total_steps - 1
+        if step < peak:
+            return _cosine(1 / div_factor, 1.0, step / peak)
+        return _cosine(1.0, 1 / div_factor / final_div_factor, min((step - peak) / (last - peak), 1.0))
+
+
+class WarmUp(_Schedule):
+    """(step + 1) / steps for the first `steps` steps, then `after(step - steps)`, 1 if no schedule is given."""
+
+    def __init__(self, steps: int, after: Callable[[int], float] | None = None):
+        if after is not None and not callable(after):
+            raise TypeError(f"after must be a schedule, got {type(after).__name__}")
+        super().__init__(steps=checks.integer("steps", steps, minimum=1), after=after)
+
+    def _factor(self, step, steps, after):
+        if step < steps:
+            return (step + 1) / steps
+        return 1.0 if after is None else after(step - steps)

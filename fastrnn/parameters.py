@@ -1,0 +1,123 @@
+"""The flat buffers behind every layer and model: all parameters in one, all gradients in the other."""
+
+import threading
+
+import numpy as np
+
+from . import checks
+
+
+def aligned_empty(size, dtype, alignment=64):
+    """An uninitialised 1-D array that starts on a cache line (NumPy aligns to 16 bytes only)."""
+    dtype = np.dtype(dtype)
+    raw = np.empty(size * dtype.itemsize + alignment, np.uint8)
+    start = -raw.ctypes.data % alignment
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def aligned_zeros(size, dtype):
+    """Zeros that start on a cache line."""
+    array = aligned_empty(size, dtype)
+    array.fill(0)
+    return array
+
+
+class Parameters:
+    """Named tensors in one flat buffer, their gradients in a second of the same layout.
+
+    Owned by one layer, or by the model the layer belongs to, whose layers then hold views of its buffers. `version`
+    grows with every write: packed forms of the weights carry the version they were made from.
+    """
+
+    def __init__(self, shapes, dtype):
+        """`shapes`: dict of name -> shape, in the order of the flat buffer."""
+        self.dtype = np.dtype(dtype)
+        self.shapes = dict(shapes)
+        self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
+        self.lock = threading.Lock()
+        self._root = self  # whose version counts: the model's, once the layer is in one
+        self._version = 0
+        self._place(aligned_zeros(self.size, dtype), aligned_zeros(self.size, dtype))
+
+    def _place(self, values, gradients):
+        self.values = values  # (size,) flat
+        self.gradients = gradients  # (size,) flat
+        self._value_views, self._gradient_views = {}, {}
+        start = 0
+        for name, shape in self.shapes.items():
+            stop = start + int(np.prod(shape))
+            self._value_views[name] = values[start:stop].reshape(shape)
+            self._gradient_views[name] = gradients[start:stop].reshape(shape)
+            start = stop
+
+    @property
+    def version(self):
+        return self._root._version
+
+    def changed(self):
+        """To be called after every write to `values`."""
+        self._root._version += 1
+
+    def __getitem__(self, name):
+        """The tensor itself, a view."""
+        return self._value_views[name]
+
+    def gradient(self, name):
+        """The tensor's gradient, a view."""
+        return self._gradient_views[name]
+
+    def __contains__(self, name):
+        return name in self.shapes
+
+    @classmethod
+    def joined(cls, members):
+        """One `Parameters` over those of `members` (dict of prefix -> Parameters), which become views of it.
+
+        Gradients and values are kept. A member without tensors follows the others' dtype, or else the first's.
+        """
+        dtypes = {p.dtype for p in members.values() if p.size}
+        if len(dtypes) > 1:
+            raise ValueError(f"layers must have one dtype, got {', '.join(sorted(d.name for d in dtypes))}")
+        shapes = {f"{prefix}.{n}": s for prefix, p in members.items() for n, s in p.shapes.items()}
+        whole = cls(shapes, dtypes.pop() if dtypes else next(iter(members.values())).dtype)
+        start = 0
+        for member in members.values():
+            values = whole.values[start : start + member.size]
+            gradients = whole.gradients[start : start + member.size]
+            if member.size:
+                values[:] = member.values
+                gradients[:] = member.gradients
+                member._place(values, gradients)
+            member.dtype = whole.dtype
+            member._root = whole
+            start += member.size
+        whole._version = 1 + max((m._version for m in members.values()), default=0)
+        return whole
+
+    def state_dict(self):
+        """Copies of all tensors by name."""
+        return {name: view.copy() for name, view in self._value_views.items()}
+
+    def grad_dict(self):
+        """Copies of all gradients by name."""
+        return {name: view.copy() for name, view in self._gradient_views.items()}
+
+    def load_state_dict(self, state):
+        """Take all tensors from `state`, a mapping of name -> array; nothing changes unless all of it fits."""
+        if not hasattr(state, "keys") or not hasattr(state, "__getitem__"):
+            raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state).__name__}")
+        given = list(state.keys())
+        missing = [name for name in self.shapes if name not in given]
+        unknown = [name for name in given if name not in self.shapes]
+        if missing or unknown:
+            parts = [f"missing {', '.join(missing)}"] if missing else []
+            parts += [f"unknown {', '.join(map(str, unknown))}"] if unknown else []
+            raise ValueError(f"state_dict does not fit: {'; '.join(parts)}")
+        arrays = {n: checks.float_array(n, state[n], self.dtype, shape) for n, shape in self.shapes.items()}
+        for name, array in arrays.items():
+            self._value_views[name][...] = array
+        self.changed()
+
+    def zero_grad(self):
+        """Set all gradients to zero."""
+        self.gradients.fill(0)

@@ -1,0 +1,257 @@
+"""One layer in one direction over a batch: packed weights, buffers and the calls into the kernels.
+
+Here a checked call of a layer becomes arrays for the kernels. Sizes: T steps, B batch, K inputs, H units, P panel
+width, U units of a block; N = Σ lengths, the rows that are really computed.
+"""
+
+import math
+
+import numpy as np
+
+from .kernels import dense
+from .kernels.layout import Buffers, Schedule, View, fill_schedule
+from .kernels.packing import BackwardWeights, Weights, pack_backward, pack_forward
+from .kernels.recurrence import backward_passes, forward_passes
+from .kernels.simd import PANEL_VECTORS, panel_width
+from .parameters import aligned_empty
+from .threads import get_num_threads
+
+STRETCH = 16  # steps whose input is multiplied at once: their pre-activations stay in the cache
+_ROWS_PER_BLOCK = 512  # rows that a weight gradient sums before it rounds the sum into the total
+_STEPS_PER_CALL_WORK = 2e9  # multiply-adds after which a kernel comes back, so that Ctrl-C is answered
+
+
+def split_by_units(batch, hidden_size):
+    """Whether threads share out a step's units rather than the batch: worth a meeting a step where W_h is large."""
+    return hidden_size >= 256 or (hidden_size >= 128 and batch < 4)
+
+
+class SequenceBatch:
+    """The schedule of a batch, with the arrays behind it.
+
+    Owned by a workspace (`keep`), which fills it anew for every forward pass, or made for one inference call.
+    """
+
+    def __init__(self, steps, batch, keep):
+        self.keep = keep
+        self.capacity = (steps, batch)
+        self._per_step = np.empty((3, steps + 1), np.int64)
+        self._per_row = np.empty((3, batch), np.int64)
+        self._key = None
+
+    def fill(self, steps, batch, lengths, by_units, parts):
+        """Lay out a batch of `steps` by `batch`; lengths None: all full."""
+        key = (steps, batch, by_units, parts) if lengths is None else None
+        if key is not None and key == self._key:
+            return
+        self._key = key
+        self.steps, self.batch, self.by_units = steps, batch, by_units
+        self.ragged = lengths is not None
+        if lengths is None:
+            lengths = self._per_row[2, :batch]
+            lengths.fill(steps)
+        counts, rows, state_rows = (a[: steps + 1] for a in self._per_step)
+        order, sorted_lengths = self._per_row[0, :batch], self._per_row[1, :batch]
+        bounds = np.empty((parts, 2), np.int64)
+        self.schedule = Schedule(counts, rows, state_rows, order, sorted_lengths, bounds)
+        fill_schedule(lengths, by_units, self.keep, STRETCH, self.schedule)
+        self.rows = int(rows[steps]) if self.keep else min(STRETCH, steps) * batch
+        self.state_rows = batch + self.rows if self.keep else 2 * batch
+
+
+def view(array, batch_first, first, columns):
+    """A `View` of columns `first` … of a contiguous (T,B,F) array, (B,T,F), or (B,F) as one step."""
+    width = array.shape[-1]
+    if array.ndim == 2:
+        time, batch = 0, width
+    elif batch_first:
+        time, batch = width, array.shape[1] * width
+    else:
+        time, batch = array.shape[1] * width, width
+    return View(array.reshape(-1), time, batch, first, columns)
+
+
+class _Product:
+    """Weights of one layer and direction, packed when first needed and after every change."""
+
+    def __init__(self, parameters, names, input_size, hidden_size, cell):
+        self.parameters = parameters
+        # of weight_ih, weight_hh, bias_ih, bias_hh; None where there is none
+        self.names = tuple(name if name in parameters else None for name in names)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.panel = panel_width(parameters.dtype)
+        input_slots = cell.input_slots if cell else (0,)
+        recurrent_slots = cell.recurrent_slots if cell else (0,)
+        slots = cell.slots if cell else 1
+        self.units = self.panel // slots
+        self.blocks = math.ceil(hidden_size / self.units)
+        self.firsts = (min(input_slots), min(recurrent_slots))
+        self.input_gates, self.recurrent_gates = (
+            np.argsort(s).astype(np.int64) for s in (input_slots, recurrent_slots)
+        )
+        self._forward = self._backward = None
+        self._versions = [None, None]
+
+    def _tensor(self, index, gradient=False):
+        name = self.names[index]
+        if name is None:
+            return np.empty((0, 0) if index < 2 else 0, self.parameters.dtype)
+        return self.parameters.gradient(name) if gradient else self.parameters[name]
+
+    def _panels(self, *shape):
+        return aligned_empty(math.prod(shape), self.parameters.dtype).reshape(shape)
+
+    def forward_weights(self):
+        """The packed `Weights`, never stale."""
+        if self._versions[0] != self.parameters.version:
+            with self.parameters.lock:
+                if self._versions[0] != self.parameters.version:
+                    self._pack_forward()
+        return self._forward
+
+    def _pack_forward(self):
+        version = self.parameters.version
+        if self._forward is None:
+            depth = self.hidden_size if self.names[1] else 0
+            self._forward = Weights(
+                self._panels(self.blocks, self.input_size, self.input_gates.size * self.units),
+                self._panels(self.blocks, depth, self.recurrent_gates.size * self.units),
+                self._panels(self.blocks, self.panel),
+            )
+        pack_forward(
+            *(self._tensor(i) for i in range(4)), self.hidden_size, self.input_gates, self.recurrent_gates,
+            self.firsts, self._forward, get_num_threads(),
+        )  # fmt: skip
+        self._versions[0] = version
+
+    def backward_weights(self):
+        """The packed `BackwardWeights`, never stale."""
+        if self._versions[1] != self.parameters.version:
+            if self._backward is None:
+                panels = math.ceil(self.hidden_size / self.panel) if self.names[1] else 0
+                self._backward = BackwardWeights(
+                    self._panels(
+                        math.ceil(self.input_size / self.panel), self.blocks * self.input_gates.size * self.units,
+                        self.panel,
+                    ),
+                    self._panels(panels, self.blocks * self.recurrent_gates.size * self.units, self.panel),
+                    self._panels(self.panel),
+                )  # fmt: skip
+            pack_backward(
+                self._tensor(0), self._tensor(1), self.hidden_size, self.input_gates, self.recurrent_gates,
+                self.units, self._backward, get_num_threads(),
+            )  # fmt: skip
+            self._versions[1] = self.parameters.version
+        return self._backward
+
+    def accumulate_gradients(self, index, batch, buffers, a, a_rows, a_starts):
+        """Add the gradients of weight `index` (0: input, 1: recurrent) and its bias; `a` is what it was multiplied by."""
+        parts = get_num_threads()
+        schedule = batch.schedule
+        lanes = self.panel // PANEL_VECTORS
+        scratch = aligned_empty(parts * lanes * self.panel, self.parameters.dtype)
+        dense.accumulate_weight_gradient(
+            buffers.z, buffers.x_rows, self.units, self.firsts[index],
+            (self.input_gates, self.recurrent_gates)[index], self.hidden_size, schedule.rows,
+            a, a_rows, a_starts, schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch),
+            self._tensor(index, True), self._tensor(2 + index, True), scratch, parts,
+        )  # fmt: skip
+
+
+class PassBuffers:
+    """The arrays of one pass, for up to `steps` by `batch`.
+
+    Owned by the workspace (`keep`: every step has a place), or by one inference call (a stretch of steps has).
+    Flat; `fit` lays them out for a batch. Bytes are dominated by z, N·⌈H/U⌉·P numbers.
+    """
+
+    def __init__(self, product, steps, batch, keep, states, need_dx=True):
+        dtype = product.parameters.dtype
+        panel = product.panel
+        rows = steps * batch if keep else min(steps, STRETCH) * batch
+        state_rows = batch + rows if keep else 2 * batch
+        inputs = math.ceil(product.input_size / panel) * panel
+        units = math.ceil(product.hidden_size / panel) * panel
+        self.x = aligned_empty(rows * inputs, dtype)
+        self.z = aligned_empty(rows * product.blocks * panel, dtype)
+        self.states = tuple(aligned_empty(state_rows * units, dtype) for _ in range(states))
+        self.d_states = tuple(aligned_empty(batch * units if keep else 0, dtype) for _ in range(states))
+        self.dx_rows = min(steps, STRETCH) * batch
+        self.dx = aligned_empty(self.dx_rows * inputs if keep and need_dx else 0, dtype)
+
+    @staticmethod
+    def count_bytes(product, steps, batch, states):
+        """Bytes of a kept pass."""
+        panel = product.panel
+        inputs = math.ceil(product.input_size / panel) * panel
+        units = math.ceil(product.hidden_size / panel) * panel
+        per_row = inputs + product.blocks * panel + states * units
+        return steps * batch * per_row * product.parameters.dtype.itemsize
+
+    def fit(self, batch):
+        """The kernels' view of the arrays for a `SequenceBatch`."""
+        dx_rows = min(STRETCH, batch.steps) * batch.batch
+        return Buffers(self.x, self.z, self.dx, batch.rows, batch.state_rows, dx_rows)
+
+
+class RecurrentPass(_Product):
+    """A recurrent layer in one direction."""
+
+    def __init__(self, cell, parameters, names, input_size, hidden_size, reverse):
+        super().__init__(parameters, names, input_size, hidden_size, cell)
+        self.cell = cell
+        self.reverse = reverse
+        self._forward_pass = forward_passes[cell.name]
+        self._backward_pass = backward_passes[cell.name]
+
+    def _steps_per_call(self, batch):
+        work = batch.batch * self.hidden_size * (self.input_size + self.hidden_size) * len(self.input_gates)
+        return max(1, int(_STEPS_PER_CALL_WORK / work) // STRETCH) * STRETCH
+
+    def forward(self, x, y, batch, arrays, initial_state, final_state):
+        """Run over `x` into `y`, two `View`s; states are tuples of flat (B·H) arrays."""
+        weights = self.forward_weights()
+        buffers = arrays.fit(batch)
+        span = self._steps_per_call(batch)
+        for begin in range(0, batch.steps, span):
+            self._forward_pass(
+                x, y, self.reverse, initial_state, final_state, weights, batch.schedule, buffers,
+                arrays.states, begin, min(begin + span, batch.steps), STRETCH, batch.by_units,
+            )  # fmt: skip
+
+    def backward(self, dy, dx, add_dx, batch, arrays, d_final, d_initial):
+        """Gradients of the last `forward` on `arrays`: into `dx` and `d_initial`, added to the parameters'."""
+        weights = self.backward_weights()
+        buffers = arrays.fit(batch)
+        span = self._steps_per_call(batch)
+        last = (batch.steps - 1) // span * span
+        for begin in range(last, -1, -span):
+            self._backward_pass(
+                dy, dx, add_dx, self.reverse, d_final, d_initial, weights, batch.schedule, buffers,
+                arrays.states, arrays.d_states, begin, min(begin + span, batch.steps), STRETCH, batch.by_units,
+            )  # fmt: skip
+        schedule = batch.schedule
+        self.accumulate_gradients(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows)
+        self.accumulate_gradients(1, batch, buffers, arrays.states[0], buffers.state_rows, schedule.state_rows)
+
+
+class DensePass(_Product):
+    """A linear layer, over all steps alike."""
+
+    def __init__(self, parameters, in_features, out_features):
+        super().__init__(parameters, ("weight", None, "bias", None), in_features, out_features, None)
+
+    def forward(self, x, y, batch, arrays):
+        """y = x Wᵀ + b; x, y: `View`s."""
+        dense.dense_forward(
+            x, y, self.forward_weights(), batch.schedule, arrays.fit(batch), 0, batch.steps, STRETCH
+        )
+
+    def backward(self, dy, dx, batch, arrays):
+        """dx = dy W into the `View` `dx`, and the parameters' gradients added."""
+        buffers = arrays.fit(batch)
+        dense.dense_backward(
+            dy, dx, self.backward_weights(), batch.schedule, buffers, 0, batch.steps, STRETCH
+        )
+        self.accumulate_gradients(0, batch, buffers, buffers.x, buffers.x_rows, batch.schedule.rows)

@@ -1,0 +1,329 @@
+"""Models and checkpoints in files: safetensors, written whole or not at all, and read without trusting them.
+
+A file is an ordinary safetensors file whose metadata says what is in it:
+
+    format           "fastrnn"
+    format_version   "1"
+    kind             "model", "checkpoint", …
+    architecture     models: JSON of the layers' names and constructor arguments
+    meta             other kinds: JSON of whatever goes with the tensors
+
+A file names layers, never code: they are looked up in `fastrnn.layers.LAYERS`.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import stat
+import sys
+
+import numpy as np
+
+from . import checks
+from .layers import LAYERS
+from .model import Sequential
+
+FORMAT = "fastrnn"
+FORMAT_VERSION = 1
+
+Path = str | bytes | os.PathLike
+
+_DTYPES = {
+    "F16": np.float16,
+    "F32": np.float32,
+    "F64": np.float64,
+    "I8": np.int8,
+    "I16": np.int16,
+    "I32": np.int32,
+    "I64": np.int64,
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "U64": np.uint64,
+    "BOOL": np.bool_,
+}
+_DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+
+
+class FormatError(ValueError):
+    """A file that is damaged, not one of ours, from a newer version, or does not fit what it is read for."""
+
+
+# ---- models ----
+
+
+def save(model, path: Path) -> None:
+    """Write a layer or a `Sequential` to one safetensors file at `path`: its architecture and its parameters.
+
+    An existing file is replaced whole, or stays as it was. `OSError` if it can't be written, `TypeError` for a model
+    with layers that are not fastrnn's own.
+    """
+    description = architecture(model)
+    _write(path, "model", model.state_dict(), {"architecture": description})
+
+
+def load(path: Path):
+    """The model in the file at `path`, as `save` wrote it.
+
+    The file is checked before anything is built from it, and no code is run from it. `FormatError` for a file that is
+    damaged, not one of ours or from a newer version; `OSError` for one that can't be read.
+    """
+    with _opened(path, "model") as file:
+        description = _json_entry(file, path, "architecture")
+        specs = {name: _spec(file, path, name) for name in file.keys()}
+        with _as_format_error(path, "does not hold a usable model"):
+            model = _build(description, specs)
+        model.load_state_dict(_read_tensors(file, path))
+        return model
+
+
+def restore(description: dict, tensors: dict[str, np.ndarray], path: Path):
+    """The model of an `architecture` with the parameters `tensors`, both out of the file at `path`: a checkpoint's.
+
+    `FormatError` if one is damaged or they don't belong together.
+    """
+    with _as_format_error(path, "does not hold a usable model"):
+        model = _build(description, {n: (_DTYPE_NAMES[a.dtype], a.shape) for n, a in tensors.items()})
+    model.load_state_dict(tensors)
+    return model
+
+
+def architecture(model) -> dict:
+    """The layers of `model` and their constructor arguments, good for JSON; `restore` makes it again."""
+
+    def described(layer):
+        name = type(layer).__name__
+        if LAYERS.get(name) is not type(layer):
+            raise TypeError(f"model must consist of fastrnn's own layers, got a {name}")
+        return {"type": name, "config": layer.config()}
+
+    if type(model) is Sequential:
+        layers = [described(layer) for layer in model.layers]
+        return {"type": "Sequential", "batch_first": model.batch_first, "layers": layers}
+    return described(model)
+
+
+def _build(description, specs):
+    """A new model of an `architecture`, with parameters yet to be loaded: `ValueError` or `TypeError` if it is none.
+
+    `specs`: dict of tensor name -> (safetensors dtype, shape), what there is to load. It must be exactly what the
+    architecture calls for; that is compared first, so that nothing larger than the tensors is ever built.
+    """
+
+    def checked(entry):
+        if not isinstance(entry, dict) or entry.keys() != {"type", "config"}:
+            raise ValueError("a layer must have a type and a config")
+        if not isinstance(entry["type"], str) or entry["type"] not in LAYERS:
+            raise ValueError(f"unknown layer {entry['type']!r}")
+        if not isinstance(entry["config"], dict):
+            raise ValueError(f"the config of {entry['type']} must be an object")
+        return LAYERS[entry["type"]], entry["config"]
+
+    if isinstance(description, dict) and description.get("type") == "Sequential":
+        if description.keys() != {"type", "batch_first", "layers"} or not isinstance(description["layers"], list):
+            raise ValueError("a Sequential must have batch_first and a list of layers")
+        members = [checked(entry) for entry in description["layers"]]
+        _compare_specs({f"{i}.": member for i, member in enumerate(members)}, specs)
+        layers = [layer_class(**config) for layer_class, config in members]
+        return Sequential(*layers, batch_first=description["batch_first"])
+    layer_class, config = checked(description)
+    _compare_specs({"": (layer_class, config)}, specs)
+    return layer_class(**config)
+
+
+def _compare_specs(members, specs):
+    """Refuse `specs` that differ from what the layers call for; `members`: dict of prefix -> (class, config)."""
+    missing = set(specs)
+    for prefix, (layer_class, config) in members.items():
+        # One by one: a false number of layers ends at the first tensor that is not there.
+        for own_name, shape in layer_class.parameter_shapes(**config):
+            name = prefix + own_name
+            if name not in missing:
+                raise ValueError(f"it has no tensor {name}")
+            missing.remove(name)
+            dtype = checks.choice("dtype", config.get("dtype", "float32"), ("float32", "float64"))
+            expected = _DTYPE_NAMES[np.dtype(dtype)], tuple(shape)
+            if specs[name] != expected:
+                raise ValueError(
+                    f"tensor {name} is {_spec_text(*specs[name])} but the architecture needs {_spec_text(*expected)}"
+                )
+    if missing:
+        raise ValueError(f"the architecture has no place for tensor {min(missing)}")
+
+
+def _spec_text(dtype, shape):
+    return f"{dtype} {list(shape)}"
+
+
+# ---- tensors of any kind ----
+
+
+def save_tensors(path: Path, kind: str, tensors: dict[str, np.ndarray], meta: dict) -> None:
+    """Write `tensors` and `meta`, anything JSON can hold, to one file of the given `kind`.
+
+    An existing file is replaced whole, or stays as it was. Floats in `meta` come back exactly, integers of any size
+    too; tuples come back as lists. `TypeError` for what can't be stored, `OSError` if the file can't be written.
+    """
+    _write(path, kind, tensors, {"meta": meta})
+
+
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict]:
+    """The tensors (fresh arrays) and the meta that `save_tensors` wrote under the same `kind`.
+
+    `FormatError` for a file that is damaged, of another kind, not one of ours or from a newer version; `OSError` for
+    one that can't be read.
+    """
+    with _opened(path, kind) as file:
+        meta = _json_entry(file, path, "meta")
+        for name in file.keys():
+            _spec(file, path, name)
+        return _read_tensors(file, path), meta
+
+
+def _write(path, kind, tensors, entries):
+    library = _safetensors()
+    arrays = {}
+    for name, tensor in tensors.items():
+        array = np.asarray(tensor, order="C")  # safetensors silently stores any other order wrongly
+        if array.dtype not in _DTYPE_NAMES:
+            raise TypeError(f"tensor {name} has dtype {array.dtype}, which can't be stored")
+        arrays[name] = array
+    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "kind": kind}
+    metadata |= {name: json.dumps(value) for name, value in entries.items()}
+    data = library.numpy.save(arrays, metadata)
+    with atomic_write(path) as file:
+        for part in _in_fixed_order(data):
+            file.write(part)
+
+
+def _in_fixed_order(data):
+    """The parts of a safetensors file with its metadata sorted: the library orders it differently in every run."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little"), text, memoryview(data)[start:]
+
+
+@contextlib.contextmanager
+def _opened(path, kind):
+    """The file at `path` as an open safetensors file, found to be one of ours, of this `kind` and version."""
+    library = _safetensors()
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
+        raise FormatError(f"{_text(path)} is not a file")
+    with open(path, "rb"):  # the library's own errors do not say why a file can't be opened
+        pass
+    try:
+        opened = library.safe_open(os.fsdecode(path), framework="np")
+    except library.SafetensorError as error:
+        raise FormatError(f"{_text(path)} is not a fastrnn file, or damaged or cut short ({error})") from None
+    with opened as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise FormatError(f"{_text(path)} is a safetensors file, but not one that fastrnn wrote")
+        version = metadata.get("format_version", "")
+        if not (version.isascii() and version.isdigit() and 1 <= len(version) <= 9):
+            raise FormatError(f"{_text(path)} is damaged: its format version is {version!r}")
+        if int(version) > FORMAT_VERSION:
+            raise FormatError(
+                f"{_text(path)} is from a newer fastrnn: its format version is {version}, and this fastrnn reads "
+                f"up to {FORMAT_VERSION}"
+            )
+        if metadata.get("kind") != kind:
+            raise FormatError(f"{_text(path)} must be a {kind}, but holds a {metadata.get('kind')}")
+        yield file
+
+
+def _json_entry(file, path, name):
+    with _as_format_error(path, f"is damaged: its {name} can't be read"):
+        value = json.loads(file.metadata()[name])
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        return value
+
+
+def _spec(file, path, name):
+    """Dtype and shape of a tensor, from the header alone."""
+    part = file.get_slice(name)
+    if part.get_dtype() not in _DTYPES:
+        raise FormatError(f"{_text(path)} has a tensor {name} of dtype {part.get_dtype()}, which is not supported")
+    return part.get_dtype(), tuple(part.get_shape())
+
+
+def _read_tensors(file, path):
+    with _as_format_error(path, "is damaged or cut short"):
+        return {name: file.get_tensor(name) for name in file.keys()}
+
+
+@contextlib.contextmanager
+def _as_format_error(path, problem):
+    """Turn what goes wrong with a file's contents into one sentence that names the file."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError, _safetensors().SafetensorError) as error:
+        raise FormatError(f"{_text(path)} {problem}: {error}") from None
+
+
+def _text(path):
+    return os.fsdecode(path)
+
+
+def _safetensors():
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError("fastrnn files need the safetensors package: pip install 'fastrnn[train]'") from None
+    return safetensors
+
+
+# ---- atomic writing ----
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path):
+    """A binary file to write to, which takes the place of `path` at the end of the block if all went well.
+
+    The data go into a temporary file in the same folder, are forced to disk and renamed over `path`: at every moment,
+    also if the machine stops, `path` is either what it was or the whole new file. If the block or the disk fails,
+    the temporary file is removed and `path` stays as it was. Permissions follow the umask, a symbolic link stays one.
+    `OSError` names `path`.
+    """
+    path = os.fsdecode(path)
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        code = errno.EISDIR if os.path.isdir(target) else errno.EINVAL
+        raise OSError(code, "not a file that can be replaced", path)
+    folder = os.path.dirname(target)
+    temporary = os.path.join(folder, f".fastrnn-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException as error:  # KeyboardInterrupt too
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, temporary):
+            raise OSError(error.errno, error.strerror, path) from error
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder):
+    """Force a rename in `folder` to disk, where the system can."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems know no such thing
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,112 @@
+"""The one place where jit options live, and the rule by which compiled kernels are cached.
+
+Options: no fast-math flag at all, so that NaN and infinity stay visible and the same formula gives the same bits
+wherever it is compiled; the GIL is released; division follows NumPy (no exception inside a kernel).
+"""
+
+import hashlib
+import pathlib
+
+import numba
+from numba import types
+from numba.core.caching import FunctionCache
+from numba.core.compiler import Flags, compile_internal
+from numba.core.typing.templates import AbstractTemplate, builtin_registry, signature
+from numba.extending import lower_builtin, register_jitable
+
+from .simd import VECTOR_BYTES
+
+_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+
+
+def _sources_digest():
+    """A digest of every kernel source file.
+
+    Numba looks at the calling file alone, and would go on using a cached caller after an edit of its callee.
+    """
+    digest = hashlib.sha256()
+    root = pathlib.Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache on disk, keyed besides by the kernel's name, all kernel sources and the vector width."""
+
+    _digest = None
+
+    def __init__(self, py_func, name):
+        super().__init__(py_func)
+        self._kernel_name = name
+
+    def _index_key(self, sig, codegen):
+        if _KernelCache._digest is None:
+            _KernelCache._digest = _sources_digest()
+        return sig, codegen.magic_tuple(), self._kernel_name, _KernelCache._digest, VECTOR_BYTES
+
+
+def kernel(function=None, *, name=None):
+    """Compile `function` as an entry point: cached on disk, callable from Python and from a user's `@njit` code.
+
+    `name` tells apart kernels that a factory makes of one function for several cells.
+    """
+    if function is None:
+        return lambda f: kernel(f, name=name)
+    if name is not None:
+        function.__name__ = function.__qualname__ = name
+    dispatcher = numba.njit(**_OPTIONS)(function)
+    if hasattr(dispatcher, "enable_caching"):  # absent under NUMBA_DISABLE_JIT
+        try:
+            dispatcher._cache = _KernelCache(function, f"{function.__module__}.{function.__qualname__}")
+        except RuntimeError:
+            pass  # no folder that can be written: compiled anew in every process
+    return dispatcher
+
+
+def call_subroutine(context, builder, function, sig, args):
+    """Emit a call of a subroutine, which is compiled into the module under way when that first calls it."""
+    library = context.active_code_library
+    compiled = library.__dict__.setdefault("_fastrnn_subroutines", {})
+    key = function, sig
+    if key not in compiled:
+        flags = Flags()
+        flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        flags.error_model = _OPTIONS["error_model"]
+        # arguments are borrowed and subroutines allocate nothing: without reference counts, over which threads would
+        # quarrel
+        target = context.subtarget(enable_nrt=False)
+        compiled[key] = compile_internal(
+            context.typing_context, target, library, function, sig.args, sig.return_type, flags, {}
+        ).fndesc
+    # kernels don't raise: the status is of no interest
+    return context.call_internal_no_propagate(builder, compiled[key], sig, args)[1]
+
+
+def subroutine(function=None, *, returns=types.void):
+    """Compile `function` into the kernels that call it.
+
+    `returns` is its Numba type, or a function from the argument types to it. With the type known beforehand, the
+    function is compiled straight into its caller's module, so that LLVM goes over a kernel once, rather than once for
+    every function on the way down. Called positionally, from compiled code only.
+    """
+    if function is None:
+        return lambda f: subroutine(f, returns=returns)
+
+    class _Template(AbstractTemplate):
+        key = function
+
+        def generic(self, args, kws):
+            return signature(returns if isinstance(returns, types.Type) else returns(*args), *args)
+
+    builtin_registry.register_global(function, types.Function(_Template))
+
+    @lower_builtin(function, types.VarArg(types.Any))
+    def _lower(context, builder, sig, args):
+        return call_subroutine(context, builder, function, sig, args)
+
+    return function
+
+
+formula = register_jitable  # a plain function that is compiled into whatever kernel uses it

@@ -1,0 +1,123 @@
+"""How sequences and weights lie in memory: what the API lays out once and the kernels walk through.
+
+A *pass* is one layer in one direction over a batch. Its rows are sorted by falling length, so that at step t the first
+`counts[t]` rows are active, and stand packed: no buffer holds a row past its sequence's end. A reverse pass reads each
+sequence from its own last step, and is a forward pass from there on. P is the panel width, U the units of a block of
+pre-activations (see gemm).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+
+from .gemm import PANEL_VECTORS, row_to_panels
+from .jit import kernel, subroutine
+from .simd import lanes
+
+
+class Schedule(NamedTuple):
+    """Which rows are active when, and where they stand in the buffers. All int64.
+
+    A pass that keeps everything for the backward pass has a place for each row of each step; one that keeps nothing
+    uses a few places in turn. The loops don't know which of both it is.
+    """
+
+    counts: np.ndarray  # (T+1,) active rows of step t; counts[T] = 0
+    rows: np.ndarray  # (T+1,) first row of step t in x and z
+    state_rows: np.ndarray  # (T+1,) first row of the state before step t
+    order: np.ndarray  # (B,) the batch index of each row
+    lengths: np.ndarray  # (B,) length of each row's sequence, falling
+    bounds: np.ndarray  # (parts, 2) first and past the last row of each part; all rows each when split by units
+
+
+class View(NamedTuple):
+    """A (T, B, columns) sequence inside a flat array: element (t, b, j) at t·time + b·batch + first + j."""
+
+    data: np.ndarray  # flat, contiguous
+    time: int
+    batch: int
+    first: int
+    columns: int
+
+
+class Buffers(NamedTuple):
+    """One pass's buffers. Flat, 64-byte aligned, owned by the workspace; laid out anew in every call.
+
+    Beside them stand, as tuples of arrays, the states h (and c), each [⌈H/P⌉][state_rows][P], and `d_states`, their
+    gradients as carried from step to step, each [⌈H/P⌉][B][P].
+    """
+
+    x: np.ndarray  # [⌈I/P⌉][x_rows][P] input
+    z: np.ndarray  # [⌈H/U⌉][x_rows][P] pre-activations, then kept values, then gradients of the pre-activations
+    dx: np.ndarray  # [⌈I/P⌉][dx_rows][P] gradient of the input, for one stretch of steps
+    x_rows: int
+    state_rows: int
+    dx_rows: int
+
+
+@subroutine(returns=types.intp)
+def time_of(reverse, length, t):
+    """Where step t of a pass stands in the sequence."""
+    return length - 1 - t if reverse else t
+
+
+@subroutine(returns=types.intp)
+def active_rows(schedule, t, bound):
+    return min(schedule.counts[t], bound)
+
+
+@subroutine
+def gather(view, reverse, schedule, panels, panel_rows, t, first, last):
+    """Rows `first` to `last` of step t from a sequence into panels."""
+    width = PANEL_VECTORS * lanes(panels)
+    for row in range(first, last):
+        step = time_of(reverse, schedule.lengths[row], t)
+        source = step * view.time + schedule.order[row] * view.batch + view.first
+        row_to_panels(view.data, source, view.columns, panels, schedule.rows[t] + row, panel_rows * width)
+
+
+@kernel
+def fill_schedule(lengths, by_units, keep, stretch, schedule):
+    """Work out the schedule of a batch with the given lengths (B,), each from 1 to T, into `schedule`'s arrays.
+
+    Rows are sorted by falling length, equal ones in their order in the batch. With `keep` each step has rows of its
+    own; otherwise those of `stretch` steps are used over and over, and the state has two places. Parts get rows of
+    about equally many steps in sum, or all rows each when split `by_units`.
+    """
+    batch = lengths.size
+    steps = schedule.counts.size - 1
+    parts = schedule.bounds.shape[0]
+    counts, rows, state_rows = schedule.counts, schedule.rows, schedule.state_rows
+    # counting sort: first how many sequences are longer than t, which is also the number of active rows
+    counts[:] = 0
+    for b in range(batch):
+        counts[lengths[b] - 1] += 1
+    for t in range(steps - 1, -1, -1):
+        counts[t] += counts[t + 1]
+    rows[:] = 0  # rows[n] counts the rows of length n placed so far
+    for b in range(batch):
+        n = lengths[b]
+        row = counts[n] + rows[n]
+        rows[n] += 1
+        schedule.order[row] = b
+        schedule.lengths[row] = n
+    rows[0] = 0
+    state_rows[0] = 0
+    state_rows[1] = batch
+    for t in range(1, steps + 1):
+        if keep:
+            rows[t] = rows[t - 1] + counts[t - 1]
+            if t > 1:
+                state_rows[t] = state_rows[t - 1] + counts[t - 2]
+        else:
+            rows[t] = t % stretch * batch
+            state_rows[t] = t % 2 * batch
+    total = schedule.lengths.sum()
+    row, done = 0, 0
+    for part in range(parts):
+        schedule.bounds[part, 0] = 0 if by_units else row
+        while row < batch and done * parts < total * (part + 1):
+            done += schedule.lengths[row]
+            row += 1
+        schedule.bounds[part, 1] = batch if by_units or part == parts - 1 else row

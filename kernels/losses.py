@@ -1,0 +1,251 @@
+"""Losses: value and gradient in one pass over the predictions, row by row.
+
+A loss is summed over a row of predictions, the rows' sums stand in `partial`, and are added up in the order of the
+rows: the value depends neither on the number of threads nor on rows that are masked.
+
+What all the loss kernels share:
+- `mask` (M,) bool says which rows count: row r does if `mask[r // (rows // M)]`; an empty mask, that all do. What a
+  masked row holds is never read, and its gradient is zero.
+- `out` has the predictions' shape and takes their gradient times `scale`; it may be the predictions' own memory.
+- `partial` (rows,) float64 is work space; at most `threads` threads share the rows.
+- Arrays are C-contiguous, `y`, `out` (and the targets, unless they are classes) of one dtype, float32 or float64.
+"""
+
+import math
+
+import numpy as np
+from numba import types
+
+from .jit import formula, kernel, subroutine
+from .parallel import in_parallel
+from .pointwise import exp, sigmoid
+from .simd import (
+    absolute,
+    copy_sign,
+    fma,
+    horizontal_max,
+    horizontal_sum,
+    lanes,
+    load,
+    load_first,
+    splat,
+    store,
+    store_first,
+    where_greater,
+    where_less,
+)
+
+_CHUNK = 1024  # elements whose sum is taken in their own precision, before it is added up in float64
+_PART_SIZE = 1 << 14  # elements that are worth a thread: some 5 µs of work, three times the start of a region
+
+
+@formula
+def _is_valid(mask, rows, r):
+    return mask.size == 0 or mask[r // (rows // mask.size)]
+
+
+@subroutine(returns=types.float64)
+def _ordered_sum(partial, rows):
+    total = 0.0
+    for r in range(rows):
+        total += partial[r]
+    return total
+
+
+# Softmax cross-entropy
+
+
+@kernel
+def check_classes(targets, mask, ignore_index, classes):
+    """Number of rows that count, and the first of them whose target is not in [0, `classes`), or -1.
+
+    `targets` (N,) int64; a row does not count if masked (see above) or if its target is `ignore_index`.
+    """
+    count, wrong = 0, -1
+    for r in range(targets.size):
+        if _is_valid(mask, targets.size, r) and targets[r] != ignore_index:
+            count += 1
+            if wrong < 0 and not 0 <= targets[r] < classes:
+                wrong = r
+    return count, wrong
+
+
+@subroutine(returns=lambda y, r: y.dtype)
+def _row_max(y, r):
+    classes = y.shape[1]
+    full = classes - classes % lanes(y)
+    start = r * classes
+    top = splat(y, -math.inf)
+    for j in range(0, full, lanes(y)):
+        v = load(y, start + j)
+        top = where_greater(v, top, v, top)
+    result = horizontal_max(top)
+    for j in range(full, classes):
+        if y[r, j] > result:
+            result = y[r, j]
+    return result
+
+
+@subroutine(returns=types.float64)
+def _cross_entropy_row(y, r, targets, mask, ignore_index, smoothing, scale, out):
+    """With p = softmax(y), ε the smoothing and q = (1 - ε)·onehot(target) + ε/C: loss -Σ q·log p, gradient p - q.
+
+    Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7.
+    """
+    classes = y.shape[1]
+    rest = classes % lanes(y)
+    start = r * classes
+    full = start + classes - rest
+    target = targets[r]
+    if target == ignore_index or not _is_valid(mask, targets.size, r):
+        for j in range(classes):
+            out[r, j] = 0.0
+        return 0.0
+    shift = _row_max(y, r)
+    at_target = np.float64(y[r, target]) - shift
+    exp_sum, sum_ = 0.0, 0.0  # of exp(y - shift) and of y - shift
+    for j in range(classes - rest, classes):
+        sum_ += np.float64(y[r, j]) - shift
+    for chunk in range(start, full, _CHUNK):
+        exp_part, part = splat(y, 0.0), splat(y, 0.0)
+        for i in range(chunk, min(chunk + _CHUNK, full), lanes(y)):
+            v = load(y, i) - shift
+            e = exp(v)
+            store(out, i, e)
+            exp_part = exp_part + e
+            part = part + v
+        exp_sum += horizontal_sum(exp_part)
+        sum_ += horizontal_sum(part)
+    if rest:  # there and back: the other lanes are no logits
+        store_first(out, full, exp(load_first(y, full, rest) - shift), rest)
+        exp_sum += horizontal_sum(load_first(out, full, rest))
+
+    factor, uniform = scale / exp_sum, scale * smoothing / classes
+    for i in range(start, full, lanes(y)):
+        store(out, i, fma(load(out, i), factor, -uniform))
+    if rest:
+        store_first(out, full, fma(load_first(out, full, rest), factor, -uniform), rest)
+    out[r, target] -= scale * (1.0 - smoothing)
+    loss = math.log(exp_sum) - (1.0 - smoothing) * at_target
+    if smoothing > 0.0:  # a logit of -inf has an infinite part in the sum, which 0 times would be NaN
+        loss -= smoothing * sum_ / classes
+    return loss
+
+
+@subroutine
+def _cross_entropy_part(part, parts, y, targets, mask, ignore_index, smoothing, scale, out, partial):
+    for r in range(targets.size * part // parts, targets.size * (part + 1) // parts):
+        partial[r] = _cross_entropy_row(y, r, targets, mask, ignore_index, smoothing, scale, out)
+
+
+@kernel
+def cross_entropy(y, targets, mask, ignore_index, smoothing, scale, out, partial, threads):
+    """Sum of the rows' softmax cross-entropies. y, out (N, C); targets (N,) int64, checked by `check_classes`.
+
+    Smoothing and scale are float64; see the module's head for the rest.
+    """
+    parts = min(threads, 1 + y.size // _PART_SIZE)
+    in_parallel(_cross_entropy_part, parts, (parts, y, targets, mask, ignore_index, smoothing, scale, out, partial))
+    return _ordered_sum(partial, targets.size)
+
+
+# Losses of single elements: the loss and its derivative with respect to the prediction, of vectors
+
+
+@formula
+def _squared(y, target, delta):
+    d = y - target
+    return d * d, 2.0 * d
+
+
+@formula
+def _absolute(y, target, delta):
+    d = y - target
+    return absolute(d), where_greater(d, 0.0, 1.0, where_less(d, 0.0, -1.0, d))  # 0 at 0; NaN stays
+
+
+@formula
+def _huber(y, target, delta):
+    """½d² up to |d| = δ, δ·(|d| - ½δ) beyond. Huber, "Robust Estimation of a Location Parameter", 1964."""
+    d = y - target
+    size = absolute(d)
+    value = where_greater(size, delta, delta * (size - 0.5 * delta), 0.5 * d * d)
+    return value, where_greater(size, delta, copy_sign(delta, d), d)
+
+
+@formula
+def _log1p(e):
+    """log(1 + e) for 0 ≤ e ≤ 1, as 2·artanh(s) with s = e/(2 + e) ≤ 1/3: 17 terms leave less than 1e-17 of s."""
+    s = e / (2.0 + e)
+    square = s * s
+    series = fma(square, 1.0 / 33.0, 1.0 / 31.0)
+    for k in range(29, 0, -2):
+        series = fma(series, square, 1.0 / k)
+    return 2.0 * s * series
+
+
+@formula
+def _logistic(y, target, delta):
+    """-t·log σ(y) - (1 - t)·log(1 - σ(y)) = max(y, 0) - t·y + log(1 + exp(-|y|)), derivative σ(y) - t."""
+    linear = where_greater(y, 0.0, y * (1.0 - target), -y * target)
+    return linear + _log1p(exp(-absolute(y))), sigmoid(y) - target
+
+
+def _elementwise(name, loss, text):
+    """The kernel of a loss that is a sum over elements, from its formula on vectors."""
+
+    @subroutine(returns=types.float64)
+    def row(y, r, targets, mask, delta, scale, out):
+        rows, width = y.shape
+        start, rest = r * width, width % lanes(y)
+        full = start + width - rest
+        total = 0.0
+        if not _is_valid(mask, rows, r):
+            for j in range(width):
+                out[r, j] = 0.0
+            return total
+        for chunk in range(start, full, _CHUNK):
+            part = splat(y, 0.0)
+            for i in range(chunk, min(chunk + _CHUNK, full), lanes(y)):
+                value, slope = loss(load(y, i), load(targets, i), delta)
+                part = part + value
+                store(out, i, slope * scale)
+            total += horizontal_sum(part)
+        if rest:  # there and back: the other lanes are no elements
+            value, slope = loss(load_first(y, full, rest), load_first(targets, full, rest), delta)
+            store_first(out, full, value, rest)
+            total += horizontal_sum(load_first(out, full, rest))
+            store_first(out, full, slope * scale, rest)
+        return total
+
+    @subroutine
+    def rows_of_part(part, parts, y, targets, mask, delta, scale, out, partial):
+        rows = y.shape[0]
+        for r in range(rows * part // parts, rows * (part + 1) // parts):
+            partial[r] = row(y, r, targets, mask, delta, scale, out)
+
+    def function(y, targets, mask, delta, scale, out, partial, threads):
+        parts = min(threads, 1 + y.size // _PART_SIZE)
+        in_parallel(rows_of_part, parts, (parts, y, targets, mask, delta, scale, out, partial))
+        return _ordered_sum(partial, y.shape[0])
+
+    function.__doc__ = f"{text} y, targets, out (rows, width); delta (of `huber` alone) and scale float64."
+    return kernel(function, name=name)
+
+
+squared_error = _elementwise("squared_error", _squared, "Sum of squared errors.")
+absolute_error = _elementwise("absolute_error", _absolute, "Sum of absolute errors.")
+huber = _elementwise("huber", _huber, "Sum of Huber losses.")
+binary_cross_entropy = _elementwise("binary_cross_entropy", _logistic, "Sum of binary cross-entropies on logits.")
+
+
+@kernel
+def first_outside_unit(targets, mask):
+    """Flat index of the first element that counts and is not in [0, 1] (NaN is not), or -1. targets (rows, width)."""
+    rows, width = targets.shape
+    for r in range(rows):
+        if _is_valid(mask, rows, r):
+            for j in range(width):
+                if not 0.0 <= targets[r, j] <= 1.0:
+                    return r * width + j
+    return -1

@@ -1,0 +1,116 @@
+"""Packed forms of PyTorch's weight matrices: what the products read as their `b` side.
+
+P is the panel width. Units come in blocks of U = P / slots; a block's panel holds slot 0 of its U units, then slot 1,
+and so on. A product's slots are a run of neighbours; `gates` names the gate of each slot of the run, that is which H
+rows of PyTorch's (gates·H, K) matrix it takes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .jit import kernel, subroutine
+from .parallel import in_parallel
+
+
+class Weights(NamedTuple):
+    """What the forward products take. Zero past the last unit."""
+
+    input: np.ndarray  # (⌈H/U⌉, I, gates·U)
+    recurrent: np.ndarray  # (⌈H/U⌉, H, gates·U)
+    bias: np.ndarray  # (⌈H/U⌉, P), a value for each slot of each unit
+
+
+class BackwardWeights(NamedTuple):
+    """What the backward products take. Rows stand as the gradients of the pre-activations do; zero past the last unit
+    and the last column."""
+
+    input: np.ndarray  # (⌈I/P⌉, ⌈H/U⌉·gates·U, P)
+    recurrent: np.ndarray  # (⌈H/P⌉, ⌈H/U⌉·gates·U, P)
+    zero: np.ndarray  # (P,) zeros, where a product starts
+
+
+@subroutine
+def _pack_block(weight, hidden_size, gates, block, packed):
+    units = packed.shape[2] // gates.size
+    for j in range(gates.size):
+        for u in range(units):
+            unit = block * units + u
+            if unit < hidden_size:
+                row = gates[j] * hidden_size + unit
+                for k in range(packed.shape[1]):
+                    packed[block, k, j * units + u] = weight[row, k]
+            else:
+                for k in range(packed.shape[1]):
+                    packed[block, k, j * units + u] = 0.0
+
+
+@subroutine
+def _pack_blocks(part, parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, packed):
+    blocks = packed.input.shape[0]
+    for block in range(blocks * part // parts, blocks * (part + 1) // parts):
+        _pack_block(weight_ih, hidden_size, input_gates, block, packed.input)
+        if weight_hh.size > 0:
+            _pack_block(weight_hh, hidden_size, recurrent_gates, block, packed.recurrent)
+
+
+@subroutine
+def _add_bias(bias, hidden_size, gates, slot_first, units, packed):
+    for j in range(gates.size):
+        for unit in range(hidden_size):
+            block, u = unit // units, unit % units
+            packed[block, (slot_first + j) * units + u] += bias[gates[j] * hidden_size + unit]
+
+
+@kernel
+def pack_forward(weight_ih, weight_hh, bias_ih, bias_hh, hidden_size, input_gates, recurrent_gates, firsts, packed, parts):
+    """Fill `packed`, a `Weights`, from PyTorch's matrices (gates·H, K) and biases (gates·H).
+
+    input_gates, recurrent_gates: the gate of each slot of the product's run, int64; firsts: the first slots of both
+    runs. Empty arrays stand for what a layer lacks.
+    """
+    in_parallel(
+        _pack_blocks, parts, (parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, packed)
+    )
+    units = packed.input.shape[2] // input_gates.size
+    packed.bias[:] = 0.0
+    if bias_ih.size > 0:
+        _add_bias(bias_ih, hidden_size, input_gates, firsts[0], units, packed.bias)
+    if bias_hh.size > 0:
+        _add_bias(bias_hh, hidden_size, recurrent_gates, firsts[1], units, packed.bias)
+
+
+@subroutine
+def _pack_row(weight, hidden_size, gates, units, row, packed):
+    """One row of every panel: a row of PyTorch's matrix, or zeros."""
+    width = packed.shape[2]
+    within = row % (gates.size * units)
+    unit = row // (gates.size * units) * units + within % units
+    columns = weight.shape[1] if unit < hidden_size else 0
+    source = gates[within // units] * hidden_size + unit
+    for panel in range(packed.shape[0]):
+        filled = max(0, min(width, columns - panel * width))
+        for j in range(filled):
+            packed[panel, row, j] = weight[source, panel * width + j]
+        for j in range(filled, width):
+            packed[panel, row, j] = 0.0
+
+
+@subroutine
+def _pack_rows(part, parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed):
+    rows = packed.input.shape[1]
+    for row in range(rows * part // parts, rows * (part + 1) // parts):
+        _pack_row(weight_ih, hidden_size, input_gates, units, row, packed.input)
+    if weight_hh.size > 0:
+        rows = packed.recurrent.shape[1]
+        for row in range(rows * part // parts, rows * (part + 1) // parts):
+            _pack_row(weight_hh, hidden_size, recurrent_gates, units, row, packed.recurrent)
+
+
+@kernel
+def pack_backward(weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed, parts):
+    """Fill `packed`, a `BackwardWeights`, from PyTorch's matrices (gates·H, K), for blocks of `units` units."""
+    packed.zero[:] = 0.0
+    in_parallel(
+        _pack_rows, parts, (parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed)
+    )

@@ -1,0 +1,481 @@
+"""Vectors as a Numba type: `a * b + c` on them is one vector instruction each, whatever LLVM's vectoriser thinks.
+
+All that knows instruction sets lives here and in `gemm`. The IR is generic: LLVM lowers it to AVX-512, AVX2, SSE or
+NEON; only the width (`VECTOR_BYTES`) and the number of registers follow from the CPU.
+"""
+
+import operator
+import os
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.core.datamodel.models import PrimitiveModel
+from numba.core.typeconv import Conversion
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, lower_cast, register_model
+
+
+def _cpu_features():
+    """The features Numba compiles for: those of the host, unless NUMBA_CPU_FEATURES or NUMBA_CPU_NAME say otherwise."""
+    if config.CPU_FEATURES is not None:
+        return {f[1:] for f in config.CPU_FEATURES.split(",") if f.startswith("+")}
+    if config.CPU_NAME == "generic":
+        return set()
+    return {name for name, present in llvm.get_host_cpu_features().items() if present}
+
+
+CPU_FEATURES = _cpu_features()
+
+
+def _vector_bytes():
+    forced = os.environ.get("FASTRNN_VECTOR_BYTES")
+    if forced is not None:
+        if forced not in ("16", "32", "64"):
+            raise ValueError(f"FASTRNN_VECTOR_BYTES must be 16, 32 or 64, got {forced!r}")
+        return int(forced)
+    if "avx512f" in CPU_FEATURES:
+        return 64
+    return 32 if "avx2" in CPU_FEATURES else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+REGISTERS = 32 if "avx512f" in CPU_FEATURES or "neon" in CPU_FEATURES else 16
+PANEL_VECTORS = 4  # every panel of activations or weights is this many vectors wide
+ALIGNMENT = 64  # bytes; a cache line
+
+_LLVM_SCALAR = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
+_LLVM_INTEGER = {types.float32: ir.IntType(32), types.float64: ir.IntType(64)}
+_MANTISSA_BITS = {types.float32: 23, types.float64: 52}
+
+
+def lane_count(dtype):
+    """Elements of a vector of the Numba type `dtype`."""
+    return VECTOR_BYTES * 8 // dtype.bitwidth
+
+
+def panel_width(dtype):
+    """Columns of a panel of the NumPy type `dtype`: 64 float32 or 32 float64 with AVX-512."""
+    return PANEL_VECTORS * VECTOR_BYTES // dtype.itemsize
+
+
+class VectorType(types.Type):
+    """A vector register's worth of float32 or float64."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        self.lanes = lane_count(dtype)
+        super().__init__(name=f"Vector({dtype} x {self.lanes})")
+
+    def can_convert_from(self, typingctx, other):
+        return Conversion.unsafe if isinstance(other, types.Number) else None
+
+    def unify(self, typingctx, other):
+        return self if isinstance(other, types.Number) else None
+
+
+def _llvm_type(vector):
+    return ir.VectorType(_LLVM_SCALAR[vector.dtype], vector.lanes)
+
+
+@register_model(VectorType)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, _llvm_type(fe_type))
+
+
+def splat_value(builder, scalar, lanes):
+    """`scalar` in every lane (IR level)."""
+    vector = ir.VectorType(scalar.type, lanes)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    order = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), order)
+
+
+@lower_cast(types.Number, VectorType)
+def _cast_scalar(context, builder, fromty, toty, val):
+    return splat_value(builder, context.cast(builder, val, fromty, toty.dtype), toty.lanes)
+
+
+def _is_operand(x):
+    return isinstance(x, (VectorType, types.Number))
+
+
+def _binary_operator(op, instruction):
+    @infer_global(op)
+    class _Template(AbstractTemplate):
+        def generic(self, args, kws):
+            if len(args) == 2 and all(map(_is_operand, args)):
+                for arg in args:
+                    if isinstance(arg, VectorType):
+                        return signature(arg, arg, arg)
+
+    @lower_builtin(op, VectorType, VectorType)
+    def _lower(context, builder, sig, args):
+        return getattr(builder, instruction)(*args)
+
+
+for _op, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _binary_operator(_op, _instruction)
+
+
+@infer_global(operator.neg)
+class _NegTemplate(AbstractTemplate):
+    def generic(self, args, kws):
+        if isinstance(args[0], VectorType):
+            return signature(args[0], args[0])
+
+
+@lower_builtin(operator.neg, VectorType)
+def _lower_neg(context, builder, sig, args):
+    return builder.fneg(args[0])
+
+
+def element_pointer(context, builder, array_type, array, index):
+    """Address of element `index` of a contiguous array seen as flat (IR level; no bounds, no wraparound)."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _vector_intrinsic(builder, name, vector, arguments):
+    """Call an overloaded LLVM intrinsic on vectors of one type."""
+    suffix = f"v{vector.count}{'f32' if vector.element == ir.FloatType() else 'f64'}"
+    function_type = ir.FunctionType(vector, [a.type for a in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, f"{name}.{suffix}"), arguments)
+
+
+def multiply_add(builder, a, b, c):
+    """a·b + c, fused where the CPU can (`llvm.fma` would be a library call on one that can't)."""
+    return _vector_intrinsic(builder, "llvm.fmuladd", a.type, [a, b, c])
+
+
+@intrinsic
+def lanes(typingctx, array):
+    """Elements of a vector of the array's dtype, a compile-time constant."""
+
+    def codegen(context, builder, sig, args):
+        return context.get_constant(types.intp, lane_count(sig.args[0].dtype))
+
+    return types.intp(array), codegen
+
+
+@intrinsic
+def load(typingctx, array, index):
+    """The vector at flat `index` of a contiguous array."""
+    vector = VectorType(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
+        pointer = builder.bitcast(pointer, _llvm_type(vector).as_pointer())
+        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+
+    return vector(array, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, array, index, value):
+    """Write a vector (or a number, in every lane) at flat `index` of a contiguous array."""
+    vector = VectorType(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
+        pointer = builder.bitcast(pointer, args[2].type.as_pointer())
+        builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+
+    return types.void(array, types.intp, vector), codegen
+
+
+def _first_lanes(builder, count, lanes_):
+    """Mask of the lanes below `count`."""
+    numbers = ir.Constant(ir.VectorType(ir.IntType(64), lanes_), list(range(lanes_)))
+    return builder.icmp_signed("<", numbers, splat_value(builder, count, lanes_))
+
+
+def _masked_function(builder, verb, vector, pointer):
+    mask = ir.VectorType(ir.IntType(1), vector.count)
+    i32 = ir.IntType(32)
+    suffix = f"v{vector.count}{'f32' if vector.element == ir.FloatType() else 'f64'}.p0"
+    if verb == "load":
+        function_type = ir.FunctionType(vector, [pointer.type, i32, mask, vector])
+    else:
+        function_type = ir.FunctionType(ir.VoidType(), [vector, pointer.type, i32, mask])
+    return cgutils.get_or_insert_function(builder.module, function_type, f"llvm.masked.{verb}.{suffix}")
+
+
+@intrinsic
+def load_first(typingctx, array, index, count):
+    """The first `count` lanes from flat `index`, zero in the others, whose memory is not touched."""
+    vector = VectorType(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        kind = _llvm_type(vector)
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
+        pointer = builder.bitcast(pointer, kind.as_pointer())
+        align = ir.Constant(ir.IntType(32), array.dtype.bitwidth // 8)
+        mask = _first_lanes(builder, args[2], vector.lanes)
+        function = _masked_function(builder, "load", kind, pointer)
+        return builder.call(function, [pointer, align, mask, ir.Constant(kind, [0.0] * vector.lanes)])
+
+    return vector(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store_first(typingctx, array, index, value, count):
+    """Write the first `count` lanes at flat `index`; the memory of the others is not touched."""
+    vector = VectorType(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        kind = _llvm_type(vector)
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
+        pointer = builder.bitcast(pointer, kind.as_pointer())
+        align = ir.Constant(ir.IntType(32), array.dtype.bitwidth // 8)
+        mask = _first_lanes(builder, args[3], vector.lanes)
+        builder.call(_masked_function(builder, "store", kind, pointer), [args[2], pointer, align, mask])
+
+    return types.void(array, types.intp, vector, types.intp), codegen
+
+
+@intrinsic
+def splat(typingctx, array, number):
+    """A vector of the array's dtype with `number` in every lane."""
+    vector = VectorType(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        return args[1]
+
+    return vector(array, vector), codegen
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """a·b + c of vectors; numbers are taken into every lane."""
+    vector = next(x for x in (a, b, c) if isinstance(x, VectorType))
+
+    def codegen(context, builder, sig, args):
+        return multiply_add(builder, *args)
+
+    return vector(vector, vector, vector), codegen
+
+
+def _select_by(predicate):
+    @intrinsic
+    def choose(typingctx, a, b, yes, no):
+        vector = next(x for x in (a, b, yes, no) if isinstance(x, VectorType))
+
+        def codegen(context, builder, sig, args):
+            return builder.select(builder.fcmp_ordered(predicate, args[0], args[1]), args[2], args[3])
+
+        return vector(vector, vector, vector, vector), codegen
+
+    return choose
+
+
+where_greater = _select_by(">")  # yes where a > b, else no (also where a or b is NaN)
+where_less = _select_by("<")
+where_at_most = _select_by("<=")
+
+
+@intrinsic
+def absolute(typingctx, x):
+    """|x|."""
+
+    def codegen(context, builder, sig, args):
+        return _vector_intrinsic(builder, "llvm.fabs", args[0].type, args)
+
+    return x(x), codegen
+
+
+@intrinsic
+def copy_sign(typingctx, magnitude, sign):
+    """`magnitude` with the sign of `sign`."""
+    vector = magnitude if isinstance(magnitude, VectorType) else sign
+
+    def codegen(context, builder, sig, args):
+        return _vector_intrinsic(builder, "llvm.copysign", args[0].type, args)
+
+    return vector(vector, vector), codegen
+
+
+@intrinsic
+def square_root(typingctx, x):
+    """√x."""
+
+    def codegen(context, builder, sig, args):
+        return _vector_intrinsic(builder, "llvm.sqrt", args[0].type, args)
+
+    return x(x), codegen
+
+
+def by_dtype(for_float32, for_float64):
+    """An intrinsic of a vector that gives a constant vector, which depends on the dtype."""
+
+    @intrinsic
+    def constant(typingctx, x):
+        def codegen(context, builder, sig, args):
+            value = for_float32 if x.dtype == types.float32 else for_float64
+            return ir.Constant(_llvm_type(x), [value] * x.lanes)
+
+        return x(x), codegen
+
+    return constant
+
+
+def polynomial(for_float32, for_float64):
+    """An intrinsic of a vector that gives a polynomial by Horner's rule; coefficients from the lowest degree on."""
+
+    @intrinsic
+    def evaluate(typingctx, x):
+        def codegen(context, builder, sig, args):
+            *rest, result = for_float32 if x.dtype == types.float32 else for_float64
+            result = ir.Constant(_llvm_type(x), [result] * x.lanes)
+            for coefficient in reversed(rest):
+                coefficient = ir.Constant(_llvm_type(x), [coefficient] * x.lanes)
+                result = multiply_add(builder, result, args[0], coefficient)
+            return result
+
+        return x(x), codegen
+
+    return evaluate
+
+
+def _integer_vector(x, value):
+    return ir.Constant(ir.VectorType(_LLVM_INTEGER[x.dtype], x.lanes), [value] * x.lanes)
+
+
+@intrinsic
+def power_of_two(typingctx, s):
+    """2ⁿ for the integer n whose biased exponent stands in the low bits of `s`, as a rounding by addition left it."""
+
+    def codegen(context, builder, sig, args):
+        shift = _integer_vector(s, _MANTISSA_BITS[s.dtype])
+        return builder.bitcast(builder.shl(builder.bitcast(args[0], shift.type), shift), args[0].type)
+
+    return s(s), codegen
+
+
+@intrinsic
+def halved_powers_of_two(typingctx, s):
+    """Two powers whose product is 2ⁿ, where n may run past the exponent's range; `s` holds n plus twice the bias."""
+
+    def codegen(context, builder, sig, args):
+        shift = _integer_vector(s, _MANTISSA_BITS[s.dtype])
+        bits = builder.bitcast(args[0], shift.type)
+        half = builder.lshr(bits, _integer_vector(s, 1))
+        powers = [builder.shl(part, shift) for part in (half, builder.sub(bits, half))]
+        return context.make_tuple(builder, sig.return_type, [builder.bitcast(p, args[0].type) for p in powers])
+
+    return types.UniTuple(s, 2)(s), codegen
+
+
+def _folded(builder, value, combine):
+    """One number from all lanes, in a fixed order: halves are folded onto each other by `combine(low, high)`."""
+    count = value.type.count
+    while count > 1:
+        count //= 2
+        undefined = ir.Constant(value.type, ir.Undefined)
+        halves = (
+            ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(start, start + count))) for start in (0, count)
+        )
+        value = combine(*(builder.shuffle_vector(value, undefined, half) for half in halves))
+    return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+
+@intrinsic
+def horizontal_sum(typingctx, x):
+    """Sum of the lanes."""
+
+    def codegen(context, builder, sig, args):
+        return _folded(builder, args[0], builder.fadd)
+
+    return x.dtype(x), codegen
+
+
+@intrinsic
+def horizontal_max(typingctx, x):
+    """The largest lane that is a number."""
+
+    def codegen(context, builder, sig, args):
+        def larger(low, high):
+            return builder.select(builder.fcmp_ordered(">", low, high), low, high)
+
+        return _folded(builder, args[0], larger)
+
+    return x.dtype(x), codegen
+
+
+def _vector_load(context, builder, array_type, array, index):
+    pointer = element_pointer(context, builder, array_type, array, index)
+    kind = _llvm_type(VectorType(array_type.dtype))
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=array_type.dtype.bitwidth // 8)
+
+
+def _vector_store(context, builder, array_type, array, index, value, value_type):
+    value = context.cast(builder, value, value_type, VectorType(array_type.dtype))
+    pointer = element_pointer(context, builder, array_type, array, index)
+    pointer = builder.bitcast(pointer, value.type.as_pointer())
+    builder.store(value, pointer, align=array_type.dtype.bitwidth // 8)
+
+
+@intrinsic
+def load_each(typingctx, arrays, index):
+    """A tuple of vectors: the one at flat `index` of each array of a tuple."""
+
+    def codegen(context, builder, sig, args):
+        vectors = []
+        for position, kind in enumerate(sig.args[0]):
+            array = builder.extract_value(args[0], position)
+            vectors.append(_vector_load(context, builder, kind, array, args[1]))
+        return context.make_tuple(builder, sig.return_type, vectors)
+
+    return types.UniTuple(VectorType(arrays[0].dtype), len(arrays))(arrays, types.intp), codegen
+
+
+@intrinsic
+def store_each(typingctx, arrays, index, values):
+    """Write each vector (or number) of a tuple at flat `index` of the array at its place."""
+
+    def codegen(context, builder, sig, args):
+        for position, (kind, value_type) in enumerate(zip(sig.args[0], sig.args[2], strict=True)):
+            array = builder.extract_value(args[0], position)
+            value = builder.extract_value(args[2], position)
+            _vector_store(context, builder, kind, array, args[1], value, value_type)
+
+    return types.void(arrays, types.intp, values), codegen
+
+
+def slot_access(slots):
+    """`load_slots(array, index, stride)` and `store_slots(array, index, stride, values)` for tuples of `slots` vectors.
+
+    The vectors stand `stride` elements apart, the first at flat `index`.
+    """
+
+    def offset(builder, args, slot):
+        return builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, slot)))
+
+    @intrinsic
+    def load_slots(typingctx, array, index, stride):
+        def codegen(context, builder, sig, args):
+            vectors = [
+                _vector_load(context, builder, sig.args[0], args[0], offset(builder, args, slot))
+                for slot in range(slots)
+            ]
+            return context.make_tuple(builder, sig.return_type, vectors)
+
+        return types.UniTuple(VectorType(array.dtype), slots)(array, types.intp, types.intp), codegen
+
+    @intrinsic
+    def store_slots(typingctx, array, index, stride, values):
+        def codegen(context, builder, sig, args):
+            for slot, value_type in enumerate(sig.args[3]):
+                value = builder.extract_value(args[3], slot)
+                _vector_store(context, builder, sig.args[0], args[0], offset(builder, args, slot), value, value_type)
+
+        return types.void(array, types.intp, types.intp, values), codegen
+
+    return load_slots, store_slots
