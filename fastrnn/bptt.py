@@ -8,12 +8,14 @@ may move the parameters between two of them, so nothing may be computed ahead.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from . import checks
+from .layers.base import Layer
 from .layers.pooling import _Pooling
 from .parameters import aligned_empty
 
@@ -62,6 +64,20 @@ class Buffers:
             flat = self._arrays[name] = aligned_empty(size, dtype)
         return flat[:size].reshape(shape)
 
+    def keep_state(self, name, state, rows=None):
+        """A copy of `state`, of the sequences `rows` alone if given, in the memory that `name` had before."""
+        numbers = itertools.count()
+
+        def keep(array):
+            batch = array.shape[1] if rows is None else len(rows)
+            kept = self.array((name, next(numbers)), (array.shape[0], batch, array.shape[2]), array.dtype)
+            if rows is None:
+                kept[...] = array
+                return kept
+            return np.take(array, rows, 1, out=kept, mode="clip")  # other modes allocate
+
+        return map_state(keep, state)
+
 
 class Run:
     """One batch of sequences on its way through a rule: checked arguments, and what came out so far.
@@ -70,7 +86,8 @@ class Run:
     joint: whether the gradients are those of the whole batch's loss, whose mean is over all its valid elements, rather
         than of the mean over the elements that one update is made of.
 
-    `state` is the state at the end of the last segment, `dx` and `dstate` the gradients with respect to that segment's
+    `total` and `count` are the sum of the losses and the number of valid elements so far, `state` the state at the end
+    of the last segment, `dx` and `dstate` the gradients with respect to that segment's
     input and initial state. They may be views of buffers, good until the next segment.
     """
 
@@ -93,7 +110,7 @@ class Run:
         if whole == 0:
             raise ValueError("mask, lengths and targets leave no valid element, expected at least one")
         self._whole = whole if joint else None
-        self._total, self._count = 0.0, 0
+        self.total, self.count = 0.0, 0
 
     def _output_shape(self):
         """The shape of the model's output for the whole of `x`."""
@@ -121,7 +138,22 @@ class Run:
     @property
     def value(self) -> float:
         """The loss over all segments so far: the mean over their valid elements, or the sum."""
-        return self._total / self._count if self.loss.reduction == "mean" else self._total
+        return self.total / self.count if self.loss.reduction == "mean" else self.total
+
+    def evaluate(self, *, training: bool = False) -> float:
+        """The loss of the whole batch without gradients; `training` is with dropout."""
+        workspace = self._buffers.workspace(self.model, self.steps, self.batch) if training else None
+        y, self.state = self.model.forward(self.x, self.state, lengths=self.lengths, workspace=workspace)
+        self._add_loss(y, self.targets, self.mask, 1)
+        return self.value
+
+    def _add_loss(self, y, targets, mask, denominator):
+        """Add to the loss so far; returns the gradient of the part's sum / `denominator`."""
+        dy = self._buffers.array("dy", y.shape, y.dtype)
+        total, count, dy = self.loss.evaluate(y, targets, mask, dy, denominator)
+        self.total += total
+        self.count += count
+        return dy
 
     def segment(self, start: int, stop: int) -> int:
         """Go forward over steps `start` to `stop` from `state`, and back to `start`: gradients are added.
@@ -132,19 +164,19 @@ class Run:
         if rows is not None and not rows.size:
             return 0
         part = functools.partial(self._part, start, stop, rows)
-        state = self.state if rows is None else map_state(lambda s: np.take(s, rows, 1), self.state)
+        state = self.state if rows is None else self._split_off(rows)
         workspace = self._buffers.workspace(self.model, stop - start, self.batch)
         y, state = self.model.forward(part("x", self.x), state, lengths=lengths, workspace=workspace)
         targets = part("targets", self.targets) if y.ndim > 2 else self.targets
         mask = part("mask part", self.mask) if y.ndim > 2 and self.mask is not None else self.mask
         count = self.loss.count(y, targets, mask)
         if count:
-            dy = self._buffers.array("dy", y.shape, y.dtype)
-            total, _, dy = self.loss.evaluate(y, targets, mask, dy, self._denominator(count))
+            dy = self._add_loss(y, targets, mask, self._denominator(count))
             self.dx, self.dstate = self.model.backward(dy, workspace=workspace)
-            self._total += total
-            self._count += count
-        self.state = state if rows is None else self._merged(rows, state)
+        if rows is None:
+            self.state = state
+        else:
+            map_state(lambda whole, part: whole.__setitem__((slice(None), rows), part), self.state, state)
         return count
 
     def _denominator(self, count):
@@ -178,15 +210,10 @@ class Run:
             target[i] = source[row]
         return copy
 
-    def _merged(self, rows, state):
-        """The batch's state, of which the sequences `rows` have gone on to `state`."""
-
-        def replaced(old, new):
-            old = np.array(old)
-            old[:, rows] = new
-            return old
-
-        return map_state(replaced, self.state, state)
+    def _split_off(self, rows):
+        """The states of the sequences `rows` alone; those of all move to where no forward pass overwrites them."""
+        self.state = self._buffers.keep_state("whole", self.state)
+        return self._buffers.keep_state("part", self.state, rows)
 
 
 def layers_of(model):
@@ -224,7 +251,9 @@ class Rule:
         return run.value, run.state
 
     def check(self, model) -> None:
-        """Refuse a model that the rule can't train."""
+        """Refuse what is no model, and a model that the rule can't train."""
+        if not isinstance(model, Layer):
+            raise TypeError(f"model must be a layer or model of fastrnn, got {type(model).__name__}")
         if not self.cuts:
             return
         for layer in layers_of(model):

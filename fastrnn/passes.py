@@ -14,7 +14,7 @@ from .kernels.packing import BackwardWeights, Weights, pack_backward, pack_forwa
 from .kernels.recurrence import backward_passes, forward_passes
 from .kernels.simd import PANEL_VECTORS, panel_width
 from .parameters import aligned_empty
-from .threads import get_num_threads
+from .threads import threads_for, threads_for_elements
 
 STRETCH = 16  # steps whose input is multiplied at once: their pre-activations stay in the cache
 _ROWS_PER_BLOCK = 512  # rows that a weight gradient sums before it rounds the sum into the total
@@ -40,7 +40,7 @@ class SequenceBatch:
         self._key = None
 
     def fill(self, steps, batch, lengths, by_units, parts):
-        """Lay out a batch of `steps` by `batch`; lengths None: all full."""
+        """Lay out a batch of `steps` by `batch` for `parts` threads; lengths None: all full."""
         key = (steps, batch, by_units, parts) if lengths is None else None
         if key is not None and key == self._key:
             return
@@ -121,7 +121,7 @@ class _Product:
             )
         pack_forward(
             *(self._tensor(i) for i in range(4)), self.hidden_size, self.input_gates, self.recurrent_gates,
-            self.firsts, self._forward, get_num_threads(),
+            self.firsts, self._forward, threads_for_elements(self._forward.input.size + self._forward.recurrent.size),
         )  # fmt: skip
         self._versions[0] = version
 
@@ -140,15 +140,16 @@ class _Product:
                 )  # fmt: skip
             pack_backward(
                 self._tensor(0), self._tensor(1), self.hidden_size, self.input_gates, self.recurrent_gates,
-                self.units, self._backward, get_num_threads(),
+                self.units, self._backward,
+                threads_for_elements(self._backward.input.size + self._backward.recurrent.size),
             )  # fmt: skip
             self._versions[1] = self.parameters.version
         return self._backward
 
     def accumulate_gradients(self, index, batch, buffers, a, a_rows, a_starts):
-        """Add the gradients of weight `index` (0: input, 1: recurrent) and its bias; `a` is what it was multiplied by."""
-        parts = get_num_threads()
+        """Add the gradients of weight `index` (0: input, 1: recurrent) and its bias; `a` is what it multiplied."""
         schedule = batch.schedule
+        parts = threads_for(batch.rows * self._tensor(index).size)
         lanes = self.panel // PANEL_VECTORS
         scratch = aligned_empty(parts * lanes * self.panel, self.parameters.dtype)
         dense.accumulate_weight_gradient(

@@ -4,6 +4,8 @@ import numba
 
 from . import checks
 
+_WORTH_A_THREAD = 1_000_000  # multiply-adds: some 10 µs of work, against 1.5 µs to start a parallel region
+
 _count = None
 
 
@@ -17,3 +19,15 @@ def get_num_threads() -> int:
     """The number of threads the kernels use, at most what Numba allows the calling Python thread."""
     allowed = numba.get_num_threads()
     return allowed if _count is None else min(_count, allowed)
+
+
+def threads_for(work):
+    """Threads that `work` multiply-adds are worth: as many as there are, fewer where a thread would have too little."""
+    if work < 2 * _WORTH_A_THREAD:
+        return 1
+    return min(get_num_threads(), int(work // _WORTH_A_THREAD))
+
+
+def threads_for_elements(count):
+    """Threads that a pass over `count` numbers is worth: memory rather than arithmetic takes the time."""
+    return threads_for(50 * count)

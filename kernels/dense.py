@@ -6,7 +6,7 @@ from .gemm import PANEL_VECTORS, panel_product, row_from_panels, transposed_prod
 from .jit import kernel, subroutine
 from .layout import gather, time_of
 from .parallel import in_parallel
-from .simd import lanes, load, splat, store
+from .simd import lanes, load, load_first, splat, store, store_first
 
 _PAIR = types.UniTuple(types.intp, 2)
 
@@ -116,6 +116,17 @@ def _accumulate_tile(dz, z, units_valid, z_starts, a, f, a_starts, counts, start
 
 
 @subroutine
+def _add_row(source, s, target, t, columns):
+    step = lanes(target)
+    for j in range(0, columns - step + 1, step):
+        store(target, t + j, load(target, t + j) + load(source, s + j))
+    rest = columns % step
+    if rest:
+        at = columns - rest
+        store_first(target, t + at, load_first(target, t + at, rest) + load_first(source, s + at, rest), rest)
+
+
+@subroutine
 def _accumulate_bias(dz, z, units_valid, z_starts, counts, start, stop, scratch, s, gradient, row):
     width = PANEL_VECTORS * lanes(dz)
     total = splat(dz, 0.0)
@@ -123,8 +134,7 @@ def _accumulate_bias(dz, z, units_valid, z_starts, counts, start, stop, scratch,
         for r in range(counts[t]):
             total = total + load(dz, z + (z_starts[t] + r) * width)
     store(scratch, s, total)
-    for u in range(units_valid):
-        gradient[row + u] += scratch[s + u]
+    _add_row(scratch, s, gradient, row, units_valid)
 
 
 @subroutine
@@ -153,9 +163,9 @@ def _accumulate_part(
             for feature in range(features):
                 f = feature * a_rows * width
                 _accumulate_tile(dz, z, valid, z_starts, a, f, a_starts, counts, start, stop, scratch, s)
+                first = feature * width
                 for u in range(valid):
-                    for column in range(feature * width, min((feature + 1) * width, columns)):
-                        gradient[row + u, column] += scratch[s + u * width + column - feature * width]
+                    _add_row(scratch, s + u * width, gradient, (row + u) * columns + first, min(width, columns - first))
             if bias_gradient.size > 0:
                 _accumulate_bias(dz, z, valid, z_starts, counts, start, stop, scratch, s, bias_gradient, row)
 

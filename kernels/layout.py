@@ -56,6 +56,14 @@ class Buffers(NamedTuple):
     dx_rows: int
 
 
+def window(slots):
+    """First slot and number of slots of a product, which must be neighbours."""
+    first, count = min(slots), len(slots)
+    if sorted(slots) != list(range(first, first + count)):
+        raise ValueError(f"a product's slots must be neighbours, got {slots}")
+    return first, count
+
+
 @subroutine(returns=types.intp)
 def time_of(reverse, length, t):
     """Where step t of a pass stands in the sequence."""

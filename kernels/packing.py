@@ -12,6 +12,8 @@ import numpy as np
 from .jit import kernel, subroutine
 from .parallel import in_parallel
 
+_COLUMNS = 32  # of a matrix, transposed at once
+
 
 class Weights(NamedTuple):
     """What the forward products take. Zero past the last unit."""
@@ -32,17 +34,21 @@ class BackwardWeights(NamedTuple):
 
 @subroutine
 def _pack_block(weight, hidden_size, gates, block, packed):
+    """A transposition, some columns at a time so that what is written stays in the cache."""
     units = packed.shape[2] // gates.size
-    for j in range(gates.size):
-        for u in range(units):
-            unit = block * units + u
-            if unit < hidden_size:
-                row = gates[j] * hidden_size + unit
-                for k in range(packed.shape[1]):
-                    packed[block, k, j * units + u] = weight[row, k]
-            else:
-                for k in range(packed.shape[1]):
-                    packed[block, k, j * units + u] = 0.0
+    depth = packed.shape[1]
+    for start in range(0, depth, _COLUMNS):
+        stop = min(start + _COLUMNS, depth)
+        for j in range(gates.size):
+            for u in range(units):
+                unit = block * units + u
+                if unit < hidden_size:
+                    row = gates[j] * hidden_size + unit
+                    for k in range(start, stop):
+                        packed[block, k, j * units + u] = weight[row, k]
+                else:
+                    for k in range(start, stop):
+                        packed[block, k, j * units + u] = 0.0
 
 
 @subroutine
@@ -63,7 +69,9 @@ def _add_bias(bias, hidden_size, gates, slot_first, units, packed):
 
 
 @kernel
-def pack_forward(weight_ih, weight_hh, bias_ih, bias_hh, hidden_size, input_gates, recurrent_gates, firsts, packed, parts):
+def pack_forward(
+    weight_ih, weight_hh, bias_ih, bias_hh, hidden_size, input_gates, recurrent_gates, firsts, packed, parts
+):
     """Fill `packed`, a `Weights`, from PyTorch's matrices (gates·H, K) and biases (gates·H).
 
     input_gates, recurrent_gates: the gate of each slot of the product's run, int64; firsts: the first slots of both

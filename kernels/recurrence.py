@@ -7,7 +7,7 @@ units, where all parts meet after every step. Either way each number is computed
 from .cells import CELLS
 from .gemm import PANEL_VECTORS, panel_product, product_by_vectors, row_from_panels, row_to_panels
 from .jit import kernel, subroutine
-from .layout import active_rows, gather, time_of
+from .layout import active_rows, gather, time_of, window
 from .parallel import in_parallel
 from .simd import lanes, load, load_each, load_first, slot_access, store, store_each
 
@@ -40,20 +40,12 @@ def _row_add(target, at, source, s, columns):
         store(target, at + j, load(target, at + j) + load_first(source, s + j, min(step, columns - j)))
 
 
-def _window(slots):
-    """First slot and number of slots of a product, which must be neighbours."""
-    first, count = min(slots), len(slots)
-    if sorted(slots) != list(range(first, first + count)):
-        raise ValueError(f"a product's slots must be neighbours, got {slots}")
-    return first, count
-
-
 def make_forward(cell):
     """The forward pass over a `Cell`, as a kernel."""
     slots = cell.slots
     vectors = PANEL_VECTORS // slots  # vectors of a slot
-    x_first, x_slots = _window(cell.input_slots)
-    h_first, h_slots = _window(cell.recurrent_slots)
+    x_first, x_slots = window(cell.input_slots)
+    h_first, h_slots = window(cell.recurrent_slots)
     input_product = product_by_vectors[x_slots * vectors]
     recurrent_product = product_by_vectors[h_slots * vectors]
     load_slots, store_slots = slot_access(slots)
@@ -139,8 +131,8 @@ def make_forward(cell):
 
     @subroutine
     def run_phase(
-        phase, part, parts, by_units, start, stop, x, y, reverse, initial_state, final_state, weights, schedule, buffers,
-        states,
+        phase, part, parts, by_units, start, stop, x, y, reverse, initial_state, final_state, weights, schedule,
+        buffers, states,
     ):  # fmt: skip
         """Phase 0 gathers the stretch's input, phase 1 multiplies it, phase 2 + n advances step start + n."""
         units = vectors * lanes(buffers.z)
@@ -220,8 +212,8 @@ def make_backward(cell):
     """The backward pass (BPTT) over a `Cell`, as a kernel."""
     slots = cell.slots
     vectors = PANEL_VECTORS // slots
-    x_first, x_slots = _window(cell.input_slots)
-    h_first, h_slots = _window(cell.recurrent_slots)
+    x_first, x_slots = window(cell.input_slots)
+    h_first, h_slots = window(cell.recurrent_slots)
     load_slots, store_slots = slot_access(slots)
     cell_backward = cell.backward
 
@@ -305,10 +297,10 @@ def make_backward(cell):
 
     @subroutine
     def run_phase(
-        phase, part, parts, by_units, start, stop, dy, dx, add_dx, reverse, d_final, d_initial, weights, schedule, buffers,
-        states, d_states,
-    ):
-        """Phase n goes back through step stop − 1 − n; the last but one is dx, the last the initial state's gradient."""
+        phase, part, parts, by_units, start, stop, dy, dx, add_dx, reverse, d_final, d_initial, weights, schedule,
+        buffers, states, d_states,
+    ):  # fmt: skip
+        """Phase n goes back through step stop − 1 − n; the last but one gives dx, the last the initial state's."""
         width = PANEL_VECTORS * lanes(buffers.z)
         hidden_size = dy.columns
         first, bound = schedule.bounds[part, 0], schedule.bounds[part, 1]

@@ -11,6 +11,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
+from numba.core.errors import TypingError
 from numba.core.datamodel.models import PrimitiveModel
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
@@ -139,6 +140,8 @@ def _lower_neg(context, builder, sig, args):
 
 def element_pointer(context, builder, array_type, array, index):
     """Address of element `index` of a contiguous array seen as flat (IR level; no bounds, no wraparound)."""
+    if array_type.layout != "C":
+        raise TypingError(f"fastrnn's kernels take C-contiguous arrays, got {array_type}")
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [index])
 
@@ -155,6 +158,19 @@ def multiply_add(builder, a, b, c):
     return _vector_intrinsic(builder, "llvm.fmuladd", a.type, [a, b, c])
 
 
+def _vector_load(context, builder, array_type, array, index):
+    pointer = element_pointer(context, builder, array_type, array, index)
+    kind = _llvm_type(VectorType(array_type.dtype))
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=array_type.dtype.bitwidth // 8)
+
+
+def _vector_store(context, builder, array_type, array, index, value, value_type):
+    value = context.cast(builder, value, value_type, VectorType(array_type.dtype))
+    pointer = element_pointer(context, builder, array_type, array, index)
+    pointer = builder.bitcast(pointer, value.type.as_pointer())
+    builder.store(value, pointer, align=array_type.dtype.bitwidth // 8)
+
+
 @intrinsic
 def lanes(typingctx, array):
     """Elements of a vector of the array's dtype, a compile-time constant."""
@@ -168,14 +184,11 @@ def lanes(typingctx, array):
 @intrinsic
 def load(typingctx, array, index):
     """The vector at flat `index` of a contiguous array."""
-    vector = VectorType(array.dtype)
 
     def codegen(context, builder, sig, args):
-        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
-        pointer = builder.bitcast(pointer, _llvm_type(vector).as_pointer())
-        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+        return _vector_load(context, builder, sig.args[0], *args)
 
-    return vector(array, types.intp), codegen
+    return VectorType(array.dtype)(array, types.intp), codegen
 
 
 @intrinsic
@@ -184,9 +197,7 @@ def store(typingctx, array, index, value):
     vector = VectorType(array.dtype)
 
     def codegen(context, builder, sig, args):
-        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
-        pointer = builder.bitcast(pointer, args[2].type.as_pointer())
-        builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+        _vector_store(context, builder, sig.args[0], *args, vector)
 
     return types.void(array, types.intp, vector), codegen
 
@@ -208,21 +219,33 @@ def _masked_function(builder, verb, vector, pointer):
     return cgutils.get_or_insert_function(builder.module, function_type, f"llvm.masked.{verb}.{suffix}")
 
 
+def _load_masked(context, builder, array_type, array, index, count):
+    kind = _llvm_type(VectorType(array_type.dtype))
+    pointer = element_pointer(context, builder, array_type, array, index)
+    pointer = builder.bitcast(pointer, kind.as_pointer())
+    align = ir.Constant(ir.IntType(32), array_type.dtype.bitwidth // 8)
+    function = _masked_function(builder, "load", kind, pointer)
+    mask = _first_lanes(builder, count, kind.count)
+    return builder.call(function, [pointer, align, mask, ir.Constant(kind, [0.0] * kind.count)])
+
+
+def _store_masked(context, builder, array_type, array, index, value, value_type, count):
+    value = context.cast(builder, value, value_type, VectorType(array_type.dtype))
+    pointer = element_pointer(context, builder, array_type, array, index)
+    pointer = builder.bitcast(pointer, value.type.as_pointer())
+    align = ir.Constant(ir.IntType(32), array_type.dtype.bitwidth // 8)
+    function = _masked_function(builder, "store", value.type, pointer)
+    builder.call(function, [value, pointer, align, _first_lanes(builder, count, value.type.count)])
+
+
 @intrinsic
 def load_first(typingctx, array, index, count):
     """The first `count` lanes from flat `index`, zero in the others, whose memory is not touched."""
-    vector = VectorType(array.dtype)
 
     def codegen(context, builder, sig, args):
-        kind = _llvm_type(vector)
-        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
-        pointer = builder.bitcast(pointer, kind.as_pointer())
-        align = ir.Constant(ir.IntType(32), array.dtype.bitwidth // 8)
-        mask = _first_lanes(builder, args[2], vector.lanes)
-        function = _masked_function(builder, "load", kind, pointer)
-        return builder.call(function, [pointer, align, mask, ir.Constant(kind, [0.0] * vector.lanes)])
+        return _load_masked(context, builder, sig.args[0], *args)
 
-    return vector(array, types.intp, types.intp), codegen
+    return VectorType(array.dtype)(array, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -231,12 +254,7 @@ def store_first(typingctx, array, index, value, count):
     vector = VectorType(array.dtype)
 
     def codegen(context, builder, sig, args):
-        kind = _llvm_type(vector)
-        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1])
-        pointer = builder.bitcast(pointer, kind.as_pointer())
-        align = ir.Constant(ir.IntType(32), array.dtype.bitwidth // 8)
-        mask = _first_lanes(builder, args[3], vector.lanes)
-        builder.call(_masked_function(builder, "store", kind, pointer), [args[2], pointer, align, mask])
+        _store_masked(context, builder, sig.args[0], args[0], args[1], args[2], vector, args[3])
 
     return types.void(array, types.intp, vector, types.intp), codegen
 
@@ -409,17 +427,10 @@ def horizontal_max(typingctx, x):
     return x.dtype(x), codegen
 
 
-def _vector_load(context, builder, array_type, array, index):
-    pointer = element_pointer(context, builder, array_type, array, index)
-    kind = _llvm_type(VectorType(array_type.dtype))
-    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=array_type.dtype.bitwidth // 8)
-
-
-def _vector_store(context, builder, array_type, array, index, value, value_type):
-    value = context.cast(builder, value, value_type, VectorType(array_type.dtype))
-    pointer = element_pointer(context, builder, array_type, array, index)
-    pointer = builder.bitcast(pointer, value.type.as_pointer())
-    builder.store(value, pointer, align=array_type.dtype.bitwidth // 8)
+def _each_array(builder, arrays_type, arrays):
+    """Type and value of each array of a tuple."""
+    for position, kind in enumerate(arrays_type):
+        yield kind, builder.extract_value(arrays, position)
 
 
 @intrinsic
@@ -427,13 +438,27 @@ def load_each(typingctx, arrays, index):
     """A tuple of vectors: the one at flat `index` of each array of a tuple."""
 
     def codegen(context, builder, sig, args):
-        vectors = []
-        for position, kind in enumerate(sig.args[0]):
-            array = builder.extract_value(args[0], position)
-            vectors.append(_vector_load(context, builder, kind, array, args[1]))
+        vectors = [
+            _vector_load(context, builder, kind, array, args[1])
+            for kind, array in _each_array(builder, sig.args[0], args[0])
+        ]
         return context.make_tuple(builder, sig.return_type, vectors)
 
     return types.UniTuple(VectorType(arrays[0].dtype), len(arrays))(arrays, types.intp), codegen
+
+
+@intrinsic
+def load_each_first(typingctx, arrays, index, count):
+    """As `load_each`, the first `count` lanes of each; see `load_first`."""
+
+    def codegen(context, builder, sig, args):
+        vectors = [
+            _load_masked(context, builder, kind, array, args[1], args[2])
+            for kind, array in _each_array(builder, sig.args[0], args[0])
+        ]
+        return context.make_tuple(builder, sig.return_type, vectors)
+
+    return types.UniTuple(VectorType(arrays[0].dtype), len(arrays))(arrays, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -441,12 +466,23 @@ def store_each(typingctx, arrays, index, values):
     """Write each vector (or number) of a tuple at flat `index` of the array at its place."""
 
     def codegen(context, builder, sig, args):
-        for position, (kind, value_type) in enumerate(zip(sig.args[0], sig.args[2], strict=True)):
-            array = builder.extract_value(args[0], position)
+        for position, (kind, array) in enumerate(_each_array(builder, sig.args[0], args[0])):
             value = builder.extract_value(args[2], position)
-            _vector_store(context, builder, kind, array, args[1], value, value_type)
+            _vector_store(context, builder, kind, array, args[1], value, sig.args[2][position])
 
     return types.void(arrays, types.intp, values), codegen
+
+
+@intrinsic
+def store_each_first(typingctx, arrays, index, values, count):
+    """As `store_each`, the first `count` lanes of each; see `store_first`."""
+
+    def codegen(context, builder, sig, args):
+        for position, (kind, array) in enumerate(_each_array(builder, sig.args[0], args[0])):
+            value = builder.extract_value(args[2], position)
+            _store_masked(context, builder, kind, array, args[1], value, sig.args[2][position], args[3])
+
+    return types.void(arrays, types.intp, values, types.intp), codegen
 
 
 def slot_access(slots):

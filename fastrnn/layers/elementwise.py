@@ -4,7 +4,7 @@ import numpy as np
 
 from .. import checks, init
 from ..kernels.elementwise import relu_layer, sigmoid_layer, tanh_layer
-from ..threads import get_num_threads
+from ..threads import threads_for_elements
 from .stateless import FloatInput, StatelessWorkspace
 
 
@@ -20,12 +20,12 @@ class _Activation(FloatInput):
         return {"dtype": self.dtype.name}
 
     def _compute(self, x, y, extent, workspace):
-        self._kernels[0](x.reshape(-1), y.reshape(-1), get_num_threads())
+        self._kernels[0](x.reshape(-1), y.reshape(-1), threads_for_elements(x.size))
         self._clear_padding(y, extent)
 
     def _differentiate(self, dy, dx, extent, workspace):
         y = workspace.output(dy.shape)
-        self._kernels[1](y.reshape(-1), dy.reshape(-1), dx.reshape(-1), get_num_threads())
+        self._kernels[1](y.reshape(-1), dy.reshape(-1), dx.reshape(-1), threads_for_elements(dy.size))
         self._clear_padding(dx, extent)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from .. import checks, init
 from ..kernels.embedding import look_up, one_hot, scatter_add
-from ..threads import get_num_threads
+from ..threads import threads_for_elements
 from .stateless import Stateless, StatelessWorkspace
 
 
@@ -105,13 +105,13 @@ class Embedding(_TokenInput):
 
     def _compute(self, x, y, extent, workspace):
         tokens = self._tokens(x, workspace)
-        look_up(tokens, *self._layout(extent), self.parameters["weight"], y.reshape(-1), get_num_threads())
+        look_up(tokens, *self._layout(extent), self.parameters["weight"], y.reshape(-1), threads_for_elements(y.size))
 
     def _backward(self, dy, dstate, workspace):
         extent = workspace.record.extent
         tokens = workspace._tokens
         gradient = self.parameters.gradient("weight")
-        scatter_add(tokens, *self._layout(extent), dy.reshape(-1), gradient, get_num_threads())
+        scatter_add(tokens, *self._layout(extent), dy.reshape(-1), gradient, threads_for_elements(dy.size))
         return None, None
 
 

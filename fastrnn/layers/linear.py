@@ -3,7 +3,7 @@
 
 from .. import checks, init
 from ..passes import DensePass, PassBuffers, SequenceBatch, view
-from ..threads import get_num_threads
+from ..threads import threads_for
 from .stateless import FloatInput, StatelessWorkspace
 
 
@@ -66,7 +66,8 @@ class Linear(FloatInput):
         else:
             plan, arrays = workspace.plan, workspace.arrays
         lengths = extent.lengths if extent.ragged else None
-        plan.fill(extent.steps, extent.batch_size, lengths, False, get_num_threads())
+        threads = threads_for(extent.steps * extent.batch_size * self.in_features * self.out_features)
+        plan.fill(extent.steps, extent.batch_size, lengths, False, threads)
         if extent.ragged:
             y.fill(0)
         first = self.batch_first

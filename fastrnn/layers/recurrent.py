@@ -7,9 +7,10 @@ import numpy as np
 from .. import checks, init
 from ..kernels.cells import CELLS
 from ..kernels.packing import Weights
+from ..kernels.step import RNN_WEIGHTS
 from ..parameters import aligned_empty
 from ..passes import PassBuffers, RecurrentPass, SequenceBatch, split_by_units, view
-from ..threads import get_num_threads
+from ..threads import threads_for
 from .base import Layer, Workspace
 from .elementwise import draw_dropout
 
@@ -22,10 +23,12 @@ class _Record(NamedTuple):
     batch: int
 
 
-def _batch_of(layer, steps, batch, lengths, plan):
-    threads = get_num_threads()
+def _lay_out(layer, steps, batch, lengths, plan):
+    """Lay out a batch in `plan`, with the threads that one pass over it is worth."""
+    depth = layer.hidden_size + max(layer.input_size, layer.hidden_size)
+    threads = threads_for(steps * batch * layer.gates * layer.hidden_size * depth)
     by_units = threads > 1 and split_by_units(batch, layer.hidden_size)
-    plan.fill(steps, batch, lengths, by_units, threads)
+    plan.fill(steps, batch, lengths, by_units, threads if by_units else min(threads, batch))
     return plan
 
 
@@ -199,7 +202,7 @@ class _Recurrent(Layer):
         buffers = 1 if self.num_layers == 1 else 2
         size = steps * batch * shape[-1]
         checks.memory(f"the output of shape {shape}", buffers * size * self.dtype.itemsize)
-        plan = _batch_of(self, steps, batch, lengths, SequenceBatch(steps, batch, keep=False))
+        plan = _lay_out(self, steps, batch, lengths, SequenceBatch(steps, batch, keep=False))
         final = tuple(np.empty(self._state_shape(batch), self.dtype) for _ in range(self.cell.states))
         zeros = np.zeros(batch * self.hidden_size, self.dtype)
         spare = None  # the output before the last: each layer but the first two writes over it
@@ -217,7 +220,7 @@ class _Recurrent(Layer):
 
     def _forward(self, x, state, lengths, ws):
         steps, batch = self._extent(x)
-        plan = _batch_of(self, steps, batch, lengths, ws.plan)
+        plan = _lay_out(self, steps, batch, lengths, ws.plan)
         shape = self._sequence_shape(steps, batch, self.directions * self.hidden_size)
         size = steps * batch * shape[-1]
         state_size = self.num_layers * self.directions * batch * self.hidden_size
@@ -277,14 +280,15 @@ class _Recurrent(Layer):
         y, state = self._infer(np.expand_dims(x_t, time_axis), state, None)
         return np.squeeze(y, time_axis), state
 
-    def kernel_weights(self) -> Weights:
+    def kernel_weights(self):
         """Weights for `fastrnn.kernels`' step functions: a NamedTuple of arrays that Numba takes as an argument.
 
         A snapshot in packed form: later changes of the layer do not show in it. One layer, one direction only.
         """
         if self.num_layers > 1 or self.bidirectional:
             raise ValueError("kernel_weights needs a single layer in one direction")
-        return Weights(*(a.copy() for a in self.passes[0].forward_weights()))
+        kind = RNN_WEIGHTS.get(self.cell.name, Weights)
+        return kind(*(a.copy() for a in self.passes[0].forward_weights()))
 
 
 class RNN(_Recurrent):

@@ -11,8 +11,8 @@ class Cell(NamedTuple):
     with the input x_t fills the slots of `input_slots`, that with h_{t−1} is added in those of `recurrent_slots`; each
     names the slot of every gate in PyTorch's order and covers a run of neighbouring slots. Every slot has a bias.
 
-    `forward(slots, previous) -> kept, state`: from the pre-activations and the state before the step, tuples of vectors,
-    the values that the backward pass needs (one a slot) and the new state.
+    `forward(slots, previous) -> kept, state`: from the pre-activations and the state before the step, as tuples of
+    vectors, the values that the backward pass needs (one a slot) and the new state.
 
     `backward(kept, previous, state, d_state) -> d_slots, d_previous`: from the gradient of the loss with respect to the
     new state, those with respect to the pre-activations and, past the products, to the state before.

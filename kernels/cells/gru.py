@@ -20,7 +20,7 @@ def gru_forward(slots, previous):
 
 @formula
 def gru_backward(kept, previous, state, d_state):
-    """By the chain rule; the recurrent product's share of n has the gradient r·dn_x, which is what W_hn and b_hn see."""
+    """By the chain rule; the recurrent product's share of n has the gradient r dn_x, as W_hn and b_hn see it."""
     n, r, z, n_h = kept
     (h_previous,) = previous
     (dh,) = d_state

@@ -1,0 +1,135 @@
+"""Byte-level language models: embedding → recurrent layer → linear, how well one predicts a text, and how it writes."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .data import TokenStream
+from .layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
+from .losses import CrossEntropy
+from .model import Sequential
+from .optim import SGD
+from .trainer import Trainer
+
+BYTES = 256
+CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+
+_STEPS = 256  # of a batch when a text is evaluated
+_LANES = 4  # parts of a text that are evaluated side by side: faster than one, and hardly any context is lost
+_LANE_BYTES = 16_384  # shorter texts get fewer lanes
+
+
+def build(
+    cell: str = "lstm",
+    *,
+    embedding: int = 64,
+    hidden: int = 256,
+    layers: int = 1,
+    dropout: float = 0.0,
+    dtype="float32",
+    seed: int = 0,
+) -> Sequential:
+    """A model of the next byte: (T,B) bytes → (T,B,256) logits.
+
+    cell: "lstm", "gru" or "rnn". embedding, hidden: sizes. layers: recurrent layers.
+    dropout: after the embedding, between the recurrent layers and before the output (Zaremba et al. 2014).
+    """
+    recurrent = CELLS[checks.choice("cell", cell, tuple(CELLS))]
+    rng = np.random.default_rng(checks.integer("seed", seed, minimum=0))
+    members = [
+        Embedding(BYTES, embedding, dtype=dtype, seed=rng),
+        recurrent(embedding, hidden, layers, dropout=dropout, dtype=dtype, seed=rng),
+        Linear(hidden, BYTES, dtype=dtype, seed=rng),
+    ]
+    if dropout > 0:
+        members[2:2] = [Dropout(dropout, dtype=dtype)]
+        members[1:1] = [Dropout(dropout, dtype=dtype)]
+    return Sequential(*members)
+
+
+def check(model: Any) -> None:
+    """`ValueError` unless `model` takes bytes one after the other and gives the logits of the next."""
+    layers = getattr(model, "layers", ())
+    fits = (
+        len(layers) > 1
+        and isinstance(layers[0], Embedding)
+        and layers[0].num_embeddings == BYTES
+        and model._output_features(None) == BYTES
+        and not model.batch_first
+        and all(hasattr(layer, "step") and not getattr(layer, "bidirectional", False) for layer in layers)
+    )
+    if not fits:
+        raise ValueError("the model is not a byte-level language model")
+
+
+def evaluation_stream(text: bytes) -> TokenStream:
+    """`text` in batches for `Trainer.evaluate`: every byte after the first is predicted, but for at most 3 at the end.
+
+    `ValueError` for a text of fewer than 2 bytes.
+    """
+    if len(text) < 2:
+        raise ValueError(f"a text must have at least 2 bytes to be evaluated, got {len(text)}")
+    lanes = min(_LANES, 1 + len(text) // _LANE_BYTES)
+    return TokenStream(text, lanes, min(_STEPS, (len(text) - 1) // lanes))
+
+
+def bits_per_byte(model: Sequential, batches) -> float:
+    """The mean of -log₂ p over the bytes of `batches`, such as an `evaluation_stream`; each p given all bytes before.
+
+    The state is carried over from batch to batch.
+    """
+    check(model)
+    return Trainer(model, CrossEntropy(), SGD(0.0), seed=None).evaluate(batches) / math.log(2)
+
+
+def generate(
+    model: Sequential,
+    prime: bytes = b"\n",
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int | None = None,
+) -> Iterator[int]:
+    """Bytes that go on from `prime`, one after the other, without end.
+
+    temperature: logits are divided by it; 0 takes the likeliest byte every time.
+    top_k: only the `top_k` likeliest bytes can come; of equally likely ones, the lowest. None: all.
+    seed: of the draws; None for another text each time.
+    """
+    check(model)
+    temperature = checks.number("temperature", temperature, minimum=0)
+    top_k = BYTES if top_k is None else checks.integer("top_k", top_k, minimum=1, maximum=BYTES)
+    if not prime:
+        raise ValueError("prime must have at least one byte")
+    if seed is not None:
+        seed = checks.integer("seed", seed, minimum=0)
+    tokens = np.frombuffer(bytes(prime), np.uint8)
+    return _generated(model, tokens, temperature, top_k, np.random.default_rng(seed))
+
+
+def _generated(model, tokens, temperature, top_k, rng):
+    logits, state = None, None
+    for start in range(0, len(tokens), _STEPS):  # a long prime in parts: nothing grows with it
+        y, state = model.forward(tokens[start : start + _STEPS, np.newaxis], state)
+        logits = y[-1, 0]
+    while True:
+        token = _draw(logits, temperature, top_k, rng)
+        yield token
+        logits, state = model.step(token, state)
+
+
+def _draw(logits, temperature, top_k, rng):
+    logits = logits.astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise ValueError("the model's output is not finite: its training went wrong")
+    order = np.argsort(-logits, kind="stable")[:top_k]
+    if temperature == 0:
+        return int(order[0])
+    # relative to the largest before the division: a tiny temperature must give zeros, not NaN
+    with np.errstate(over="ignore"):
+        weights = np.exp((logits[order] - logits[order[0]]) / temperature)
+    total = np.cumsum(weights)
+    return int(order[min(np.searchsorted(total, rng.random() * total[-1], side="right"), len(order) - 1)])

@@ -1,0 +1,431 @@
+"""The training loop: updates by a rule of truncation, epochs, validation, callbacks, checkpoints."""
+
+import contextlib
+import itertools
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from . import checks, storage
+from .bptt import Buffers, Full, Rule, Run, check_loss, map_state
+from .data import TokenStream
+from .kernels.update import sum_of_squares
+from .optim import clip_grad_norm
+from .threads import get_num_threads
+
+_BATCH_NAMES = ("x", "targets", "lengths", "mask")
+_END = object()
+
+
+class History(list):
+    """What `fit` recorded: one dict a batch, and one an epoch with validation, all of it good for JSON.
+
+    A batch's: `step` (updates so far), `epoch` (from 0), `loss`, `lr` and `grad_norm` (before clipping) of its last
+    update, `seconds` since `fit` began. An epoch's: `step`, `epoch`, `validation_loss`, `seconds`.
+
+    `stopped` says what ended training early: None, "callback" or "interrupt".
+    """
+
+    stopped: str | None = None
+
+
+class _Interrupts:
+    """Ctrl-C during `fit`: raised where what is under way can be thrown away, and kept waiting elsewhere.
+
+    Only the main thread receives signals, and another handler than Python's own is somebody's choice: there, nothing
+    is changed.
+    """
+
+    def __init__(self):
+        self._allowed = self._pending = False
+        self._previous = None
+
+    def __enter__(self):
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+
+    def __exit__(self, *_):
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+        self._pending = False
+
+    def _handle(self, number, frame):
+        self._pending = True
+        if self._allowed:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def allowed(self):
+        """A block that can be left at any point."""
+        self._allowed = True
+        try:
+            if self._pending:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._allowed = False
+
+
+class Trainer:
+    """Trains `model`, a layer or a `Sequential`, by gradient descent.
+
+    loss: one of `fastrnn`'s losses.
+    optimizer: `optimizer.step(model, factor)` moves the parameters.
+    bptt: a rule of `fastrnn.bptt`; None is `Full()`.
+    clip_norm: gradients are scaled down to this norm, see `clip_grad_norm`; None for no clipping.
+    schedule: callable, number of updates so far -> factor of the optimizer's learning rate.
+    seed: of the model's dropout masks, an integer ≥ 0; None leaves the model's generators as they are.
+
+    `updates` counts the updates, `epoch` the finished epochs, `batch` the batches done in the one under way.
+    One thread uses a trainer at a time. Buffers are kept: after the largest batch, no step allocates arrays.
+    """
+
+    def __init__(
+        self,
+        model,
+        loss,
+        optimizer,
+        *,
+        bptt: Rule | None = None,
+        clip_norm: float | None = None,
+        schedule: Callable[[int], float] | None = None,
+        seed: int | None = 0,
+    ):
+        bptt = Full() if bptt is None else bptt
+        if not isinstance(bptt, Rule):
+            raise TypeError(f"bptt must be a rule of fastrnn.bptt, got {bptt!r}")
+        bptt.check(model)
+        check_loss(loss)
+        if isinstance(optimizer, type) or not callable(getattr(optimizer, "step", None)):
+            raise TypeError(f"optimizer must be an optimizer of fastrnn, got {optimizer!r}")
+        if schedule is not None and not callable(schedule):
+            raise TypeError(f"schedule must be callable, step -> factor, got {type(schedule).__name__}")
+        self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
+        if seed is not None:
+            seed = checks.integer("seed", seed, minimum=0)
+            generators = model._generators()
+            for generator, child in zip(generators, np.random.SeedSequence(seed).spawn(len(generators)), strict=True):
+                generator.bit_generator.state = type(generator.bit_generator)(child).state
+        self.model, self.loss, self.optimizer, self.bptt, self.schedule = model, loss, optimizer, bptt, schedule
+        self.updates = self.epoch = self.batch = 0
+        self._state = None  # carried from batch to batch within an epoch
+        self._batches = None  # what `batch` counts in; None before the first epoch and in a checkpoint
+        self._last_update: dict[str, Any] = {}
+        self._buffers = Buffers()
+        self._interrupts = _Interrupts()
+
+    # one batch
+
+    def step(self, x, targets, state=None, *, lengths=None, mask=None) -> tuple[float, Any]:
+        """Train on one batch of sequences, with one update or several, by the rule.
+
+        Arguments as in `bptt.Rule.gradients`; `lengths` also masks the loss. Returns `(value, state)`: the loss, before
+        each update and over all of them the mean over the valid elements (or the sum), and the final state, which may
+        be handed to the next call and is good until then. The last update's gradients stay in the model.
+
+        TypeError or ValueError, before anything is changed, if an argument does not fit.
+        """
+        run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, joint=False)
+        for add_gradients in self.bptt.updates(run):
+            with self._interrupts.allowed():
+                self.model.zero_grad()
+                count = add_gradients()
+            if count:
+                self._update()
+        return run.value, run.state
+
+    def _update(self):
+        factor = 1.0 if self.schedule is None else self.schedule(self.updates)
+        if self.clip_norm is None:
+            norm = math.sqrt(sum_of_squares(self.model.parameters.gradients, get_num_threads()))
+        else:
+            norm = clip_grad_norm(self.model, self.clip_norm)
+        self.optimizer.step(self.model, factor)
+        self.updates += 1
+        self._last_update = {"lr": float(self.optimizer.lr * factor), "grad_norm": norm}
+
+    # many batches
+
+    def fit(
+        self,
+        batches: Iterable,
+        *,
+        epochs: int = 1,
+        validation: Iterable | None = None,
+        callbacks: Iterable[Callable] = (),
+        progress: bool = True,
+    ) -> History:
+        """Train on all `batches`, `epochs` times over.
+
+        batches: an iterable, for more than one epoch one that can be gone through again, of `(x, targets)`,
+            `(x, targets, lengths)` or dicts with these names and `mask`. Over a `TokenStream`, or any other iterable
+            with a true attribute `stateful`, the state is carried from batch to batch within an epoch.
+        validation: the same, for `evaluate` at the end of each epoch.
+        callbacks: called as `callback(trainer, record)` for every new record, see `History`. One that returns True
+            stops training.
+        progress: show a bar, if tqdm is installed (`pip install 'fastrnn[train]'`).
+
+        Ctrl-C ends training, too, and never in the middle of an update. What was stopped goes on: an epoch that ended
+        early, or came from a checkpoint, is finished first when `fit` is called again with the same batches, and counts
+        as one of `epochs`. Only if Ctrl-C came between two updates of one batch is that batch begun anew.
+        """
+        epochs = checks.integer("epochs", epochs, minimum=1)
+        progress = checks.flag("progress", progress)
+        callbacks = _check_fit_arguments(batches, validation, callbacks)
+        if self._batches is not None and (self._batches is not batches or isinstance(batches, Iterator)):
+            self.batch, self._state = 0, None  # other batches, or what is left of an iterator
+        self._batches = batches
+        history = History()
+        with self._interrupts, _progress_bar(progress, batches, epochs, self.batch) as show:
+            try:
+                for record in self._records(batches, epochs, validation):
+                    history.append(record)
+                    with self._interrupts.allowed():
+                        show(record)
+                        stops = [callback(self, record) for callback in callbacks]
+                    if any(stop is True for stop in stops):
+                        history.stopped = "callback"
+                        break
+                with self._interrupts.allowed():  # one that was kept waiting to the end
+                    pass
+            except KeyboardInterrupt:
+                history.stopped = "interrupt"
+        return history
+
+    def _records(self, batches, epochs, validation):
+        """Train, and yield a record after each batch and each validation."""
+        begin = time.perf_counter()
+
+        def record(**entries):
+            return {"step": self.updates, "epoch": self.epoch, **entries, "seconds": time.perf_counter() - begin}
+
+        for _ in range(epochs):
+            with self._interrupts.allowed():
+                iterator = itertools.islice(batches, self.batch, None)
+            while True:
+                with self._interrupts.allowed():
+                    batch = next(iterator, _END)
+                if batch is _END:
+                    break
+                value = self._fit_batch(_arguments(batch), _is_stateful(batches))
+                yield record(loss=value, **self._last_update)
+            if self.batch == 0:
+                raise ValueError("batches gave nothing: it must be an iterable that can be gone through once an epoch")
+            last = None
+            if validation is not None:
+                with self._interrupts.allowed():
+                    last = record(validation_loss=self.evaluate(validation))
+            self.epoch += 1
+            self.batch, self._state = 0, None
+            if last is not None:
+                yield last
+
+    def _fit_batch(self, arguments, stateful):
+        updates, random = self.updates, self._random_states()
+        try:
+            value, state = self.step(**arguments, state=self._state)
+        except BaseException:
+            if self.updates == updates:  # as if the batch had never been begun
+                self._set_random_states(random)
+            raise
+        self._state = self._buffers.keep_state("carried", state) if stateful else None
+        self.batch += 1
+        return value
+
+    def evaluate(self, batches: Iterable) -> float:
+        """The loss over all `batches`, as `fit` takes them, without dropout: the mean over the valid elements, or the
+        sum. Nothing is changed. ValueError if there are no batches."""
+        _check_batches("batches", batches)
+        total, count, state = 0.0, 0, None
+        for batch in batches:
+            arguments = {"lengths": None, "mask": None, **_arguments(batch)}
+            run = Run(self.model, self.loss, self._buffers, **arguments, state=state, joint=False)
+            run.evaluate()
+            total, count = total + run.total, count + run.count
+            state = run.state if _is_stateful(batches) else None
+        if count == 0:
+            raise ValueError("batches must not be empty")
+        return total / count if self.loss.reduction == "mean" else total
+
+    # checkpoints
+
+    def save_checkpoint(self, path: storage.Path, *, extra: dict | None = None) -> None:
+        """Write all that resuming needs to one file: parameters, the optimizer's state, counts of updates, epochs and
+        batches, the states of the random generators, the carried state, and `extra`, anything JSON can hold.
+
+        The file is a `storage.load_tensors(path, "checkpoint")`, whose meta has the model's `architecture` too. An
+        existing one is replaced whole, or stays as it was. OSError if it can't be written.
+        """
+        tensors = {f"model.{name}": array for name, array in self.model.state_dict().items()}
+        optimizer = self.optimizer.state_dict()
+        arrays = {name: value for name, value in optimizer.items() if isinstance(value, np.ndarray)}
+        tensors |= {f"optimizer.{name}": array for name, array in arrays.items()}
+        names = (f"state.{i}" for i in itertools.count())
+        meta = {
+            "updates": self.updates,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "optimizer": {name: value for name, value in optimizer.items() if name not in arrays},
+            "random": [_plain(state) for state in self._random_states()],
+            "state": map_state(lambda array: _store(tensors, next(names), array), self._state),
+            "architecture": self._architecture(),
+            "extra": extra,
+        }
+        storage.save_tensors(path, "checkpoint", tensors, meta)
+
+    def load_checkpoint(self, path: storage.Path) -> dict | None:
+        """Take up the work of the trainer that wrote the checkpoint, with a model and an optimizer of the same kind.
+
+        `fit` with the same batches then does what it would have done there, bit for bit. Returns what was saved as
+        `extra`. FormatError for a file that is not a checkpoint, is damaged or does not fit, OSError if it can't be
+        read; then nothing is changed.
+        """
+        tensors, meta = storage.load_tensors(path, "checkpoint")
+        try:
+            counts = [checks.integer(name, meta[name], minimum=0) for name in ("updates", "epoch", "batch")]
+            parameters = self._checked_parameters(tensors, meta)
+            random = self._checked_random_states(meta["random"])
+            state = self._checked_state(tensors, meta["state"])
+            extra = meta["extra"]
+            optimizer = self._checked_optimizer_state(tensors, meta["optimizer"])
+            self.optimizer.load_state_dict(optimizer)  # changes nothing if it does not fit
+        except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
+            text = f"its {error} is missing" if isinstance(error, KeyError) else error
+            raise storage.FormatError(f"{os.fsdecode(path)} does not fit this trainer: {text}") from None
+        self.model.load_state_dict(parameters)
+        self._set_random_states(random)
+        self.updates, self.epoch, self.batch = counts
+        self._state, self._batches = state, None
+        return extra
+
+    def _architecture(self):
+        try:
+            return storage.architecture(self.model)
+        except TypeError:  # a layer of the user's own, which a file can't name
+            return None
+
+    def _checked_parameters(self, tensors, meta):
+        if meta["architecture"] != _plain(self._architecture()):
+            raise ValueError("it is of a model of another architecture")
+        expected = {name: (shape, self.model.dtype) for name, shape in self.model.parameters.shapes.items()}
+        found = _with_prefix(tensors, "model.")
+        if {name: (array.shape, array.dtype) for name, array in found.items()} != expected:
+            raise ValueError("its parameters are those of another model")
+        return found
+
+    def _checked_optimizer_state(self, tensors, scalars):
+        arrays = _with_prefix(tensors, "optimizer.")
+        like = self.model.parameters.values
+        for name, array in arrays.items():
+            if name not in self.optimizer.config() and (array.shape, array.dtype) != (like.shape, like.dtype):
+                raise ValueError(f"the optimizer's {name} must be {like.size} numbers of {like.dtype}")
+        return {**scalars, **arrays}
+
+    def _checked_state(self, tensors, layout):
+        """The carried state: `layout` has names in place of arrays."""
+        state = map_state(lambda name: tensors[name], layout)
+        arrays = []
+        map_state(arrays.append, state)
+        if arrays:
+            checks.shape("state", arrays[0].shape, (None, None, None))
+            self.model._check_state("state", state, arrays[0].shape[1])
+        return state
+
+    def _checked_random_states(self, states):
+        generators = self.model._generators()
+        if not isinstance(states, list) or len(states) != len(generators):
+            raise ValueError(f"it must have the states of {len(generators)} random generators")
+        for generator, state in zip(generators, states, strict=True):
+            type(generator.bit_generator)().state = state  # raises if it is none
+        return states
+
+    def _random_states(self):
+        return [generator.bit_generator.state for generator in self.model._generators()]
+
+    def _set_random_states(self, states):
+        for generator, state in zip(self.model._generators(), states, strict=True):
+            generator.bit_generator.state = state
+
+
+def _check_batches(name, batches):
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"{name} must be an iterable of batches, got {type(batches).__name__}")
+
+
+def _check_fit_arguments(batches, validation, callbacks):
+    """The callbacks as a tuple."""
+    _check_batches("batches", batches)
+    if validation is not None:
+        _check_batches("validation", validation)
+    callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks must be callable, got {type(callback).__name__}")
+    return callbacks
+
+
+def _is_stateful(batches):
+    return isinstance(batches, TokenStream) or bool(getattr(batches, "stateful", False))
+
+
+def _arguments(batch):
+    """One batch as keyword arguments of `Trainer.step`."""
+    if isinstance(batch, dict):
+        if not {"x", "targets"} <= batch.keys() <= set(_BATCH_NAMES):
+            raise ValueError(f"a batch must have x and targets, and may have lengths and mask, got {list(batch)}")
+        return batch
+    if not isinstance(batch, (tuple, list)):
+        raise TypeError(f"a batch must be a tuple or a dict, got {type(batch).__name__}")
+    if len(batch) not in (2, 3):
+        raise ValueError(f"a batch must be (x, targets) or (x, targets, lengths), got {len(batch)} entries")
+    return dict(zip(_BATCH_NAMES, batch, strict=False))
+
+
+@contextlib.contextmanager
+def _progress_bar(wanted, batches, epochs, done):
+    """A function that shows a record: on a bar if one is wanted and tqdm is there, else not at all."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        if wanted:
+            print("no progress bar: it needs tqdm, pip install 'fastrnn[train]'", file=sys.stderr)
+        wanted = False
+    if not wanted:
+        yield lambda record: None
+        return
+    total = len(batches) * epochs if hasattr(batches, "__len__") else None
+    with tqdm(total=total, initial=done, unit="batch", dynamic_ncols=True) as bar:
+
+        def show(record):
+            if "loss" in record:
+                bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
+                bar.update()
+
+        yield show
+
+
+def _store(tensors, name, array):
+    tensors[name] = array
+    return name
+
+
+def _with_prefix(tensors, prefix):
+    return {name[len(prefix) :]: array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _plain(value):
+    """`value` with lists for arrays and tuples, as it comes back from JSON; some bit generators have arrays."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(entry) for entry in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
