@@ -30,7 +30,7 @@ def integer(name, value, *, minimum=None, maximum=None):
 
 def number(name, value, *, minimum=None, maximum=None, above=None, below=None):
     """`value` as a finite float within the bounds (`minimum`, `maximum` inclusive; `above`, `below` not)."""
-    if isinstance(value, (bool, np.bool_, str, bytes, complex)):
+    if isinstance(value, (bool, np.bool_, str, bytes)) or np.iscomplexobj(value):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     try:
         result = float(value)
@@ -89,6 +89,17 @@ def shape(name, actual, expected):
         raise ValueError(f"{name} must not be empty, got shape {_shape_text(actual)}")
 
 
+def _as_kernels_take(name, array, dtype):
+    """`array` in `dtype`, C-contiguous, aligned and, for Numba sees another type in a constant array, writable."""
+    dtype = np.dtype(dtype)
+    flags = array.flags
+    if array.dtype == dtype and flags.c_contiguous and flags.aligned and flags.writeable:
+        return array
+    memory(f"a copy of {name}", array.size * dtype.itemsize)
+    with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes infinity, visibly
+        return np.array(array, dtype, order="C")
+
+
 def float_array(name, value, dtype, expected_shape):
     """`value` as a C-contiguous, aligned array of floats of precision `dtype` and the expected shape.
 
@@ -99,8 +110,7 @@ def float_array(name, value, dtype, expected_shape):
     if array.dtype.kind != "f":
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
     shape(name, array.shape, expected_shape)
-    with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes infinity, visibly
-        return np.require(array, dtype, ["C", "A", "W"])
+    return _as_kernels_take(name, array, dtype)
 
 
 def integer_array(name, value, expected_shape, *, minimum=None, maximum=None):
@@ -116,7 +126,7 @@ def integer_array(name, value, expected_shape, *, minimum=None, maximum=None):
         raise ValueError(f"{name} must be at most {maximum} everywhere, got {high}")
     if high > _INT64.max:
         raise ValueError(f"{name} must fit into 64-bit integers, got {high}")
-    return np.require(array, np.int64, ["C", "A", "W"])
+    return _as_kernels_take(name, array, np.int64)
 
 
 def boolean_array(name, value, expected_shape):
@@ -125,7 +135,7 @@ def boolean_array(name, value, expected_shape):
     if array.dtype.kind != "b":
         raise TypeError(f"{name} must hold booleans, got dtype {array.dtype}")
     shape(name, array.shape, expected_shape)
-    return np.require(array, np.bool_, ["C", "A", "W"])
+    return _as_kernels_take(name, array, np.bool_)
 
 
 def prediction(name, value):

@@ -143,8 +143,10 @@ def _copy(array):
 
 def _tensors(model, run, x, state):
     """(name, the tensor, its analytic gradient) of all that is checked, the last two flat."""
-    parameters = model.parameters
-    found = [(name, parameters[name], parameters.gradient(name)) for name in parameters.shapes]
+    parameters, found, start = model.parameters, [], 0
+    for name, shape in parameters.shapes.items():
+        part = slice(start, start := start + math.prod(shape))
+        found.append((name, parameters.values[part], parameters.gradients[part]))
     if run.dx is not None:
         found.append(("x", x, run.dx))
     if isinstance(state, np.ndarray):

@@ -38,16 +38,15 @@ def build(
     dropout: after the embedding, between the recurrent layers and before the output (Zaremba et al. 2014).
     """
     recurrent = CELLS[checks.choice("cell", cell, tuple(CELLS))]
-    rng = np.random.default_rng(checks.integer("seed", seed, minimum=0))
+    rngs = np.random.default_rng(checks.integer("seed", seed, minimum=0)).spawn(5)
     members = [
-        Embedding(BYTES, embedding, dtype=dtype, seed=rng),
-        recurrent(embedding, hidden, layers, dropout=dropout, dtype=dtype, seed=rng),
-        Linear(hidden, BYTES, dtype=dtype, seed=rng),
+        Embedding(BYTES, embedding, dtype=dtype, seed=rngs[0]),
+        Dropout(dropout, dtype=dtype, seed=rngs[1]),
+        recurrent(embedding, hidden, layers, dropout=dropout, dtype=dtype, seed=rngs[2]),
+        Dropout(dropout, dtype=dtype, seed=rngs[3]),
+        Linear(hidden, BYTES, dtype=dtype, seed=rngs[4]),
     ]
-    if dropout > 0:
-        members[2:2] = [Dropout(dropout, dtype=dtype)]
-        members[1:1] = [Dropout(dropout, dtype=dtype)]
-    return Sequential(*members)
+    return Sequential(*(layer for layer in members if dropout > 0 or not isinstance(layer, Dropout)))
 
 
 def check(model: Any) -> None:
@@ -111,14 +110,14 @@ def generate(
 
 
 def _generated(model, tokens, temperature, top_k, rng):
-    logits, state = None, None
-    for start in range(0, len(tokens), _STEPS):  # a long prime in parts: nothing grows with it
+    y, state = None, None
+    for start in range(0, len(tokens), _STEPS):  # a long prime in parts: the memory does not grow with it
         y, state = model.forward(tokens[start : start + _STEPS, np.newaxis], state)
-        logits = y[-1, 0]
+        y = y[-1]
     while True:
-        token = _draw(logits, temperature, top_k, rng)
+        token = _draw(y[0], temperature, top_k, rng)
         yield token
-        logits, state = model.step(token, state)
+        y, state = model.step(np.array([token]), state)
 
 
 def _draw(logits, temperature, top_k, rng):

@@ -37,6 +37,10 @@ class Sequential(Layer):
         self.parameters = Parameters.joined(members)
         self.layers = layers
         self.owner = None
+        # layers before the first of a fixed width keep the width, so it is the model's
+        widths = (layer._input_features() for layer in layers if layer._step_dimensions() == 2)
+        self._features = next((width for width in widths if width is not None), None)
+        self._takes_sequences = any(layer.stateful or isinstance(layer, _Pooling) for layer in layers)
         for layer in layers:
             layer.owner = self
             layer.batch_first = self.batch_first
@@ -76,8 +80,9 @@ class Sequential(Layer):
         lines = [f"  ({i}): {layer!r}" for i, layer in enumerate(self.layers)]
         return "\n".join([f"Sequential(batch_first={self.batch_first}", *lines, ")"])
 
-    def zero_grad(self):
-        self.parameters.zero_grad()
+    def __reduce__(self):
+        parts = [layer.__reduce__() for layer in self.layers]
+        return _rebuild_model, (parts, self.batch_first)
 
     def step(self, x_t, state=None):
         """One time step through all layers: see `Layer.step`. The state is a tuple with an entry a layer."""
@@ -89,7 +94,13 @@ class Sequential(Layer):
     # what `Layer` asks for
 
     def _check_input(self, x):
-        return self.layers[0]._check_input(x)
+        x = self.layers[0]._check_input(x)
+        if x.dtype.kind == "f":  # the first layer may take any width and dimensions, a later one does not
+            if self._takes_sequences and x.ndim != 3:
+                raise ValueError(f"x must have 3 dimensions for this model, got {x.ndim}")
+            if self._features not in (None, x.shape[-1]):
+                raise ValueError(f"x must have {self._features} features for this model, got {x.shape[-1]}")
+        return x
 
     def _check_values(self, name, x, lengths):
         self.layers[0]._check_values(name, x, lengths)
@@ -171,3 +182,7 @@ class Sequential(Layer):
 
     def _generators(self):
         return [generator for layer in self.layers for generator in layer._generators()]
+
+
+def _rebuild_model(parts, batch_first):
+    return Sequential(*(rebuild(*arguments) for rebuild, arguments in parts), batch_first=batch_first)

@@ -59,7 +59,13 @@ class Parameters:
         self._root._version += 1
 
     def __getitem__(self, name):
-        """The tensor itself, a view."""
+        """The tensor as a view that can't be written: whoever writes has to call `changed`."""
+        view = self._value_views[name].view()
+        view.flags.writeable = False
+        return view
+
+    def tensor(self, name):
+        """The tensor as the kernels take it. Not to be written."""
         return self._value_views[name]
 
     def gradient(self, name):

@@ -97,7 +97,7 @@ class _Product:
         name = self.names[index]
         if name is None:
             return np.empty((0, 0) if index < 2 else 0, self.parameters.dtype)
-        return self.parameters.gradient(name) if gradient else self.parameters[name]
+        return self.parameters.gradient(name) if gradient else self.parameters.tensor(name)
 
     def _panels(self, *shape):
         return aligned_empty(math.prod(shape), self.parameters.dtype).reshape(shape)

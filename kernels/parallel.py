@@ -4,6 +4,9 @@
 wait at a cold start. This calls the same entry point of Numba's threading layer as the code that `prange` makes.
 """
 
+import ctypes
+
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -16,11 +19,15 @@ _INTP = ir.IntType(64)
 _WORKER = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INTP.as_pointer(), _INTP.as_pointer(), _BYTES])
 
 
+_busy = ctypes.c_int64(0)  # 1 while a parallel region is open in this process; lives as long as the process
+
+
 def start_threads():
-    """Start Numba's threads and make the threading layer's symbols known; also before a cached kernel is linked."""
+    """Start Numba's threads and make known all symbols a kernel needs; also before one from the cache is linked."""
     from numba.np.ufunc.parallel import _launch_threads
 
     _launch_threads()
+    llvm.add_symbol("fastrnn_parallel_busy", ctypes.addressof(_busy))
 
 
 def _define_worker(builder, call, arguments_type):
@@ -42,7 +49,11 @@ def _define_worker(builder, call, arguments_type):
 
 @intrinsic
 def in_parallel(typingctx, function, parts, arguments):
-    """Call the subroutine `function(part, *arguments)` for each part from 0 to parts − 1, on as many threads."""
+    """Call the subroutine `function(part, *arguments)` for each part from 0 to parts − 1, on as many threads.
+
+    While another Python thread has a region open, the parts run one after the other: Numba's workqueue layer ends the
+    process when two enter at once, and the others would only put more threads on the same cores.
+    """
     signature = types.void(function, types.intp, arguments)
 
     def codegen(context, builder, sig, args):
@@ -55,12 +66,21 @@ def in_parallel(typingctx, function, parts, arguments):
 
         worker = _define_worker(builder, call, context.get_value_type(arguments))
         data = cgutils.alloca_once_value(builder, args[2])
-        single = builder.icmp_signed("<=", args[1], ir.Constant(_INTP, 1))
+        one = ir.Constant(_INTP, 1)
+        free = ir.Constant(_INTP, 0)
+        flag = builder.module.globals.get("fastrnn_parallel_busy")
+        if flag is None:
+            flag = ir.GlobalVariable(builder.module, _INTP, "fastrnn_parallel_busy")
+        entered = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 0))
+        with builder.if_then(builder.icmp_signed(">", args[1], one)):
+            exchange = builder.cmpxchg(flag, free, one, "acquire", "monotonic")
+            builder.store(builder.extract_value(exchange, 1), entered)
+        together_allowed = builder.load(entered)
         base = cgutils.alloca_once_value(builder, ir.Constant(_BYTES, None))  # part 0, as the layer counts: an address
         size = cgutils.alloca_once_value(builder, args[1])
         step = cgutils.alloca_once_value(builder, ir.Constant(_INTP, 1))
         data = builder.bitcast(data, _BYTES)
-        with builder.if_else(single) as (alone, together):
+        with builder.if_else(together_allowed) as (together, alone):
             with alone:
                 builder.call(worker, [base, size, step, data])
             with together:
@@ -70,8 +90,8 @@ def in_parallel(typingctx, function, parts, arguments):
                 loop_type = ir.FunctionType(ir.VoidType(), [_BYTES] * 5 + [_INTP] * 3)
                 loop = cgutils.get_or_insert_function(builder.module, loop_type, "numba_parallel_for")
                 pointers = [builder.bitcast(p, _BYTES) for p in (worker, base, size, step)]
-                one = ir.Constant(_INTP, 1)
-                builder.call(loop, [*pointers, data, ir.Constant(_INTP, 0), one, builder.call(threads, [])])
+                builder.call(loop, [*pointers, data, free, one, builder.call(threads, [])])
+                builder.store_atomic(free, flag, "release", 8)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -38,7 +38,7 @@ class Layer(ABC):
 
     def __init__(self, shapes, dtype):
         dtype = checks.float_dtype(dtype)
-        shapes = dict(shapes)  # names and shapes in the order of the flat buffer
+        shapes = dict(shapes)
         size = sum(math.prod(shape) for shape in shapes.values())
         checks.memory(f"{type(self).__name__} with {size:,} parameters", 2 * size * dtype.itemsize)
         self.parameters = Parameters(shapes, dtype)
@@ -112,7 +112,7 @@ class Layer(ABC):
         single = x_t.ndim == self._step_dimensions() - 1
         if single:
             x_t = x_t[np.newaxis]
-            state = self._with_batch(state)
+            state = self._with_batch("state", state)
         elif x_t.ndim != self._step_dimensions():
             raise ValueError(
                 f"x_t must have {self._step_dimensions() - 1} or {self._step_dimensions()} dimensions, got {x_t.ndim}"
@@ -177,7 +177,17 @@ class Layer(ABC):
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
         return f"{type(self).__name__}({arguments})"
 
+    def __reduce__(self):
+        """Copies and pickles are layers of their own, outside any model."""
+        generators = [generator.bit_generator.state for generator in self._generators()]
+        parameters = self.parameters
+        return _rebuild, (type(self), self.config(), self.batch_first, parameters.values, parameters.gradients, generators)
+
     # What subclasses give or refine. Arguments are checked.
+
+    def _input_features(self):
+        """The number of features the layer takes; None for any."""
+        return None
 
     @abstractmethod
     def _check_input(self, x):
@@ -204,7 +214,7 @@ class Layer(ABC):
         if state is not None:
             raise TypeError(f"{name} must be None for {type(self).__name__}, got {type(state).__name__}")
 
-    def _with_batch(self, state):
+    def _with_batch(self, name, state):
         return state
 
     def _without_batch(self, state):
@@ -248,3 +258,21 @@ class Layer(ABC):
     def _generators(self):
         """The random generators that a training pass draws from."""
         return []
+
+
+def _rebuild(kind, config, batch_first, values, gradients, generators):
+    layer = kind(**config)
+    layer.batch_first = batch_first
+    layer.parameters.values[:] = values
+    layer.parameters.gradients[:] = gradients
+    layer.parameters.changed()
+    for generator, state in zip(layer._generators(), generators, strict=True):
+        generator.bit_generator.state = state
+    return layer
+
+
+def apart(array, *buffers):
+    """`array`, or a copy where it shares memory with a buffer that the call writes."""
+    if any(np.may_share_memory(array, buffer) for buffer in buffers):
+        return array.copy()
+    return array

@@ -74,14 +74,16 @@ class Dropout(FloatInput):
         return _DropoutWorkspace(self, steps, batch)
 
     def _compute(self, x, y, extent, workspace):
-        np.copyto(y, x)
-        if workspace is not None:
-            draw_dropout(self._rng, self.p, workspace.factors(x.shape))
-            y *= workspace.factors(x.shape)
+        if workspace is None:
+            np.copyto(y, x)
+        else:
+            mask = workspace.factors(x.shape)
+            draw_dropout(self._rng, self.p, mask)
+            multiply_mask(x, mask, y)
         self._clear_padding(y, extent)
 
     def _differentiate(self, dy, dx, extent, workspace):
-        np.multiply(dy, workspace.factors(dy.shape), out=dx)
+        multiply_mask(dy, workspace.factors(dy.shape), dx)
         self._clear_padding(dx, extent)
 
 
@@ -90,3 +92,9 @@ def draw_dropout(rng, p, mask):
     rng.random(dtype=mask.dtype, out=mask)
     np.greater_equal(mask, p, out=mask)
     mask *= 1 / (1 - p)
+
+
+def multiply_mask(x, mask, out):
+    """out = x · mask; infinity times a dropped 0 is NaN, as in PyTorch, and no cause for a warning."""
+    with np.errstate(invalid="ignore"):
+        np.multiply(x, mask, out=out)

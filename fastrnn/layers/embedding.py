@@ -49,8 +49,10 @@ class _TokenInput(Stateless):
             low, high = int(x.min()), int(x.max())
         else:
             rows = x if self.batch_first else x.T
-            valid = [row[:n] for row, n in zip(rows, lengths, strict=True)]
-            low, high = min(int(v.min()) for v in valid), max(int(v.max()) for v in valid)
+            low, high = 0, 0
+            for b, length in enumerate(lengths):  # one row at a time: no array that grows with the batch
+                low = min(low, int(rows[b, :length].min()))
+                high = max(high, int(rows[b, :length].max()))
         if low < 0 or high >= self._classes:
             raise ValueError(
                 f"{name} must hold integers from 0 to {self._classes - 1}, got {low if low < 0 else high}"
@@ -105,7 +107,7 @@ class Embedding(_TokenInput):
 
     def _compute(self, x, y, extent, workspace):
         tokens = self._tokens(x, workspace)
-        look_up(tokens, *self._layout(extent), self.parameters["weight"], y.reshape(-1), threads_for_elements(y.size))
+        look_up(tokens, *self._layout(extent), self.parameters.tensor("weight"), y.reshape(-1), threads_for_elements(y.size))
 
     def _backward(self, dy, dstate, workspace):
         extent = workspace.record.extent

@@ -11,8 +11,11 @@ from ..kernels.step import RNN_WEIGHTS
 from ..parameters import aligned_empty
 from ..passes import PassBuffers, RecurrentPass, SequenceBatch, split_by_units, view
 from ..threads import threads_for
-from .base import Layer, Workspace
-from .elementwise import draw_dropout
+from .base import Layer, Workspace, apart
+from .elementwise import draw_dropout, multiply_mask
+
+
+_PASS_BYTES = 8192  # about what the Python objects of a layer and direction take
 
 
 class _Record(NamedTuple):
@@ -75,6 +78,7 @@ class _Recurrent(Layer):
         self.bidirectional = checks.flag("bidirectional", bidirectional)
         self.directions = 2 if self.bidirectional else 1
         rng = init.generator(seed)
+        self._check_memory(dtype)
         super().__init__(self.parameter_shapes(**self._sizes()), dtype)
         init.uniform(self.parameters, self.hidden_size, rng)
         self._rng = rng  # goes on to draw dropout masks
@@ -83,6 +87,15 @@ class _Recurrent(Layer):
             for n in range(self.num_layers)
             for d in range(self.directions)
         ]
+
+    def _check_memory(self, dtype):
+        """The parameters' bytes by a formula, for a count of layers may be too large to go through them."""
+        rows = self.gates * self.hidden_size * self.directions
+        first = rows * (self.input_size + self.hidden_size + 2)
+        others = rows * ((self.directions + 1) * self.hidden_size + 2)
+        numbers = first + (self.num_layers - 1) * others
+        size = 2 * numbers * checks.float_dtype(dtype).itemsize + self.num_layers * self.directions * _PASS_BYTES
+        checks.memory(f"{type(self).__name__} with about {numbers:,} parameters", size)
 
     def _layer_input(self, layer):
         return self.input_size if layer == 0 else self.directions * self.hidden_size
@@ -123,6 +136,9 @@ class _Recurrent(Layer):
             raise ValueError(f"it takes {self.input_size} features, the layer before gives {features}")
         return self.directions * self.hidden_size
 
+    def _input_features(self):
+        return self.input_size
+
     def _generators(self):
         return [self._rng]
 
@@ -154,10 +170,14 @@ class _Recurrent(Layer):
     def _pack_state(self, parts):
         return tuple(parts) if self.cell.states > 1 else parts[0]
 
-    def _with_batch(self, state):
+    def _with_batch(self, name, state):
         if state is None:
             return None
-        return self._pack_state([np.asarray(s)[:, np.newaxis] for s in self._state_parts(state)])
+        parts = [np.asarray(part) for part in self._state_parts(state)]
+        for part in parts:
+            if part.ndim != 2:
+                raise ValueError(f"{name} of a single stream must have 2 dimensions, got {part.ndim}")
+        return self._pack_state([part[:, np.newaxis] for part in parts])
 
     def _without_batch(self, state):
         return self._pack_state([s[:, 0] for s in self._state_parts(state)])
@@ -225,7 +245,9 @@ class _Recurrent(Layer):
         size = steps * batch * shape[-1]
         state_size = self.num_layers * self.directions * batch * self.hidden_size
         final = tuple(f[:state_size].reshape(self._state_shape(batch)) for f in ws.final)
-        source = x
+        if state is not None:  # in place where it is this workspace's own, as a rule; a shifted view of it is not
+            state = tuple(s if s.ctypes.data == f.ctypes.data else apart(s, *ws.final) for s, f in zip(state, final, strict=True))
+        source = apart(x, *ws.outputs)
         for layer in range(self.num_layers):
             y = ws.outputs[layer][:size].reshape(shape)
             if lengths is not None:
@@ -234,7 +256,7 @@ class _Recurrent(Layer):
             if self.dropout and layer < self.num_layers - 1:
                 mask = ws.masks[layer][:size].reshape(shape)
                 draw_dropout(self._rng, self.dropout, mask)
-                y *= mask
+                multiply_mask(y, mask, y)
             source = y
         ws.record = _Record(x.shape, shape, batch)
         return y, self._pack_state(final)
@@ -245,6 +267,8 @@ class _Recurrent(Layer):
         size = dy.size
         state_size = self.num_layers * self.directions * batch * self.hidden_size
         d_initial = tuple(d[:state_size].reshape(self._state_shape(batch)) for d in ws.d_initial)
+        dy = apart(dy, ws.d_input, *ws.d_outputs)
+        dstate = None if dstate is None else tuple(apart(d, *ws.d_initial) for d in dstate)
         for layer in reversed(range(self.num_layers)):
             if layer:
                 dx = ws.d_outputs[layer % len(ws.d_outputs)][:size].reshape(record.output_shape)
@@ -264,7 +288,7 @@ class _Recurrent(Layer):
                     self._row_states(d_initial, batch, index, ws.zeros),
                 )
             if self.dropout and layer:
-                dx *= ws.masks[layer - 1][:size].reshape(dx.shape)
+                multiply_mask(dx, ws.masks[layer - 1][:size].reshape(dx.shape), dx)
             dy = dx
         return dx, self._pack_state(d_initial)
 

@@ -131,7 +131,3 @@ class FloatInput(Stateless):
         if x.ndim not in (2, 3):
             raise ValueError(f"x must have 2 or 3 dimensions, got {x.ndim}")
         return checks.float_array("x", x, self.dtype, (None,) * (x.ndim - 1) + (self._input_features(),))
-
-    def _input_features(self):
-        """The number of features the layer takes, None for any."""
-        return None

@@ -1,0 +1,79 @@
+"""The command line: `fastrnn` and `python -m fastrnn`.
+
+Results go to stdout, everything else to stderr. Exit status: 0, or 2 for whatever the caller can put right (one
+sentence says what), 130 after Ctrl-C, 141 when whoever reads stdout has stopped.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from . import bench, evaluate, info, sample, train, warmup
+from .common import CommandError, Parser
+
+_COMMANDS = (train, sample, evaluate, bench, info, warmup)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command (`argv` without the program's name; None: `sys.argv`) and return its exit status."""
+    if hasattr(sys.stdout, "reconfigure"):  # a sample may have characters that a terminal's encoding lacks
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        arguments = _parser().parse_args(argv)
+        status = arguments.run(arguments)
+        sys.stdout.flush()  # a full disk shows here, while it can still be told
+    except SystemExit as end:  # --help, --version
+        return _flushed(int(end.code or 0))
+    except KeyboardInterrupt:
+        print("fastrnn: interrupted", file=sys.stderr)
+        return _flushed(130)
+    except BrokenPipeError:
+        _abandon_stdout()
+        return 141
+    except (CommandError, OSError, ValueError, MemoryError, ImportError) as error:
+        print(f"fastrnn: {_sentence(error)}", file=sys.stderr)
+        return _flushed(2)
+    return status or 0
+
+
+def _parser():
+    from .. import __version__
+
+    parser = Parser(
+        prog="fastrnn",
+        description="Recurrent neural networks at the CPU's full speed: train a byte-level language model and use it.",
+        epilog="'fastrnn COMMAND --help' tells more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"fastrnn {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def _sentence(error):
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error}" if str(error) else "not enough memory"
+    return " ".join(str(error).split())
+
+
+def _flushed(status):
+    """`status`, with stdout in a condition that the interpreter's end finds no fault with."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _abandon_stdout()
+    return status
+
+
+def _abandon_stdout():
+    """Send what is left of stdout nowhere: Python flushes it once more at its end."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a real file
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

@@ -1,0 +1,179 @@
+"""What the commands share: parsing of options, progress, reading of models, text for display."""
+
+import argparse
+import codecs
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numba
+
+from .. import checks, language_model, storage
+from ..threads import set_num_threads
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+# Control characters but tab, line feed and carriage return: they could do anything to a terminal.
+_UNPRINTABLE = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
+
+
+class CommandError(Exception):
+    """Something the caller can put right, said in one sentence."""
+
+
+# ---- options ----
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to the help of every option that has one."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
+
+    def error(self, message):
+        raise CommandError(f"{message} (see '{self.prog} --help')")
+
+
+def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """The type of an option that is an integer within bounds."""
+    return _type(lambda text: checks.integer("it", int(text), minimum=minimum, maximum=maximum), "an integer")
+
+
+def number(**bounds: float) -> Callable[[str], float]:
+    """The type of an option that is a number within the bounds of `checks.number`."""
+    return _type(lambda text: checks.number("it", float(text), **bounds), "a number")
+
+
+def _type(convert, what):
+    def converted(text):
+        try:
+            return convert(text)
+        except (ValueError, TypeError) as error:
+            reason = str(error) if str(error).startswith("it must") else f"it must be {what}, got {text!r}"
+            raise argparse.ArgumentTypeError(reason) from None
+
+    return converted
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """The option `--threads`, for `use_threads`."""
+    most = numba.config.NUMBA_NUM_THREADS
+    parser.add_argument(
+        "--threads", type=integer(1, most), metavar="N",
+        help=f"threads to compute with, at most {most} here (default: all; results do not depend on it)",
+    )  # fmt: skip
+
+
+def use_threads(count: int | None) -> None:
+    """Set the number of threads, if one was asked for."""
+    if count is not None:
+        set_num_threads(count)
+
+
+# ---- progress ----
+
+
+def say(message: str) -> None:
+    """A line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """How far something is, on stderr: a bar on a terminal, else a line every few seconds."""
+
+    def __init__(self, title: str, done: float = 0.0):
+        self._title, self._first, self._bar = title, done, None
+        self._began = self._last = time.monotonic()
+        if sys.stderr.isatty():
+            layout = "{desc}: {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
+            self._bar = _tqdm()(
+                total=1.0, initial=done, desc=title, bar_format=layout, dynamic_ncols=True, file=sys.stderr, leave=False
+            )
+
+    @staticmethod
+    def check() -> None:
+        """`CommandError` if something is missing for a bar: better known before than in the middle."""
+        if sys.stderr.isatty():
+            _tqdm()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, fraction: float, text: str) -> None:
+        """Be at `fraction` of the whole, with `text` beside it."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(min(fraction, 1.0) - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            gone = fraction - self._first
+            left = f", {duration((now - self._began) * (1 - fraction) / gone)} left" if gone > 0 else ""
+            say(f"{self._title}: {100 * fraction:.0f}%, {text}{left}")
+
+    def note(self, message: str) -> None:
+        """A line of its own, above the bar if there is one."""
+        if self._bar is None:
+            say(message)
+        else:
+            self._bar.write(message, file=sys.stderr)
+
+
+def _tqdm():
+    if importlib.util.find_spec("tqdm") is None:
+        raise CommandError("the progress bar needs the tqdm package: pip install 'fastrnn[train]'")
+    from tqdm import tqdm
+
+    return tqdm
+
+
+def duration(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(round(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+# ---- models and text ----
+
+
+def load_model(path: str):
+    """The language model in the file at `path`, or in the run's folder."""
+    path = file_in_run(path, MODEL_FILE)
+    model = storage.load(path)
+    try:
+        language_model.check(model)
+    except ValueError as error:
+        raise CommandError(f"{path}: {error}") from None
+    return model
+
+
+MODEL_FILE = "model.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+def file_in_run(path: str, name: str) -> str:
+    """`path` itself, or the file `name` in it if it is a folder."""
+    return os.path.join(path, name) if os.path.isdir(path) else path
+
+
+def displayed(tokens: Iterable[int]) -> Iterator[str]:
+    """Bytes as text as they come; what is not UTF-8, or could upset a terminal, is replaced."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for token in tokens:
+        yield decoder.decode(bytes([token])).translate(_UNPRINTABLE)
+    yield decoder.decode(b"", final=True)

@@ -1,0 +1,67 @@
+"""`fastrnn info`: what this machine and installation are."""
+
+import platform
+import subprocess
+
+import llvmlite
+import llvmlite.binding
+import numba
+import numpy as np
+
+from ..kernels.losses import cross_entropy
+from ..kernels.parallel import start_threads
+from ..kernels.simd import CPU_FEATURES, VECTOR_BYTES
+from ..threads import get_num_threads
+
+_FEATURES_THAT_MATTER = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon", "sve")
+
+
+def add_parser(commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "info",
+        help="versions, CPU features, threads, cache folder",
+        description="Print versions, what the kernels use of this CPU, threads, and where compiled kernels are kept.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments) -> None:
+    """Print a line each."""
+    from .. import __version__
+
+    start_threads()  # only then is the threading layer settled
+    features = [name for name in _FEATURES_THAT_MATTER if name in CPU_FEATURES]
+    lines = {
+        "fastrnn": __version__,
+        "Python": platform.python_version(),
+        "NumPy": np.__version__,
+        "Numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "system": platform.platform(),
+        "CPU": f"{_cpu_name()} ({llvmlite.binding.get_host_cpu_name()})",
+        "CPU features": " ".join(features) or "none that matter",
+        "vector width": f"{VECTOR_BYTES} bytes: {VECTOR_BYTES // 4} float32, {VECTOR_BYTES // 8} float64",
+        "threads": f"{get_num_threads()} of at most {numba.config.NUMBA_NUM_THREADS}",
+        "threading layer": numba.threading_layer(),
+        "kernel cache": kernel_cache() or "none: no folder can be written, every process compiles anew",
+    }
+    for name, value in lines.items():
+        print(f"{name + ':':16} {value}")
+
+
+def kernel_cache() -> str | None:
+    """The folder where compiled kernels are kept."""
+    return cross_entropy.stats.cache_path
+
+
+def _cpu_name():
+    try:
+        if platform.system() == "Darwin":
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        return names[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,434 @@
+"""The training loop: updates, epochs, stops, checkpoints."""
+
+import gc
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import bptt
+from fastrnn.data import TokenStream
+from fastrnn.trainer import Trainer
+
+T, B, V, H = 10, 4, 7, 6
+
+
+def model(dropout=0.25, dtype="float64"):
+    return fastrnn.Sequential(
+        fastrnn.Embedding(V, 5, dtype=dtype, seed=0),
+        fastrnn.LSTM(5, H, 2, dropout=dropout, dtype=dtype, seed=1),
+        fastrnn.Dropout(dropout, dtype=dtype, seed=2),
+        fastrnn.Linear(H, V, dtype=dtype, seed=3),
+    )
+
+
+def trainer(net=None, *, optimizer=None, loss=None, **options):
+    net = model() if net is None else net
+    return Trainer(net, loss or fastrnn.CrossEntropy(), optimizer or fastrnn.Adam(1e-2), **options)
+
+
+def batch(seed=0, steps=T):
+    return np.random.default_rng(seed).integers(0, V, (2, steps, B))
+
+
+def stream(tokens=501):
+    return TokenStream(np.random.default_rng(0).integers(0, V, tokens), B, T)
+
+
+def fit(job, batches, **options):
+    return job.fit(batches, progress=False, **options)
+
+
+def copied(state):
+    return bptt.map_state(np.copy, state)
+
+
+# ---- one step ----
+
+
+def test_step_is_written_out_by_hand():
+    ours, by_hand = model(dropout=0.0), model(dropout=0.0)
+    loss, optimizer = fastrnn.CrossEntropy(), fastrnn.SGD(0.5)
+    job = trainer(ours, optimizer=fastrnn.SGD(0.5), clip_norm=0.1, schedule=lambda step: 1 / (1 + step))
+    workspace = by_hand.workspace(T, B)
+    for step in range(3):
+        x, targets = batch(step)
+        by_hand.zero_grad()
+        y, _ = by_hand(x, workspace=workspace)
+        expected, dy = loss(y, targets)
+        by_hand.backward(dy, workspace=workspace)
+        assert fastrnn.clip_grad_norm(by_hand, 0.1) > 0.1
+        optimizer.step(by_hand, 1 / (1 + step))
+        value, _ = job.step(x, targets)
+        assert value == expected
+    np.testing.assert_array_equal(ours.parameters_to_vector(), by_hand.parameters_to_vector())
+    np.testing.assert_array_equal(ours.gradients_to_vector(), by_hand.gradients_to_vector())
+    assert job.updates == 3
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_truncated_makes_an_update_a_chunk(reduction):
+    """As feeding the chunks one by one by hand; the value weighs each by its valid elements."""
+    loss, lengths = fastrnn.CrossEntropy(reduction=reduction), np.array([10, 7, 9, 8])  # none ends before a chunk
+    (x, targets), k = batch(), 4
+    mask = np.random.default_rng(1).random((T, B)) < 0.7
+    one, other = (trainer(model(0.0), loss=loss, bptt=rule) for rule in (bptt.Truncated(k), bptt.Full()))
+    value, final = one.step(x[:, :2], targets[:, :2], lengths=[10, 9], mask=mask[:, :2])
+    total, count, state = 0.0, 0, None
+    lengths = np.array([10, 9])
+    for start in range(0, T, k):
+        part = slice(start, start + k)
+        clipped = np.clip(lengths - start, 0, k)
+        valid = mask[part, :2] & (np.arange(T)[part, None] < lengths)
+        chunk, state = other.step(x[part, :2], targets[part, :2], state, lengths=np.minimum(clipped, T - start),
+                                  mask=valid)  # fmt: skip
+        weight = valid.sum() if reduction == "mean" else 1
+        total, count = total + chunk * weight, count + weight
+    assert value == pytest.approx(total / count if reduction == "mean" else total, rel=1e-14)
+    assert one.updates == other.updates == 3
+    np.testing.assert_array_equal(one.model.parameters_to_vector(), other.model.parameters_to_vector())
+    bptt.map_state(np.testing.assert_array_equal, final, state)
+
+
+def test_chunks_without_valid_elements_make_no_update():
+    x, targets = batch()
+    targets[4:8] = -100
+    job = trainer(bptt=bptt.Truncated(4))
+    job.step(x, targets)
+    assert job.updates == 2
+    job = trainer(bptt=bptt.Truncated(4))
+    job.step(x, targets, lengths=[4, 4, 4, 3])
+    assert job.updates == 1
+
+
+def test_the_seed_decides_the_dropout():
+    def trained(**options):
+        job = trainer(**options)
+        job.step(*batch())
+        return job.model.parameters_to_vector()
+
+    used = model()
+    used(batch()[0], workspace=used.workspace(T, B))  # its generators have moved on
+    np.testing.assert_array_equal(trained(), trained(net=used))
+    assert (trained(seed=1) != trained(seed=0)).any()
+    np.testing.assert_array_equal(trained(seed=None), trained(seed=None))  # the layers' own seeds
+
+
+def test_a_wrong_argument_changes_nothing():
+    job = trainer(bptt=bptt.Truncated(4))
+    x, targets = batch()
+    job.step(x, targets)
+    before = job.model.parameters_to_vector(), job.model.gradients_to_vector()
+    random = job._random_states()
+    targets[-1, -1] = V
+    with pytest.raises(ValueError, match="targets"):
+        job.step(x, targets)
+    with pytest.raises(ValueError, match="lengths"):
+        job.step(*batch(), lengths=[0, 1, 2, 3])
+    np.testing.assert_array_equal(job.model.parameters_to_vector(), before[0])
+    np.testing.assert_array_equal(job.model.gradients_to_vector(), before[1])
+    assert job._random_states() == random and job.updates == 3
+
+
+def test_constructor_refusals():
+    for error, wrong in (
+        (ValueError, {"clip_norm": 0}),
+        (TypeError, {"schedule": 0.5}),
+        (TypeError, {"bptt": bptt.Full}),
+        (ValueError, {"seed": -1}),
+        (TypeError, {"loss": fastrnn.MSE}),
+        (TypeError, {"optimizer": fastrnn.Adam}),
+        (TypeError, {"net": object()}),
+        (ValueError, {"net": fastrnn.LSTM(3, 4, bidirectional=True), "bptt": bptt.Truncated(3)}),
+    ):
+        with pytest.raises(error):
+            trainer(**wrong)
+
+
+@pytest.mark.parametrize("rule", [bptt.Full(), bptt.Truncated(40)], ids=repr)
+def test_a_step_allocates_nothing_that_grows(rule):
+    rng = np.random.default_rng(0)
+    net = fastrnn.Sequential(
+        fastrnn.Embedding(50, 16, dtype="float64", seed=0),
+        fastrnn.LSTM(16, 48, dtype="float64", seed=0),
+        fastrnn.Linear(48, 50, dtype="float64", seed=0),
+    )
+    job, state = trainer(net, bptt=rule, clip_norm=1.0), None
+    x, targets = rng.integers(0, 50, (2, 100, 24))
+    for _ in range(3):
+        _, state = job.step(x, targets, state)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        _, state = job.step(x, targets, state)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40_000  # dy has 960,000 bytes, the parameters 140,000
+
+
+# ---- many batches ----
+
+
+def test_fit_records_and_carries_the_state():
+    job, by_hand, data = trainer(), trainer(), stream()
+    seen = []
+    history = fit(job, data, epochs=2, validation=data, callbacks=[lambda t, r: seen.append((t, r))])
+    assert [record for t, record in seen if t is job] == history and history.stopped is None
+    expected = []
+    for _ in range(2):
+        state = None
+        for x, targets in data:
+            value, state = by_hand.step(x, targets, state)
+            expected.append(value)
+    assert [r["loss"] for r in history if "loss" in r] == expected
+    np.testing.assert_array_equal(job.model.parameters_to_vector(), by_hand.model.parameters_to_vector())
+    validation = [r for r in history if "validation_loss" in r]
+    assert [r["epoch"] for r in validation] == [0, 1] and history[-1] is validation[1]
+    assert validation[1]["validation_loss"] == job.evaluate(data)
+    assert [r["step"] for r in history if "loss" in r] == list(range(1, 2 * len(data) + 1))
+    assert json.loads(json.dumps(history)) == history
+    assert {"lr", "grad_norm", "seconds"} < history[0].keys() and history[0]["grad_norm"] > 0
+    assert (job.epoch, job.batch, job.updates) == (2, 0, 2 * len(data))
+
+
+def test_evaluate_weighs_elements_and_carries_state():
+    net = model()
+    job = trainer(net)
+    x, targets = batch()
+    before, random = net.parameters_to_vector(), job._random_states()
+    lengths = np.array([10, 1, 2, 3])
+    ragged = [(x, targets, lengths), {"x": x[:2], "targets": targets[:2], "mask": np.arange(8).reshape(2, 4) > 3}]
+    valid = [np.arange(T)[:, None] < lengths, ragged[1]["mask"]]
+    sums = [fastrnn.CrossEntropy(reduction="sum")(net(b)[0], t, mask=m)[0]
+            for b, t, m in ((x, targets, valid[0]), (x[:2], targets[:2], valid[1]))]  # fmt: skip
+    assert job.evaluate(ragged) == pytest.approx(sum(sums) / sum(v.sum() for v in valid), rel=1e-13)
+    data = stream(401)
+    whole = [np.concatenate(part) for part in zip(*data, strict=True)]
+    assert job.evaluate(data) == pytest.approx(fastrnn.CrossEntropy()(net(whole[0])[0], whole[1])[0], rel=1e-13)
+    total = trainer(net, loss=fastrnn.CrossEntropy(reduction="sum"), seed=None).evaluate(data)
+    assert total == pytest.approx(job.evaluate(data) * whole[1].size, rel=1e-13)
+    np.testing.assert_array_equal(net.parameters_to_vector(), before)
+    assert job._random_states() == random and job.updates == 0
+    with pytest.raises(ValueError, match="empty"):
+        job.evaluate([])
+
+
+def test_fit_refusals():
+    job, one = trainer(), [tuple(batch())]
+    for error, match, batches, options in (
+        (TypeError, "batches", 3, {}),
+        (TypeError, "validation", one, {"validation": 3}),
+        (TypeError, "callbacks", one, {"callbacks": [3]}),
+        (ValueError, "epochs", one, {"epochs": 0}),
+        (TypeError, "progress", one, {"progress": None}),
+        (TypeError, "a batch", [batch()], {}),
+        (ValueError, "a batch", [(1, 2, 3, 4)], {}),
+        (ValueError, "a batch", [{"x": batch()[0]}], {}),
+        (ValueError, "a batch", [{"x": 1, "targets": 2, "y": 3}], {}),
+        (ValueError, "gave nothing", [], {}),
+    ):
+        with pytest.raises(error, match=match):
+            job.fit(batches, **{"progress": False, **options})
+    assert job.updates == 0
+    with pytest.raises(ValueError, match="gave nothing"):
+        fit(job, iter(one), epochs=2)
+    assert job.updates == 1
+
+
+def test_progress_bar(capsys, monkeypatch):
+    pytest.importorskip("tqdm")
+    trainer().fit([tuple(batch())] * 3)
+    assert "3/3" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    trainer().fit([tuple(batch())] * 3)
+    assert "fastrnn[train]" in capsys.readouterr().err
+
+
+# ---- stops ----
+
+
+def test_a_callback_stops_and_fit_goes_on():
+    data = stream()
+    straight, stopped = trainer(), trainer()
+    expected = fit(straight, data, epochs=2)
+    first = fit(stopped, data, epochs=2, callbacks=lambda t, r: t.updates == 5)
+    assert first.stopped == "callback" and len(first) == 5 and (stopped.epoch, stopped.batch) == (0, 5)
+    rest = fit(stopped, data, epochs=2)
+    assert [r["loss"] for r in first + rest] == [r["loss"] for r in expected]
+    np.testing.assert_array_equal(stopped.model.parameters_to_vector(), straight.model.parameters_to_vector())
+
+
+def test_other_batches_begin_at_their_first():
+    job = trainer()
+    fit(job, stream(), callbacks=lambda t, r: t.updates == 5)
+    assert len(fit(job, [tuple(batch())] * 7)) == 7
+    remaining = iter([tuple(batch())] * 7)
+    fit(job, remaining, callbacks=lambda t, r: t.batch == 3)
+    assert len(fit(job, remaining)) == 4
+
+
+def test_ctrl_c_loses_nothing(monkeypatch):
+    """Wherever the signal comes: in the middle of a backward pass, of an update, in a callback or between batches."""
+    data, expected = stream(), trainer()
+    fit(expected, data)
+    job = trainer()
+
+    def raises_in(owner, name, at):
+        real, calls = getattr(owner, name), 0
+
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                signal.raise_signal(signal.SIGINT)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    def press(job, record):
+        if record["step"] == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    def check(history, steps):
+        assert [record["step"] for record in history] == steps and history.stopped == "interrupt"
+
+    handler = signal.getsignal(signal.SIGINT)
+    raises_in(job.model, "backward", 3)
+    check(fit(job, data), [1, 2])
+    raises_in(job.optimizer, "step", 2)
+    check(fit(job, data), [3, 4])
+    check(fit(job, data, callbacks=press), [5, 6])
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert fit(job, data).stopped is None
+    np.testing.assert_array_equal(job.model.parameters_to_vector(), expected.model.parameters_to_vector())
+
+
+def test_ctrl_c_in_the_last_update():
+    data, job = stream(), trainer(schedule=lambda step: signal.raise_signal(signal.SIGINT) or 1.0)
+    history = fit(job, [next(iter(data))])
+    assert history.stopped == "interrupt" and job.updates == 1
+    job.schedule = None
+    job.step(*batch())  # nothing is left of it
+
+
+# ---- checkpoints ----
+
+SCRIPT = """
+import sys
+import fastrnn
+from tests_of_trainer import fit, stream, trainer, bptt
+job = trainer(**OPTIONS)
+extra = job.load_checkpoint(sys.argv[1])
+assert extra == {"note": [1, 2.5, None]}, extra
+fit(job, stream(), epochs=2 - job.epoch)
+job.model.parameters_to_vector().tofile(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("stop", [5, 13, 17])  # in the first epoch, at its end, in the second
+@pytest.mark.parametrize("rule", [bptt.Full(), bptt.Truncated(4)], ids=repr)
+def test_resuming_is_exact(tmp_path, rule, stop):
+    pytest.importorskip("safetensors")
+    options = {"bptt": rule, "clip_norm": 0.5, "schedule": lambda step: 1 / (1 + 0.1 * step)}
+    straight, stopped, resumed = (trainer(**options) for _ in range(3))
+    data = stream()
+    assert len(data) == 13
+    expected = fit(straight, data, epochs=2)
+    count = iter(range(1, 100))
+    first = fit(stopped, data, epochs=2, callbacks=lambda t, r: next(count) == stop)
+    stopped.save_checkpoint(tmp_path / "checkpoint", extra={"note": [1, 2.5, None]})
+    assert resumed.load_checkpoint(tmp_path / "checkpoint") == {"note": [1, 2.5, None]}
+    assert resumed.updates == stopped.updates
+    rest = fit(resumed, data, epochs=2 - resumed.epoch)
+    assert [r["loss"] for r in first + rest] == [r["loss"] for r in expected]
+    np.testing.assert_array_equal(resumed.model.parameters_to_vector(), straight.model.parameters_to_vector())
+
+
+def test_resuming_in_a_fresh_process(tmp_path):
+    pytest.importorskip("safetensors")
+    straight, stopped, data = trainer(), trainer(), stream()
+    fit(straight, data, epochs=2)
+    fit(stopped, data, epochs=2, callbacks=lambda t, r: t.updates == 17)
+    stopped.save_checkpoint(tmp_path / "checkpoint", extra={"note": [1, 2.5, None]})
+    (tmp_path / "tests_of_trainer.py").write_text(pathlib.Path(__file__).read_text())
+    root = str(pathlib.Path(fastrnn.__file__).parents[1])
+    script = f"import sys; sys.path[:0] = {[root, str(tmp_path)]!r}\n" + textwrap.dedent(SCRIPT)
+    script = script.replace("**OPTIONS", "seed=99")  # the checkpoint's generators count
+    subprocess.run([sys.executable, "-c", script, tmp_path / "checkpoint", tmp_path / "out"], check=True)
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "out"), straight.model.parameters_to_vector())
+
+
+def test_checkpoints_that_do_not_fit(tmp_path):
+    pytest.importorskip("safetensors")
+    path, job = tmp_path / "checkpoint", trainer()
+    fit(job, stream(), callbacks=lambda t, r: t.updates == 3)
+    job.save_checkpoint(path)
+    before = job.model.parameters_to_vector()
+    tensors, meta = fastrnn.storage.load_tensors(path, "checkpoint")
+
+    def wrong(name, tensors=tensors, **changes):
+        fastrnn.storage.save_tensors(tmp_path / name, "checkpoint", tensors, {**meta, **changes})
+        return tmp_path / name
+
+    fastrnn.save(job.model, tmp_path / "model")
+    random = [dict(state) for state in meta["random"]]
+    random[0]["bit_generator"] = "MT19937"
+    others = trainer(model(dtype="float32")), trainer(optimizer=fastrnn.SGD(0.1)), trainer(model(dropout=0.5))
+    for other in others:
+        with pytest.raises(fastrnn.FormatError, match="does not fit"):
+            other.load_checkpoint(path)
+    narrow = {**tensors, "optimizer.exp_avg": tensors["optimizer.exp_avg"][:-1]}
+    for file in (
+        tmp_path / "model",
+        wrong("updates", updates=-1),
+        wrong("random", random=random),
+        wrong("fewer", random=random[:1]),
+        wrong("layout", state=[None, ["nowhere", "state.1"], None, None]),
+        wrong("state", state=[None, ["state.0", "0.weight"], None, None]),
+        wrong("optimizer", optimizer={}),
+        wrong("moments", narrow),
+        wrong("parameters", {n: a for n, a in tensors.items() if n != "model.0.weight"}),
+    ):
+        fresh = trainer()
+        start, places = fresh.model.parameters_to_vector(), fresh._random_states()
+        with pytest.raises(fastrnn.FormatError):
+            fresh.load_checkpoint(file)
+        np.testing.assert_array_equal(fresh.model.parameters_to_vector(), start)
+        assert fresh._random_states() == places and fresh.updates == 0
+        assert fresh.optimizer.state_dict().keys() == fastrnn.Adam().state_dict().keys()
+    with pytest.raises(OSError):
+        job.load_checkpoint(tmp_path / "nothing")
+    with pytest.raises(TypeError):
+        job.save_checkpoint(path, extra={"no": object()})
+    np.testing.assert_array_equal(job.model.parameters_to_vector(), before)
+    job.load_checkpoint(path)
+
+
+def test_other_generators_and_layers(tmp_path):
+    """Bit generators whose state has arrays, and a layer that a file can't name."""
+    pytest.importorskip("safetensors")
+
+    class Mine(fastrnn.Tanh):
+        pass
+
+    def make():
+        rng = np.random.Generator(np.random.MT19937(0))
+        return trainer(fastrnn.Sequential(fastrnn.OneHot(V, dtype="float64"), Mine(dtype="float64"),
+                                          fastrnn.Dropout(0.5, dtype="float64", seed=rng),
+                                          fastrnn.Linear(V, V, dtype="float64", seed=0)))  # fmt: skip
+
+    one, other = make(), make()
+    one.step(*batch())
+    one.save_checkpoint(tmp_path / "checkpoint")
+    other.load_checkpoint(tmp_path / "checkpoint")
+    for job in (one, other):
+        job.step(*batch(1))
+    np.testing.assert_array_equal(one.model.parameters_to_vector(), other.model.parameters_to_vector())
