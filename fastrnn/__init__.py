@@ -17,7 +17,8 @@ if _importlib_util.find_spec("fastrnn.kernels") is None:
         raise SystemExit(2)
     raise ImportError(_message)
 
-from . import data, kernels  # noqa: E402, I001
+from . import bptt, data, kernels  # noqa: E402, I001
+from .diagnostics import GradcheckReport, gradcheck  # noqa: E402
 from .layers import (  # noqa: E402
     GRU,
     LSTM,
@@ -50,7 +51,52 @@ from .optim import (  # noqa: E402
     clip_grad_value,
 )
 from .storage import FormatError, load, save  # noqa: E402
+from .trainer import Trainer  # noqa: E402
 from .threads import get_num_threads, set_num_threads  # noqa: E402
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "GRU",
+    "LSTM",
+    "MAE",
+    "MSE",
+    "RNN",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "BinaryCrossEntropy",
+    "Constant",
+    "Cosine",
+    "CrossEntropy",
+    "Dropout",
+    "Embedding",
+    "Exponential",
+    "FormatError",
+    "GradcheckReport",
+    "Huber",
+    "Last",
+    "Linear",
+    "MeanPool",
+    "OneCycle",
+    "OneHot",
+    "RMSprop",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "StepDecay",
+    "Tanh",
+    "Trainer",
+    "WarmUp",
+    "bptt",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "data",
+    "get_num_threads",
+    "gradcheck",
+    "kernels",
+    "load",
+    "save",
+    "set_num_threads",
+]

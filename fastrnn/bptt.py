@@ -87,8 +87,8 @@ class Run:
         than of the mean over the elements that one update is made of.
 
     `total` and `count` are the sum of the losses and the number of valid elements so far, `state` the state at the end
-    of the last segment, `dx` and `dstate` the gradients with respect to that segment's
-    input and initial state. They may be views of buffers, good until the next segment.
+    of the last segment, `dx` and `dstate` the gradients with respect to that segment's input and initial state. They
+    may be views of buffers, good until the next segment.
     """
 
     def __init__(self, model, loss, buffers, x, targets, state, lengths, mask, *, joint):

@@ -66,8 +66,8 @@ class _Interrupts:
     @contextlib.contextmanager
     def allowed(self):
         """A block that can be left at any point."""
-        self._allowed = True
         try:
+            self._allowed = True
             if self._pending:
                 raise KeyboardInterrupt
             yield

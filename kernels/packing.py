@@ -11,8 +11,7 @@ import numpy as np
 
 from .jit import kernel, subroutine
 from .parallel import in_parallel
-
-_COLUMNS = 32  # of a matrix, transposed at once
+from .simd import lanes, load, load_first, store, transpose_tile
 
 
 class Weights(NamedTuple):
@@ -33,22 +32,35 @@ class BackwardWeights(NamedTuple):
 
 
 @subroutine
+def _transpose(weight, row, rows, column, columns, packed, target):
+    """packed[target + k·width + r] = weight[row + r, column + k] for r < rows and k < columns, at most a tile."""
+    depth, width = weight.shape[1], packed.shape[2]
+    if rows == lanes(weight) and columns == lanes(weight):
+        transpose_tile(weight, row * depth + column, depth, packed, target, width)
+    else:
+        flat = packed.reshape(packed.size)
+        for r in range(rows):
+            for k in range(columns):
+                flat[target + k * width + r] = weight[row + r, column + k]
+
+
+@subroutine
 def _pack_block(weight, hidden_size, gates, block, packed):
-    """A transposition, some columns at a time so that what is written stays in the cache."""
-    units = packed.shape[2] // gates.size
-    depth = packed.shape[1]
-    for start in range(0, depth, _COLUMNS):
-        stop = min(start + _COLUMNS, depth)
-        for j in range(gates.size):
-            for u in range(units):
-                unit = block * units + u
-                if unit < hidden_size:
+    """One block of units, a tile at a time."""
+    step = lanes(weight)
+    depth, width = packed.shape[1], packed.shape[2]
+    units = width // gates.size
+    if (block + 1) * units > hidden_size:  # units past the last
+        packed[block] = 0.0
+    for j in range(gates.size):
+        for u in range(0, units, step):
+            unit = block * units + u
+            rows = min(step, hidden_size - unit)
+            if rows > 0:
+                for k in range(0, depth, step):
+                    target = (block * depth + k) * width + j * units + u
                     row = gates[j] * hidden_size + unit
-                    for k in range(start, stop):
-                        packed[block, k, j * units + u] = weight[row, k]
-                else:
-                    for k in range(start, stop):
-                        packed[block, k, j * units + u] = 0.0
+                    _transpose(weight, row, rows, k, min(step, depth - k), packed, target)
 
 
 @subroutine
@@ -95,13 +107,17 @@ def _pack_row(weight, hidden_size, gates, units, row, packed):
     within = row % (gates.size * units)
     unit = row // (gates.size * units) * units + within % units
     columns = weight.shape[1] if unit < hidden_size else 0
-    source = gates[within // units] * hidden_size + unit
-    for panel in range(packed.shape[0]):
-        filled = max(0, min(width, columns - panel * width))
-        for j in range(filled):
-            packed[panel, row, j] = weight[source, panel * width + j]
-        for j in range(filled, width):
-            packed[panel, row, j] = 0.0
+    source = (gates[within // units] * hidden_size + unit) * weight.shape[1]
+    step = lanes(weight)
+    for column in range(0, packed.shape[0] * width, step):
+        target = (column // width * packed.shape[1] + row) * width + column % width
+        left = columns - column
+        if left >= step:
+            store(packed, target, load(weight, source + column))
+        elif left > 0:
+            store(packed, target, load_first(weight, source + column, left))
+        else:
+            store(packed, target, 0.0)
 
 
 @subroutine

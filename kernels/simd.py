@@ -485,6 +485,39 @@ def store_each_first(typingctx, arrays, index, values, count):
     return types.void(arrays, types.intp, values, types.intp), codegen
 
 
+@intrinsic
+def transpose_tile(typingctx, source, index, source_stride, target, target_index, target_stride):
+    """Transpose a square tile of as many rows as a vector has lanes, from one contiguous array into another.
+
+    Rows stand a stride apart in each. Stage by stage, one bit of the row number changes places with the same bit of
+    the column number: in pairs of rows whose numbers differ in the bit, blocks of lanes are exchanged.
+    """
+
+    def codegen(context, builder, sig, args):
+        count = lane_count(source.dtype)
+
+        def at(start, stride, row):
+            return builder.add(start, builder.mul(stride, ir.Constant(stride.type, row)))
+
+        rows = [_vector_load(context, builder, sig.args[0], args[0], at(args[1], args[2], r)) for r in range(count)]
+        bit = count // 2
+        while bit:
+            order = range(count)
+            even = [j if not j & bit else count + j - bit for j in order]
+            odd = [j + bit if not j & bit else count + j for j in order]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), places) for places in (even, odd)]
+            for r in order:
+                if not r & bit:
+                    pair = rows[r], rows[r | bit]
+                    rows[r], rows[r | bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+            bit //= 2
+        vector = VectorType(source.dtype)
+        for r, row in enumerate(rows):
+            _vector_store(context, builder, sig.args[3], args[3], at(args[4], args[5], r), row, vector)
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), codegen
+
+
 def slot_access(slots):
     """`load_slots(array, index, stride)` and `store_slots(array, index, stride, values)` for tuples of `slots` vectors.
 

@@ -1,5 +1,6 @@
 """`fastrnn bench`: how fast this machine trains and reads."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -59,7 +60,7 @@ def run(arguments) -> None:
     with Progress("bench") as progress:
         for index, size in enumerate(SIZES):
             progress.show(index / len(SIZES), f"hidden {size.hidden}, batch {size.batch}")
-            progress.result(row(arguments.cell, size, arguments.seconds))
+            progress.line(row(arguments.cell, size, arguments.seconds), sys.stdout)
 
 
 def row(cell: str, size: Size, seconds: float) -> str:

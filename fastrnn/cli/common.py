@@ -82,6 +82,12 @@ def use_threads(count: int | None) -> None:
 # ---- progress ----
 
 
+def require(package: str, user: str) -> None:
+    """`CommandError` if an optional package that `user` needs is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise CommandError(f"{user} needs the {package} package: pip install 'fastrnn[train]'")
+
+
 def say(message: str) -> None:
     """A line on stderr."""
     print(message, file=sys.stderr, flush=True)
@@ -94,10 +100,10 @@ class Progress:
         self._title, self._first, self._bar = title, done, None
         self._began = self._last = time.monotonic()
         if sys.stderr.isatty():
-            layout = "{desc}: {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
             self._bar = _tqdm()(
-                total=1.0, initial=done, desc=title, bar_format=layout, dynamic_ncols=True, file=sys.stderr, leave=False
-            )
+                total=1.0, initial=done, desc=title, file=sys.stderr, leave=False, dynamic_ncols=True, miniters=0,
+                bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}",
+            )  # fmt: skip
 
     @staticmethod
     def check() -> None:
@@ -125,17 +131,17 @@ class Progress:
             left = f", {duration((now - self._began) * (1 - fraction) / gone)} left" if gone > 0 else ""
             say(f"{self._title}: {100 * fraction:.0f}%, {text}{left}")
 
-    def note(self, message: str) -> None:
-        """A line of its own, above the bar if there is one."""
+    def line(self, text: str, file=None) -> None:
+        """A line of its own on stderr, or in `file`: above the bar if there is one."""
+        file = sys.stderr if file is None else file
         if self._bar is None:
-            say(message)
+            print(text, file=file, flush=True)
         else:
-            self._bar.write(message, file=sys.stderr)
+            self._bar.write(text, file=file)
 
 
 def _tqdm():
-    if importlib.util.find_spec("tqdm") is None:
-        raise CommandError("the progress bar needs the tqdm package: pip install 'fastrnn[train]'")
+    require("tqdm", "the progress bar")
     from tqdm import tqdm
 
     return tqdm

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench` prints and writes the tables, `pytest bench` times single questions."""

@@ -1,0 +1,187 @@
+"""`fastrnn train`: train a byte-level language model."""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import os
+import re
+import tempfile
+
+from .. import corpus, language_model
+from . import plot
+from .common import (
+    CHECKPOINT_FILE,
+    MODEL_FILE,
+    CommandError,
+    Progress,
+    add_threads,
+    displayed,
+    file_in_run,
+    integer,
+    number,
+    require,
+    say,
+    use_threads,
+)
+from .training_run import Run, Settings, read_saved
+from .warmup import warm_up_training
+
+RUNS_FOLDER = "fastrnn-runs"
+PLOT_FILE = "loss.png"
+
+_CHECKPOINT_INTERVAL = 30.0
+_SAMPLE_BYTES = 600
+_SAMPLE_TEMPERATURE = 0.6
+_CHANGEABLE = {"steps", "seconds"}  # on resuming; anything else would make it another run
+
+
+def add_parser(commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "train",
+        help="train a byte-level language model",
+        description="Train a byte-level language model (embedding, recurrent layer, linear layer) on text files, or "
+        "on the sources of the running Python's standard library: truncated backpropagation through time with "
+        "carried state, Adam, a one-cycle learning rate. The end of the text is held out to judge by. Ctrl-C stops "
+        "and saves, and --resume goes on, to the same result as without a break.",
+        argument_default=argparse.SUPPRESS,  # --resume has to tell what was said from what was not
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="text to train on (default: the standard library)")
+    _add_settings(parser)
+    group = parser.add_argument_group("files and machine")
+    group.add_argument(
+        "--out", metavar="FOLDER",
+        help=f"folder for the results, without an earlier run in it (default: a new one in {RUNS_FOLDER})",
+    )  # fmt: skip
+    group.add_argument(
+        "--resume", metavar="PATH",
+        help="go on from this checkpoint, or from the one in this folder, with its settings; only --steps, --seconds "
+        "and the other options of this group can be given with it",
+    )  # fmt: skip
+    group.add_argument(
+        "--checkpoint-interval", type=number(minimum=0), metavar="S",
+        help=f"seconds between checkpoints; 0 for one at the end only (default: {_CHECKPOINT_INTERVAL:g})",
+    )  # fmt: skip
+    add_threads(group)
+    parser.set_defaults(run=run)
+
+
+def _add_settings(parser):
+    def option(group, name, kind, text, metavar="N"):
+        default = getattr(Settings, name)
+        text = text if default is None else f"{text} (default: {default:g})"
+        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
+
+    group = parser.add_argument_group("model")
+    cells = tuple(language_model.CELLS)
+    group.add_argument("--cell", choices=cells, help=f"recurrent layer (default: {Settings.cell})")
+    option(group, "embedding", integer(1), "size of the embedding")
+    option(group, "hidden", integer(1), "units of a recurrent layer")
+    option(group, "layers", integer(1), "recurrent layers")
+    option(group, "dropout", number(minimum=0, below=1), "dropout around the recurrent layers", "P")
+
+    group = parser.add_argument_group("training")
+    option(group, "sequence", integer(1), "steps that the gradient goes back")
+    option(group, "batch", integer(1), "sequences side by side")
+    option(group, "lr", number(above=0), "learning rate at its peak", "X")
+    option(group, "clip", number(above=0), "norm that the gradient is clipped to", "X")
+    option(group, "seed", integer(0), "of the first parameters and of dropout")
+    budget = group.add_mutually_exclusive_group()
+    option(budget, "steps", integer(1), "updates in all; such a run can be repeated bit for bit")
+    option(budget, "seconds", number(above=0), "train for this time instead, evaluations included", "S")
+
+
+def run(arguments) -> int:
+    """Train, save, and show what came out. Returns the exit status."""
+    options = vars(arguments)
+    use_threads(options.get("threads"))
+    Progress.check()
+    require("safetensors", "a model file")
+    checkpoint, saved, chosen = None, None, options.get("out")
+    given = {name: options[name] for name in Settings.__dataclass_fields__ if name in options}
+    if "resume" in options:
+        checkpoint = file_in_run(options["resume"], CHECKPOINT_FILE)
+        saved = read_saved(checkpoint)
+        settings = _resumed(saved.settings, given)
+        chosen = chosen or os.path.dirname(checkpoint) or os.curdir
+    else:
+        files = tuple(os.path.abspath(path) for path in given.get("files", ()))
+        settings = dataclasses.replace(Settings(), **given | {"files": files})
+    text = corpus.load(settings.files)
+    with _folder(chosen, settings, new=checkpoint is None or "out" in options) as folder:
+        training = Run(settings, text, folder, options.get("checkpoint_interval", _CHECKPOINT_INTERVAL))
+        if checkpoint is not None:
+            training.restore(checkpoint, saved)
+        return _train(training)
+
+
+def _resumed(settings, given):
+    """The settings of a run that goes on, perhaps with another budget."""
+    for name in given:
+        if name not in _CHANGEABLE:
+            option = "FILE" if name == "files" else f"--{name}"
+            raise CommandError(f"{option} can't be given with --resume: the checkpoint says what it is")
+    return dataclasses.replace(settings, **{"seconds": None} | given) if given else settings
+
+
+@contextlib.contextmanager
+def _folder(chosen, settings, new):
+    """The folder for the results, found to be writable; if `new`, without an earlier run in it."""
+    folder = chosen or _new_folder(settings)
+    os.makedirs(folder, exist_ok=True)
+    if new and any(os.path.exists(os.path.join(folder, name)) for name in (MODEL_FILE, CHECKPOINT_FILE)):
+        raise CommandError(f"{folder} holds an earlier run: choose another --out, or go on with --resume {folder}")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, folder) from None
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # goes only if it is empty: stopped before there was anything to save
+            os.rmdir(folder)
+
+
+def _new_folder(settings):
+    """A folder of its own for every run, named after the text."""
+    name = os.path.splitext(os.path.basename(settings.files[0]))[0] if settings.files else "stdlib"
+    name = re.sub(r"[^\w.-]", "_", name).strip(".") or "text"
+    for count in itertools.count(1):
+        folder = os.path.join(RUNS_FOLDER, name if count == 1 else f"{name}-{count}")
+        with contextlib.suppress(FileExistsError):
+            os.makedirs(folder)
+            return folder
+
+
+def _train(training):
+    text, folder = training.text, training.folder
+    say(f"{text.name}: {len(text.training):,} bytes to train on, {len(text.held_out):,} held out")
+    say(f"{training.settings.cell} model with {training.model.num_parameters:,} parameters")
+    warm_up_training(training.settings.cell)
+    complete = training.train()
+    say(f"{training.updates} updates in {training.seconds:.1f} s, saved in {folder}")
+    if not complete:
+        say(f"interrupted; go on with: fastrnn train --resume {folder}")
+        return 130
+    held_out = training.evaluate()
+    training.write_history()
+    zlib_bits = corpus.zlib_bits_per_byte(text.held_out)
+    _draw(training, zlib_bits)
+    tokens = language_model.generate(
+        training.model, temperature=_SAMPLE_TEMPERATURE, seed=training.settings.seed
+    )
+    print(f"sample, at temperature {_SAMPLE_TEMPERATURE}:\n")
+    print("".join(displayed(itertools.islice(tokens, _SAMPLE_BYTES))))
+    print(f"\nmodel, checkpoint, history and loss curves: {folder}")
+    print(f"zlib -9: {zlib_bits:.3f} bits per byte")
+    print(f"held-out: {held_out:.3f} bits per byte")
+    return 0
+
+
+def _draw(training, zlib_bits):
+    try:
+        plot.draw(training.path(PLOT_FILE), f"fastrnn train: {training.text.name}", training.lines, zlib_bits)
+    except ImportError:
+        say("no loss curves: they need the matplotlib package, pip install 'fastrnn[plot]'")

@@ -1,0 +1,242 @@
+"""One run of `fastrnn train`: trainer, text, budget, history and files."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from typing import Any, NamedTuple
+
+from .. import corpus, language_model, storage
+from ..bptt import Truncated
+from ..data import TokenStream
+from ..losses import CrossEntropy
+from ..optim import Adam, OneCycle
+from ..trainer import Trainer
+from .common import CHECKPOINT_FILE, MODEL_FILE, CommandError, Progress
+
+HISTORY_FILE = "history.jsonl"
+TRAINING, HELD_OUT = "training_bits_per_byte", "held_out_bits_per_byte"  # in the history
+
+_UPDATES_PER_LINE = 20  # of the history
+_EVALUATIONS = 8  # of the held-out part in a run, the final one included
+_FINE = 1_000_000  # steps of the schedule when time, not updates, says how far it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What fixes a run's result, kept in its checkpoints."""
+
+    files: tuple[str, ...] = ()
+    cell: str = "lstm"
+    embedding: int = 64
+    hidden: int = 256
+    layers: int = 1
+    dropout: float = 0.0
+    sequence: int = 64
+    batch: int = 32
+    lr: float = 8e-3
+    clip: float = 1.0
+    steps: int = 3000
+    seconds: float | None = None
+    seed: int = 0
+
+
+class _Log(NamedTuple):
+    """What a run has to tell so far. It is replaced as a whole, for Ctrl-C may come at any moment."""
+
+    step: int = 0
+    lines: tuple[dict, ...] = ()
+    evaluations: int = 0
+    pending: tuple[float, ...] = ()  # losses since the last line, in bits per byte
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds besides what the trainer needs."""
+
+    settings: Settings
+    text: str  # digest of the corpus
+    seconds: float  # of training so far
+    log: _Log
+
+    def as_json(self) -> dict:
+        """All of it in a form for JSON."""
+        return {**self._asdict(), "settings": dataclasses.asdict(self.settings), "log": self.log._asdict()}
+
+
+def read_saved(path: str) -> Saved:
+    """The `Saved` of the checkpoint at `path`; FormatError if it has none."""
+    _, meta = storage.load_tensors(path, "checkpoint")
+    try:
+        extra = meta["extra"]
+        settings, log = extra["settings"], extra["log"]
+        settings["files"] = tuple(settings["files"])
+        for name, default in dataclasses.asdict(Settings()).items():
+            if not isinstance(settings[name], float | None if name == "seconds" else type(default)):
+                raise ValueError(f"its {name} is {settings[name]!r}")
+        lines, pending = tuple(map(dict, log["lines"])), tuple(map(float, log["pending"]))
+        log = _Log(int(log["step"]), lines, int(log["evaluations"]), pending)
+        return Saved(Settings(**settings), str(extra["text"]), float(extra["seconds"]), log)
+    except (KeyError, TypeError, ValueError) as error:
+        raise storage.FormatError(f"{path} is not a checkpoint of 'fastrnn train', or is damaged ({error})") from None
+
+
+class _Budget:
+    """How much of a run is done, in updates or in time, and the learning rate that goes with it."""
+
+    def __init__(self, settings):
+        self._steps, self._seconds = settings.steps, settings.seconds
+        self._schedule = OneCycle(_FINE if self._seconds else self._steps)
+        self._before, self._began = 0.0, None
+
+    def start(self):
+        """Let the time run."""
+        self._began = time.perf_counter()
+
+    @property
+    def elapsed(self):
+        """Seconds of training, those before an interruption included."""
+        return self._before + (0.0 if self._began is None else time.perf_counter() - self._began)
+
+    @elapsed.setter
+    def elapsed(self, seconds):
+        self._before, self._began = seconds, None
+
+    def fraction(self, updates):
+        """How much is done after so many updates."""
+        return self.elapsed / self._seconds if self._seconds else updates / self._steps
+
+    def factor(self, updates):
+        """Of the learning rate at the next update."""
+        if self._seconds:
+            return self._schedule(min(int(self.fraction(updates) * _FINE), _FINE - 1))
+        return self._schedule(updates)
+
+
+class Run:
+    """Trains by `settings` on `text`, and keeps checkpoints and a history in `folder`."""
+
+    def __init__(self, settings: Settings, text: corpus.Corpus, folder: str, checkpoint_interval: float):
+        s = self.settings = settings
+        self.text, self.folder, self._interval = text, folder, checkpoint_interval
+        size, needed = len(text.training), s.batch * s.sequence + 1
+        if size < needed:
+            raise CommandError(
+                f"{text.name} is too short: it gives {size} bytes to train on, and a batch of {s.batch} sequences of "
+                f"{s.sequence} needs {needed}: choose a smaller --batch or --sequence"
+            )
+        self._batches = TokenStream(text.training, s.batch, s.sequence)
+        self._held_out = language_model.evaluation_stream(text.held_out)
+        self._budget = _Budget(s)
+        self.model = language_model.build(
+            s.cell, embedding=s.embedding, hidden=s.hidden, layers=s.layers, dropout=s.dropout, seed=s.seed
+        )
+        self.trainer = Trainer(
+            self.model, CrossEntropy(), Adam(s.lr), bptt=Truncated(s.sequence), clip_norm=s.clip,
+            schedule=self._budget.factor, seed=s.seed,
+        )  # fmt: skip
+        self._digest = hashlib.sha256(b"%d %b%b" % (size, text.training, text.held_out)).hexdigest()
+        self._log = _Log()
+        self._progress: Any = None
+        self._saved_at = self._shown = 0
+
+    def restore(self, checkpoint: str, saved: Saved) -> None:
+        """Take up the run that wrote `checkpoint`, in which `saved` was found."""
+        if saved.text != self._digest:
+            raise CommandError(f"{self.text.name} is not the text that {checkpoint} is of: it has changed since")
+        self.trainer.load_checkpoint(checkpoint)
+        self._log, self._budget.elapsed = saved.log, saved.seconds
+
+    def path(self, name: str) -> str:
+        """Of a file in the run's folder."""
+        return os.path.join(self.folder, name)
+
+    @property
+    def updates(self) -> int:
+        """Made so far."""
+        return self.trainer.updates
+
+    @property
+    def lines(self) -> tuple[dict, ...]:
+        """Of the history so far."""
+        return self._log.lines
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far."""
+        return self._budget.elapsed
+
+    def train(self) -> bool:
+        """Train to the end of the budget, or until Ctrl-C, and save. Returns whether the end was reached."""
+        self._budget.start()
+        complete = True
+        fraction = self._budget.fraction(self.updates)
+        if fraction < 1:
+            with Progress("train", fraction) as self._progress:
+                self._saved_at, self._started = self.seconds, (self.seconds, self.updates)
+                history = self.trainer.fit(self._batches, epochs=sys.maxsize, callbacks=self._after, progress=False)
+            complete = history.stopped != "interrupt"
+            for record in history[-1:]:
+                self._note(record)  # Ctrl-C may have come before the callback
+        self._budget.elapsed = self.seconds  # the time stands still
+        self.save()
+        storage.save(self.model, self.path(MODEL_FILE))
+        return complete
+
+    def _after(self, trainer, record):
+        """What is done after an update; True ends the training."""
+        self._note(record)
+        fraction = self._budget.fraction(self.updates)
+        self._show(fraction)
+        if fraction >= 1:
+            return True
+        if fraction * _EVALUATIONS >= self._log.evaluations + 1:
+            value = self.evaluate()
+            self._progress.line(f"update {self.updates}: held-out {value:.3f} bits per byte")
+        if self._interval and self.seconds - self._saved_at >= self._interval:
+            self.save()
+        return False
+
+    def _note(self, record):
+        """Take an update into the log, once."""
+        log, step = self._log, record["step"]
+        if step <= log.step:
+            return
+        loss = record["loss"] / math.log(2)
+        if not math.isfinite(loss):
+            raise CommandError(f"training went wrong: the loss of update {step} is not finite; try a smaller --lr")
+        lines, pending = log.lines, (*log.pending, loss)
+        if step % _UPDATES_PER_LINE == 0:
+            mean = sum(pending) / len(pending)
+            more = {"learning_rate": record["lr"], "gradient_norm": record["grad_norm"]}
+            lines, pending = (*lines, {"step": step, TRAINING: mean, **more, "seconds": round(self.seconds, 3)}), ()
+        self._log = log._replace(step=step, lines=lines, pending=pending)
+
+    def _show(self, fraction):
+        """On the progress display: the loss lately, and the speed over the whole session."""
+        pending = self._log.pending or (self.lines[-1].get(TRAINING),)
+        seconds, updates = self._started
+        speed = (self.updates - updates) * self.settings.batch * self.settings.sequence / (self.seconds - seconds)
+        loss = sum(pending) / len(pending)
+        self._progress.show(fraction, f"update {self.updates}, {loss:.3f} bits per byte, {speed / 1e3:.0f} kB/s")
+
+    def evaluate(self) -> float:
+        """Bits per byte of the held-out part, which go into the history."""
+        value = language_model.bits_per_byte(self.model, self._held_out)
+        line = {"step": self.updates, HELD_OUT: value, "seconds": round(self.seconds, 3)}
+        self._log = self._log._replace(lines=(*self.lines, line), evaluations=self._log.evaluations + 1)
+        return value
+
+    def save(self) -> None:
+        """Write a checkpoint and the history."""
+        self._saved_at = self.seconds
+        saved = Saved(self.settings, self._digest, self.seconds, self._log)
+        self.trainer.save_checkpoint(self.path(CHECKPOINT_FILE), extra=saved.as_json())
+        self.write_history()
+
+    def write_history(self) -> None:
+        """Write the history so far, a JSON object a line."""
+        with storage.atomic_write(self.path(HISTORY_FILE)) as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in self.lines)
