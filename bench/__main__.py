@@ -42,9 +42,9 @@ def main():
         "# Measured speed",
         "",
         f"`python -m bench` on {machine()}, PyTorch {torch.__version__}.",
-        "Medians of interleaved calls in one process; training is forward and backward with all gradients, weights packed",
-        "anew; PyTorch infers in `inference_mode`. Ratios are PyTorch's time over ours; the last column is the largest",
-        "difference of outputs and gradients.",
+        "Medians of interleaved calls in one process; training is forward and backward with all gradients, weights",
+        "packed anew; PyTorch infers in `inference_mode`. Ratios are PyTorch's time over ours; the last column is the",
+        "largest difference of outputs and gradients.",
     ]
     for dtype in options.dtypes:
         peak = peak_gflops(dtype)
@@ -53,7 +53,7 @@ def main():
                 "",
                 f"## {cell}, {dtype}; peak {peak:.0f} GFLOP/s",
                 "",
-                "| T, B, I, H | train ms | PyTorch ms | ratio | GFLOP/s | of peak | infer ms | PyTorch ms | ratio | error |",
+                "| T, B, I, H | train ms | PyTorch | ratio | GFLOP/s | of peak | infer ms | PyTorch | ratio | error |",
                 "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             ]
             print("\n".join(lines[-5:]), flush=True)

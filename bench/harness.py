@@ -37,9 +37,8 @@ def interleaved(functions, *, seconds=2.0, least=5, most=200):
 @subroutine
 def _multiply_part(part, rounds, rows, depth, width, out, a, b):
     for _ in range(rounds):
-        panel_product(
-            rows, out, part * rows * width, width, out, part * rows * width, width, a, 0, rows * width, width, depth, b, 0
-        )  # fmt: skip
+        at = part * rows * width
+        panel_product(rows, out, at, width, out, at, width, a, 0, rows * width, width, depth, b, 0)
 
 
 @kernel

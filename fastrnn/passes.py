@@ -11,7 +11,7 @@ import numpy as np
 from .kernels import dense
 from .kernels.layout import Buffers, Schedule, View, fill_schedule
 from .kernels.packing import BackwardWeights, Weights, pack_backward, pack_forward
-from .kernels.recurrence import backward_passes, forward_passes
+from .kernels.recurrence import BackwardJob, ForwardJob, backward_passes, forward_passes
 from .kernels.simd import PANEL_VECTORS, panel_width
 from .parameters import aligned_empty
 from .threads import threads_for, threads_for_elements
@@ -193,7 +193,7 @@ class PassBuffers:
     def fit(self, batch):
         """The kernels' view of the arrays for a `SequenceBatch`."""
         dx_rows = min(STRETCH, batch.steps) * batch.batch
-        return Buffers(self.x, self.z, self.dx, batch.rows, batch.state_rows, dx_rows)
+        return Buffers(self.x, self.z, self.states, self.d_states, self.dx, batch.rows, batch.state_rows, dx_rows)
 
 
 class RecurrentPass(_Product):
@@ -212,29 +212,23 @@ class RecurrentPass(_Product):
 
     def forward(self, x, y, batch, arrays, initial_state, final_state):
         """Run over `x` into `y`, two `View`s; states are tuples of flat (B·H) arrays."""
-        weights = self.forward_weights()
-        buffers = arrays.fit(batch)
+        job = ForwardJob(
+            x, y, self.reverse, initial_state, final_state, self.forward_weights(), batch.schedule, arrays.fit(batch)
+        )
         span = self._steps_per_call(batch)
         for begin in range(0, batch.steps, span):
-            self._forward_pass(
-                x, y, self.reverse, initial_state, final_state, weights, batch.schedule, buffers,
-                arrays.states, begin, min(begin + span, batch.steps), STRETCH, batch.by_units,
-            )  # fmt: skip
+            self._forward_pass(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
 
     def backward(self, dy, dx, add_dx, batch, arrays, d_final, d_initial):
         """Gradients of the last `forward` on `arrays`: into `dx` and `d_initial`, added to the parameters'."""
-        weights = self.backward_weights()
-        buffers = arrays.fit(batch)
+        buffers, schedule = arrays.fit(batch), batch.schedule
+        job = BackwardJob(dy, dx, add_dx, self.reverse, d_final, d_initial, self.backward_weights(), schedule, buffers)
         span = self._steps_per_call(batch)
         last = (batch.steps - 1) // span * span
         for begin in range(last, -1, -span):
-            self._backward_pass(
-                dy, dx, add_dx, self.reverse, d_final, d_initial, weights, batch.schedule, buffers,
-                arrays.states, arrays.d_states, begin, min(begin + span, batch.steps), STRETCH, batch.by_units,
-            )  # fmt: skip
-        schedule = batch.schedule
+            self._backward_pass(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
         self.accumulate_gradients(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows)
-        self.accumulate_gradients(1, batch, buffers, arrays.states[0], buffers.state_rows, schedule.state_rows)
+        self.accumulate_gradients(1, batch, buffers, buffers.states[0], buffers.state_rows, schedule.state_rows)
 
 
 class DensePass(_Product):

@@ -42,14 +42,12 @@ class View(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """One pass's buffers. Flat, 64-byte aligned, owned by the workspace; laid out anew in every call.
-
-    Beside them stand, as tuples of arrays, the states h (and c), each [⌈H/P⌉][state_rows][P], and `d_states`, their
-    gradients as carried from step to step, each [⌈H/P⌉][B][P].
-    """
+    """One pass's buffers. Flat, 64-byte aligned, owned by the workspace; laid out anew in every call."""
 
     x: np.ndarray  # [⌈I/P⌉][x_rows][P] input
     z: np.ndarray  # [⌈H/U⌉][x_rows][P] pre-activations, then kept values, then gradients of the pre-activations
+    states: tuple  # of [⌈H/P⌉][state_rows][P]: h, c
+    d_states: tuple  # of [⌈H/P⌉][B][P]: gradients of the state, carried from step to step
     dx: np.ndarray  # [⌈I/P⌉][dx_rows][P] gradient of the input, for one stretch of steps
     x_rows: int
     state_rows: int

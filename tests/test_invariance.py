@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn.layers import recurrent
 
-T, B, I, H = 19, 7, 9, 21  # more steps than a stretch, odd sizes around the vector width
+T, B, F, H = 19, 7, 9, 21  # more steps than a stretch, odd sizes around the vector width
 LENGTHS = np.array([19, 3, 16, 1, 17, 19, 8])
 
 # few specialisations, as each takes seconds to compile: every cell, both precisions
@@ -37,7 +37,7 @@ def eager(monkeypatch):
     monkeypatch.setattr("fastrnn.threads._WORTH_A_THREAD", 1)
 
 
-def build(kind, inputs=I, hidden=H, **options):
+def build(kind, inputs=F, hidden=H, **options):
     layer, defaults = STACKS[kind]
     return layer(inputs, hidden, seed=1, **{**defaults, **options})
 
@@ -112,7 +112,7 @@ def test_invariance_number_of_threads(kind, lengths, threads, eager):
 @pytest.mark.parametrize(
     ("kind", "steps", "batch", "inputs", "hidden", "by_units"),
     [("lstm", 20, 24, 65, 130, False), ("lstm", 18, 5, 33, 260, True), ("lstm", 18, 1, 33, 128, True),
-     ("gru", 20, 9, 40, 100, False), ("gru", 5, 2, 40, 140, True)],
+     ("gru", 20, 9, 40, 100, False), ("gru", 9, 3, 40, 140, True)],
 )  # fmt: skip
 def test_invariance_number_of_threads_at_sizes_that_use_them(kind, steps, batch, inputs, hidden, by_units, threads):
     layer = build(kind, inputs, hidden, num_layers=1)
@@ -318,8 +318,8 @@ def test_invariance_step_of_a_single_stream(kind):
 
 def test_invariance_step_of_a_model_is_forward():
     model = fastrnn.Sequential(
-        fastrnn.Embedding(11, 8, seed=0), fastrnn.LSTM(8, 21, 2, seed=1), fastrnn.Dropout(0.5), fastrnn.Linear(21, 5, seed=2),
-        fastrnn.Tanh(), fastrnn.ReLU(), fastrnn.Sigmoid(),
+        fastrnn.Embedding(11, 8, seed=0), fastrnn.LSTM(8, 21, 2, seed=1), fastrnn.Dropout(0.5),
+        fastrnn.Linear(21, 5, seed=2), fastrnn.Tanh(), fastrnn.ReLU(), fastrnn.Sigmoid(),
     )  # fmt: skip
     x = np.random.default_rng(0).integers(0, 11, (T, B))
     y, final = model.forward(x)

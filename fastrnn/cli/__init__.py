@@ -19,11 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):  # a sample may have characters that a terminal's encoding lacks
         sys.stdout.reconfigure(errors="replace")
     try:
-        arguments = _parser().parse_args(argv)
-        status = arguments.run(arguments)
+        status = _run(argv)
         sys.stdout.flush()  # a full disk shows here, while it can still be told
-    except SystemExit as end:  # --help, --version
-        return _flushed(int(end.code or 0))
+        return status
     except KeyboardInterrupt:
         print("fastrnn: interrupted", file=sys.stderr)
         return _flushed(130)
@@ -33,7 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CommandError, OSError, ValueError, MemoryError, ImportError) as error:
         print(f"fastrnn: {_sentence(error)}", file=sys.stderr)
         return _flushed(2)
-    return status or 0
+
+
+def _run(argv):
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:  # --help, --version
+        return end.code or 0
+    return arguments.run(arguments) or 0
 
 
 def _parser():

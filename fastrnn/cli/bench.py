@@ -44,8 +44,8 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--cell", choices=tuple(language_model.CELLS), default="lstm", help="recurrent layer")
     parser.add_argument(
-        "--seconds", type=number(above=0), default=1.0, metavar="S", help="time for each figure, of which there are two "
-        "a size"
+        "--seconds", type=number(above=0), default=1.0, metavar="S",
+        help="time for each figure, of which there are two for each size",
     )  # fmt: skip
     add_threads(parser)
     parser.set_defaults(run=run)

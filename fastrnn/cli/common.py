@@ -16,7 +16,8 @@ from ..threads import set_num_threads
 _SECONDS_BETWEEN_LINES = 5.0
 
 # Control characters but tab, line feed and carriage return: they could do anything to a terminal.
-_UNPRINTABLE = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
+_CONTROL = {*range(32), *range(127, 160)} - set(b"\t\n\r")
+_UNPRINTABLE = dict.fromkeys(_CONTROL, "\N{REPLACEMENT CHARACTER}")
 
 
 class CommandError(Exception):

@@ -21,16 +21,12 @@ def draw(path: str, title: str, lines: Sequence[dict], zlib_bits: float) -> None
     axes.plot(steps, training, color="tab:blue", alpha=0.3, linewidth=0.8)
     axes.plot(steps, smooth, color="tab:blue", label="training")
     steps, held_out = _curve(lines, HELD_OUT)
-    axes.plot(steps, held_out, "o-", color="tab:orange", markersize=4, label="held-out")
-    axes.axhline(zlib_bits, color="0.4", linestyle="--", label=f"zlib -9, held-out: {zlib_bits:.3f}")
-    if held_out:
-        axes.annotate(
-            f"{held_out[-1]:.3f}", (steps[-1], held_out[-1]), xytext=(0, -8), textcoords="offset points",
-            ha="right", va="top", color="tab:orange",
-        )  # fmt: skip
+    final = f": {held_out[-1]:.3f}" if held_out else ""
+    axes.plot(steps, held_out, "o-", color="tab:orange", markersize=4, label=f"held-out{final}")
+    axes.axhline(zlib_bits, color="0.4", linestyle="--", label=f"held-out, zlib -9: {zlib_bits:.3f}")
     lowest = min([zlib_bits, *training, *held_out])
     # the first updates fall from 8 bits: they would press all that follows into a line
-    axes.set_ylim(lowest - 0.2, max(zlib_bits, *_bulk(training + held_out)) + 0.2)
+    axes.set_ylim(lowest - 0.1, max(zlib_bits, *_bulk(training + held_out)) + 0.2)
     axes.set_xlim(left=0)
     axes.set(title=title, xlabel="updates", ylabel="bits per byte")
     axes.grid(alpha=0.3)

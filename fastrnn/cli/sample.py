@@ -26,7 +26,7 @@ def add_parser(commands) -> None:
         "--top-k", type=integer(1, language_model.BYTES), metavar="K",
         help="choose among the K likeliest bytes only (default: all)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=integer(0), metavar="N", help="write the same text every time (default: another)")
+    parser.add_argument("--seed", type=integer(0), metavar="N", help="the same text every time (default: another)")
     parser.set_defaults(run=run)
 
 

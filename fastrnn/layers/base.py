@@ -180,8 +180,8 @@ class Layer(ABC):
     def __reduce__(self):
         """Copies and pickles are layers of their own, outside any model."""
         generators = [generator.bit_generator.state for generator in self._generators()]
-        parameters = self.parameters
-        return _rebuild, (type(self), self.config(), self.batch_first, parameters.values, parameters.gradients, generators)
+        numbers = self.parameters.values, self.parameters.gradients
+        return _rebuild, (type(self), self.config(), self.batch_first, *numbers, generators)
 
     # What subclasses give or refine. Arguments are checked.
 

@@ -107,7 +107,8 @@ class Embedding(_TokenInput):
 
     def _compute(self, x, y, extent, workspace):
         tokens = self._tokens(x, workspace)
-        look_up(tokens, *self._layout(extent), self.parameters.tensor("weight"), y.reshape(-1), threads_for_elements(y.size))
+        weight = self.parameters.tensor("weight")
+        look_up(tokens, *self._layout(extent), weight, y.reshape(-1), threads_for_elements(y.size))
 
     def _backward(self, dy, dstate, workspace):
         extent = workspace.record.extent

@@ -14,7 +14,6 @@ from ..threads import threads_for
 from .base import Layer, Workspace, apart
 from .elementwise import draw_dropout, multiply_mask
 
-
 _PASS_BYTES = 8192  # about what the Python objects of a layer and direction take
 
 
@@ -246,7 +245,8 @@ class _Recurrent(Layer):
         state_size = self.num_layers * self.directions * batch * self.hidden_size
         final = tuple(f[:state_size].reshape(self._state_shape(batch)) for f in ws.final)
         if state is not None:  # in place where it is this workspace's own, as a rule; a shifted view of it is not
-            state = tuple(s if s.ctypes.data == f.ctypes.data else apart(s, *ws.final) for s, f in zip(state, final, strict=True))
+            pairs = zip(state, final, strict=True)
+            state = tuple(s if s.ctypes.data == f.ctypes.data else apart(s, *ws.final) for s, f in pairs)
         source = apart(x, *ws.outputs)
         for layer in range(self.num_layers):
             y = ws.outputs[layer][:size].reshape(shape)
