@@ -14,12 +14,11 @@ from numba.extending import intrinsic
 
 from .jit import subroutine
 from .simd import (
-    _LLVM_SCALAR,
     PANEL_VECTORS,
     REGISTERS,
     element_pointer,
-    lane_count,
     lanes,
+    llvm_vector,
     load,
     load_first,
     multiply_add,
@@ -37,121 +36,96 @@ def tile_rows(vectors):
     return max(1, min(8, (REGISTERS - 7 if REGISTERS == 32 else REGISTERS - 4) // vectors))
 
 
-def _define_tile(module, name, scalar, lanes_, rows, vectors, row_stride, k_stride, b_stride):
-    """Define the LLVM function of one tile shape. Strides are in elements and known when it is compiled.
+def _while(builder, state, go_on, body):
+    """Emit a loop, `state = body(state)` while `go_on(state)`, over a list of IR values that stay in registers."""
+    before = builder.block
+    head, inside, after = (builder.append_basic_block(f"loop.{part}") for part in ("head", "body", "after"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    nodes = [builder.phi(value.type) for value in state]
+    builder.cbranch(go_on(nodes), inside, after)
+    builder.position_at_end(inside)
+    following = body(nodes)
+    for node, first, again in zip(nodes, state, following, strict=True):
+        node.add_incoming(first, before)
+        node.add_incoming(again, builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+    return nodes
 
-    Its arguments: out, out_row_stride, init, init_row_stride, a, segment_stride, segment_length, k, b.
-    The columns of `a` come in segments of `segment_length`, `segment_stride` elements apart; b's rows run through.
+
+def _constant(value):
+    return ir.Constant(_INTP, value)
+
+
+def _vectors_of_rows(builder, base, row_stride, rows, vectors, kind):
+    """Addresses of `vectors` neighbouring vectors in each of `rows` rows."""
+    for r in range(rows):
+        for j in range(vectors):
+            offset = builder.add(builder.mul(_constant(r), row_stride), _constant(j * kind.count))
+            yield builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
+
+
+def _emit_tile(builder, arguments, kind, rows, vectors, strides):
+    """The body of a tile's function."""
+    out, out_row_stride, init, init_row_stride, a, segment_stride, segment_length, k, b = arguments
+    row_stride, k_stride, b_stride = strides
+    align = 4 if isinstance(kind.element, ir.FloatType) else 8
+
+    def add_terms(state, count):
+        """`count` terms of k: `state` is the accumulators, the place in a, that in b, and what is left of k."""
+        *sums, a, b, left = state
+        for step in range(count):
+            row = builder.gep(b, [_constant(step * b_stride)])
+            panel = [
+                builder.load(address, align=align)
+                for address in _vectors_of_rows(builder, row, _constant(0), 1, vectors, kind)
+            ]
+            for r in range(rows):
+                element = builder.load(builder.gep(a, [_constant(r * row_stride + step * k_stride)]))
+                element = splat_value(builder, element, kind.count)
+                for j in range(r * vectors, (r + 1) * vectors):
+                    sums[j] = multiply_add(builder, element, panel[j % vectors], sums[j])
+        a, b = builder.gep(a, [_constant(count * k_stride)]), builder.gep(b, [_constant(count * b_stride)])
+        return [*sums, a, b, builder.sub(left, _constant(count))]
+
+    def add_segment(state):
+        *sums, a, b, left = state
+        short = builder.icmp_signed("<", left, segment_length)
+        inner = [*sums, a, b, builder.select(short, left, segment_length)]
+        for count in (_UNROLL, 1):
+            inner = _while(
+                builder, inner, lambda now, n=count: builder.icmp_signed(">=", now[-1], _constant(n)),
+                lambda now, n=count: add_terms(now, n),
+            )  # fmt: skip
+        return [*inner[:-3], builder.gep(a, [segment_stride]), inner[-2], builder.sub(left, segment_length)]
+
+    starts = _vectors_of_rows(builder, init, init_row_stride, rows, vectors, kind)
+    sums = [builder.load(address, align=align) for address in starts]
+    result = _while(
+        builder, [*sums, a, b, k], lambda now: builder.icmp_signed(">", now[-1], _constant(0)), add_segment
+    )
+    ends = _vectors_of_rows(builder, out, out_row_stride, rows, vectors, kind)
+    for value, address in zip(result[: rows * vectors], list(ends), strict=True):
+        builder.store(value, address, align=align)
+    builder.ret_void()
+
+
+def _define_tile(module, name, kind, rows, vectors, strides):
+    """Define the LLVM function of one tile shape, of vectors of the IR type `kind`.
+
+    Its arguments: out, out_row_stride, init, init_row_stride, a, segment_stride, segment_length, k, b. The columns of
+    `a` come in segments of `segment_length`, `segment_stride` elements apart; b's rows run through. `strides`, known
+    here: of a's rows and columns and of b's rows, in elements.
     """
-    pointer = scalar.as_pointer()
-    vector = ir.VectorType(scalar, lanes_)
-    align = 4 if isinstance(scalar, ir.FloatType) else 8
+    pointer = kind.element.as_pointer()
     arguments = [pointer, _INTP, pointer, _INTP, pointer, _INTP, _INTP, _INTP, pointer]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
-    function.attributes.add("noinline")
+    function.attributes.add("noinline")  # one copy, whatever the number of callers
     function.attributes.add("nounwind")
-    out, out_row_stride, init, init_row_stride, a, segment_stride, segment_length, k, b = function.args
-    entry = function.append_basic_block("entry")
-    segment_head = function.append_basic_block("segment.head")
-    segment_body = function.append_basic_block("segment.body")
-    pair_head = function.append_basic_block("pair.head")
-    pair_body = function.append_basic_block("pair.body")
-    odd_head = function.append_basic_block("odd.head")
-    odd_body = function.append_basic_block("odd.body")
-    segment_end = function.append_basic_block("segment.end")
-    done = function.append_basic_block("done")
-    builder = ir.IRBuilder(entry)
-
-    def constant(value):
-        return ir.Constant(_INTP, value)
-
-    def vector_at(base, offset, column):
-        address = builder.gep(base, [builder.add(offset, constant(column * lanes_))])
-        return builder.bitcast(address, vector.as_pointer())
-
-    def phis(like):
-        return [builder.phi(value.type) for value in like]
-
-    def join(nodes, values, block):
-        for node, value in zip(nodes, values, strict=True):
-            node.add_incoming(value, block)
-
-    def rank_one(accumulators, a_pointer, b_pointer, step):
-        """The accumulators plus one term of k."""
-        panel = [
-            builder.load(vector_at(b_pointer, constant(step * b_stride), j), align=align) for j in range(vectors)
-        ]
-        result = []
-        for r in range(rows):
-            element = builder.load(builder.gep(a_pointer, [constant(r * row_stride + step * k_stride)]))
-            element = splat_value(builder, element, lanes_)
-            for j in range(vectors):
-                result.append(multiply_add(builder, element, panel[j], accumulators[r * vectors + j]))
-        return result
-
-    start = [
-        builder.load(vector_at(init, builder.mul(constant(r), init_row_stride), j), align=align)
-        for r in range(rows)
-        for j in range(vectors)
-    ]
-    state = [*start, a, b, k]  # accumulators, first element of the segment, next row of b, columns left
-    builder.branch(segment_head)
-
-    builder.position_at_end(segment_head)
-    outer = phis(state)
-    join(outer, state, entry)
-    builder.cbranch(builder.icmp_signed(">", outer[-1], constant(0)), segment_body, done)
-
-    builder.position_at_end(segment_body)
-    left = outer[-1]
-    length = builder.select(builder.icmp_signed("<", left, segment_length), left, segment_length)
-    builder.branch(pair_head)
-
-    builder.position_at_end(pair_head)
-    inner = phis([*outer[:-1], length])
-    join(inner, [*outer[:-1], length], segment_body)
-    builder.cbranch(builder.icmp_signed(">=", inner[-1], constant(_UNROLL)), pair_body, odd_head)
-
-    builder.position_at_end(pair_body)
-    accumulators = inner[:-3]
-    for step in range(_UNROLL):
-        accumulators = rank_one(accumulators, inner[-3], inner[-2], step)
-    following = [
-        *accumulators,
-        builder.gep(inner[-3], [constant(_UNROLL * k_stride)]),
-        builder.gep(inner[-2], [constant(_UNROLL * b_stride)]),
-        builder.sub(inner[-1], constant(_UNROLL)),
-    ]
-    join(inner, following, pair_body)
-    builder.branch(pair_head)
-
-    builder.position_at_end(odd_head)
-    builder.cbranch(builder.icmp_signed(">", inner[-1], constant(0)), odd_body, segment_end)
-    builder.position_at_end(odd_body)
-    accumulators = rank_one(inner[:-3], inner[-3], inner[-2], 0)
-    after_odd = [*accumulators, builder.gep(inner[-2], [constant(b_stride)])]
-    builder.branch(segment_end)
-
-    builder.position_at_end(segment_end)
-    closing = phis(after_odd)
-    join(closing, [*inner[:-3], inner[-2]], odd_head)
-    join(closing, after_odd, odd_body)
-    following = [
-        *closing[:-1],
-        builder.gep(outer[-3], [segment_stride]),
-        closing[-1],
-        builder.sub(left, length),
-    ]
-    join(outer, following, segment_end)
-    builder.branch(segment_head)
-
-    builder.position_at_end(done)
-    for r in range(rows):
-        for j in range(vectors):
-            address = vector_at(out, builder.mul(constant(r), out_row_stride), j)
-            builder.store(outer[r * vectors + j], address, align=align)
-    builder.ret_void()
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    _emit_tile(builder, function.args, kind, rows, vectors, strides)
     return function
 
 
@@ -170,8 +144,7 @@ def _make_tile(vectors, strides):
         dtype = out.dtype
 
         def codegen(context, builder, sig, args):
-            scalar = _LLVM_SCALAR[dtype]
-            count = lane_count(dtype)
+            kind = llvm_vector(dtype)
             (rows_, out_, o_, ors_, init_, i_, irs_, a_, p_, segment_, length_, k_, b_, q_) = args
             pointers = {}
             for key, position, array, index in (
@@ -189,9 +162,7 @@ def _make_tile(vectors, strides):
                 name = f"fastrnn_tile_{height}x{shape_name}_{dtype}"
                 function = builder.module.globals.get(name)
                 if function is None:
-                    function = _define_tile(
-                        builder.module, name, scalar, count, height, vectors, *strides(count)
-                    )
+                    function = _define_tile(builder.module, name, kind, height, vectors, strides(kind.count))
                 block = builder.append_basic_block(f"tile.{height}")
                 switch.add_case(ir.Constant(_INTP, height), block)
                 with builder.goto_block(block):

@@ -76,8 +76,13 @@ class VectorType(types.Type):
         return self if isinstance(other, types.Number) else None
 
 
+def llvm_vector(dtype):
+    """The IR type of a vector of the Numba type `dtype`."""
+    return ir.VectorType(_LLVM_SCALAR[dtype], lane_count(dtype))
+
+
 def _llvm_type(vector):
-    return ir.VectorType(_LLVM_SCALAR[vector.dtype], vector.lanes)
+    return llvm_vector(vector.dtype)
 
 
 @register_model(VectorType)

@@ -520,7 +520,7 @@ def viewed_cases():
 
 
 @pytest.mark.parametrize("lengths", [None, np.array([1, 2, 2, 1])], ids=["full", "ragged"])
-@pytest.mark.parametrize(("kind", "returned", "taken"), viewed_cases())
+@pytest.mark.parametrize(("kind", "returned", "taken"), list(viewed_cases()))
 def test_layers_any_view_of_a_workspace_goes_into_the_next_call(kind, returned, taken, lengths):
     layer = VIEWED[kind]()
     shapes = viewed_shapes(layer)
