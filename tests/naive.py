@@ -209,9 +209,11 @@ def pre_activations(tape):
 
 
 def _valid(lengths, steps, batch):
-    for b in range(batch):
-        for t in range(steps if lengths is None else lengths[b]):
-            yield t, b
+    """Steps of all sequences, in the order in which embedding gradients are summed."""
+    for t in range(steps):
+        for b in range(batch):
+            if lengths is None or t < lengths[b]:
+                yield t, b
 
 
 def linear_forward(weight, bias, x, lengths=None):

@@ -1,5 +1,6 @@
 """300 Adam updates of a small language model from PyTorch's weights on PyTorch's batches: the same loss curve."""
 
+import functools
 import pathlib
 
 import numpy as np
@@ -44,6 +45,16 @@ def batches():
         yield part[:-1], part[1:]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The model is so small that threads mostly wait for each other, and for whatever else the machine does."""
+    threads = fastrnn.get_num_threads()
+    fastrnn.set_num_threads(1)
+    yield
+    fastrnn.set_num_threads(threads)
+
+
+@functools.cache
 def our_losses(dtype):
     model = fastrnn.Sequential(
         fastrnn.Embedding(V, E, dtype=dtype), fastrnn.LSTM(E, H, dtype=dtype), fastrnn.Linear(H, V, dtype=dtype)
@@ -69,6 +80,8 @@ def torch_losses(dtype):
     from torch import nn
 
     kind = getattr(torch, dtype)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     layers = nn.ModuleList([nn.Embedding(V, E), nn.LSTM(E, H), nn.Linear(H, V)]).to(kind)
     layers.load_state_dict({name: torch.tensor(value).to(kind) for name, value in weights().items()})
     optimizer = torch.optim.Adam(layers.parameters(), lr=LR)
@@ -82,6 +95,7 @@ def torch_losses(dtype):
         nn.utils.clip_grad_norm_(layers.parameters(), MAX_NORM)
         optimizer.step()
         losses.append(loss.item())
+    torch.set_num_threads(threads)
     return np.array(losses)
 
 

@@ -216,8 +216,8 @@ def test_recurrence_padding_is_zero_and_state_is_the_last_steps(kind):
     layer = make_layer(kind, 3, 10, bidirectional=True, seed=1)
     rng = np.random.default_rng(1)
     lengths = [4, 1, 6]
-    x = rng.standard_normal((6, 3, 3)).astype(np.float32)
-    results = run_layer(layer, spoil_padding(x, lengths), None, lengths, spoil_padding(rng.standard_normal((6, 3, 20)), lengths), None)
+    x, dy = (spoil_padding(rng.standard_normal((6, 3, n)), lengths) for n in (3, 20))
+    results = run_layer(layer, x, None, lengths, dy, None)
     for b, n in enumerate(lengths):
         assert not results["y"][n:, b].any() and not results["dx"][n:, b].any()
         np.testing.assert_array_equal(results["final_h"][0, b], results["y"][n - 1, b, :10])

@@ -43,6 +43,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise CommandError(f"{message} (see '{self.prog} --help')")
 
+    def _print_message(self, message, file=None):
+        (file or sys.stderr).write(message)  # argparse would keep quiet about a full disk
+
 
 def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     """The type of an option that is an integer within bounds."""
@@ -101,8 +104,10 @@ class Progress:
         self._title, self._first, self._bar = title, done, None
         self._began = self._last = time.monotonic()
         if sys.stderr.isatty():
+            known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+            size = {"dynamic_ncols": True} if known else {"ncols": 100, "nrows": 20}  # tqdm would fit itself into 0
             self._bar = _tqdm()(
-                total=1.0, initial=done, desc=title, file=sys.stderr, leave=False, dynamic_ncols=True, miniters=0,
+                total=1.0, initial=done, desc=title, file=sys.stderr, leave=False, miniters=0, **size,
                 bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}",
             )  # fmt: skip
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 import re
+import signal
 import tempfile
 
 from .. import corpus, language_model
@@ -96,6 +97,8 @@ def run(arguments) -> int:
     """Train, save, and show what came out. Returns the exit status."""
     options = vars(arguments)
     use_threads(options.get("threads"))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: what is asked to stop should save
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     Progress.check()
     require("safetensors", "a model file")
     checkpoint, saved, chosen = None, None, options.get("out")

@@ -21,6 +21,7 @@ HISTORY_FILE = "history.jsonl"
 TRAINING, HELD_OUT = "training_bits_per_byte", "held_out_bits_per_byte"  # in the history
 
 _UPDATES_PER_LINE = 20  # of the history
+_LINES_OF_SPEED = 10  # the last ones, from which the speed on display follows
 _EVALUATIONS = 8  # of the held-out part in a run, the final one included
 _FINE = 1_000_000  # steps of the schedule when time, not updates, says how far it is
 
@@ -76,6 +77,8 @@ def read_saved(path: str) -> Saved:
         for name, default in dataclasses.asdict(Settings()).items():
             if not isinstance(settings[name], float | None if name == "seconds" else type(default)):
                 raise ValueError(f"its {name} is {settings[name]!r}")
+        if not all(isinstance(path, str) for path in settings["files"]):
+            raise ValueError(f"its files are {settings['files']!r}")
         lines, pending = tuple(map(dict, log["lines"])), tuple(map(float, log["pending"]))
         log = _Log(int(log["step"]), lines, int(log["evaluations"]), pending)
         return Saved(Settings(**settings), str(extra["text"]), float(extra["seconds"]), log)
@@ -140,7 +143,7 @@ class Run:
         self._digest = hashlib.sha256(b"%d %b%b" % (size, text.training, text.held_out)).hexdigest()
         self._log = _Log()
         self._progress: Any = None
-        self._saved_at = self._shown = 0
+        self._saved_at = 0.0
 
     def restore(self, checkpoint: str, saved: Saved) -> None:
         """Take up the run that wrote `checkpoint`, in which `saved` was found."""
@@ -175,7 +178,7 @@ class Run:
         fraction = self._budget.fraction(self.updates)
         if fraction < 1:
             with Progress("train", fraction) as self._progress:
-                self._saved_at, self._started = self.seconds, (self.seconds, self.updates)
+                self._saved_at = self.seconds
                 history = self.trainer.fit(self._batches, epochs=sys.maxsize, callbacks=self._after, progress=False)
             complete = history.stopped != "interrupt"
             for record in history[-1:]:
@@ -215,11 +218,12 @@ class Run:
         self._log = log._replace(step=step, lines=lines, pending=pending)
 
     def _show(self, fraction):
-        """On the progress display: the loss lately, and the speed over the whole session."""
-        pending = self._log.pending or (self.lines[-1].get(TRAINING),)
-        seconds, updates = self._started
-        speed = (self.updates - updates) * self.settings.batch * self.settings.sequence / (self.seconds - seconds)
-        loss = sum(pending) / len(pending)
+        """On the progress display: loss and speed lately."""
+        recent = [{"step": 0, "seconds": 0.0}, *self.lines][-_LINES_OF_SPEED:]
+        updates, seconds = self.updates - recent[0]["step"], self.seconds - recent[0]["seconds"]
+        speed = updates * self.settings.batch * self.settings.sequence / seconds
+        losses = self._log.pending or (recent[-1].get(TRAINING, math.nan),)
+        loss = sum(losses) / len(losses)
         self._progress.show(fraction, f"update {self.updates}, {loss:.3f} bits per byte, {speed / 1e3:.0f} kB/s")
 
     def evaluate(self) -> float:

@@ -1,0 +1,232 @@
+"""How many threads there are, and several Python threads calling at once."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numba
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn.threads import threads_for
+
+AVAILABLE = numba.config.NUMBA_NUM_THREADS
+
+
+@pytest.fixture(autouse=True)
+def own_count(monkeypatch):
+    monkeypatch.setattr("fastrnn.threads._count", None)
+
+
+def normal(*shape, seed=0, dtype="float32"):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def at_once(count, call):
+    """`call(i)` in `count` Python threads that start together; their results, or the first error."""
+    barrier, results, errors = threading.Barrier(count), [None] * count, []
+
+    def run(i):
+        try:
+            barrier.wait()
+            results[i] = call(i)
+        except BaseException as error:  # to be raised in the main thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+# ---- the number ----
+
+
+def test_threads_number_is_what_was_set():
+    assert fastrnn.get_num_threads() == AVAILABLE
+    for count in range(1, AVAILABLE + 1):
+        fastrnn.set_num_threads(count)
+        assert fastrnn.get_num_threads() == count
+    fastrnn.set_num_threads(np.int64(1))
+    assert fastrnn.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("wrong", [0, -1, AVAILABLE + 1, 10**20, 1.0, "1", None, True, [1], np.float64(1)], ids=repr)
+def test_threads_wrong_number_changes_nothing(wrong):
+    fastrnn.set_num_threads(1)
+    with pytest.raises((TypeError, ValueError), match="n must be"):
+        fastrnn.set_num_threads(wrong)
+    assert fastrnn.get_num_threads() == 1
+
+
+def test_threads_numbas_own_limit_is_kept():
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert fastrnn.get_num_threads() == 1
+        assert threads_for(10**12) == 1
+    finally:
+        numba.set_num_threads(before)
+
+
+@pytest.mark.skipif(AVAILABLE < 2, reason="needs two threads")
+def test_threads_are_not_used_for_little_work():
+    assert threads_for(1) == threads_for(100_000) == 1
+    assert threads_for(10**9) == AVAILABLE
+    fastrnn.set_num_threads(1)
+    assert threads_for(10**9) == 1
+
+
+@pytest.mark.skipif(AVAILABLE < 2, reason="needs two threads")
+def test_threads_numbas_limit_between_forward_and_backward():
+    """Parts laid out for two threads still all run when one is left."""
+    layer = fastrnn.LSTM(32, 256, seed=0)
+    x, dy = normal(20, 4, 32), normal(20, 4, 256, seed=1)
+    results = []
+    before = numba.get_num_threads()
+    for count in (before, 1):
+        workspace = layer.workspace(20, 4)
+        layer.zero_grad()
+        try:
+            layer.forward(x, workspace=workspace)
+            numba.set_num_threads(count)
+            dx, _ = layer.backward(dy, workspace=workspace)
+        finally:
+            numba.set_num_threads(before)
+        results.append((dx.copy(), layer.gradients_to_vector()))
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+# ---- several callers ----
+
+
+@pytest.mark.parametrize("stack", [{}, {"num_layers": 2, "bidirectional": True}], ids=["plain", "stacked"])
+def test_threads_many_callers_of_one_layer(stack):
+    # large enough that parallel regions are entered; the first calls pack the weights, all at once
+    layer = fastrnn.LSTM(16, 128, seed=0, **stack)
+    inputs = [normal(20, 16, 16, seed=i) for i in range(8)]
+    results = at_once(8, lambda i: [layer.forward(inputs[i]) for _ in range(5)])
+    for x, repeats in zip(inputs, results, strict=True):
+        expected, state = layer.forward(x)
+        for y, final in repeats:
+            np.testing.assert_array_equal(y, expected)
+            np.testing.assert_array_equal(np.stack(final), np.stack(state))
+
+
+def test_threads_many_callers_of_step():
+    layer = fastrnn.LSTM(8, 32, seed=0)
+    x = normal(8, 30, 8)
+
+    def stream(i):
+        state, outputs = None, []
+        for x_t in x[i]:
+            y_t, state = layer.step(x_t, state)
+            outputs.append(y_t)
+        return np.stack(outputs)
+
+    for i, y in enumerate(at_once(8, stream)):
+        np.testing.assert_array_equal(y, layer.forward(x[i][:, None])[0][:, 0])
+
+
+def test_threads_many_callers_of_one_model():
+    model = fastrnn.Sequential(
+        fastrnn.Embedding(50, 64, seed=0), fastrnn.LSTM(64, 128, seed=1), fastrnn.Dropout(0.5, seed=2),
+        fastrnn.Linear(128, 64, seed=3), fastrnn.Tanh(), fastrnn.MeanPool(),
+    )  # fmt: skip
+    inputs = np.random.default_rng(0).integers(0, 50, (8, 30, 16))
+    lengths = np.random.default_rng(1).integers(1, 31, 16)
+    results = at_once(8, lambda i: [model.forward(inputs[i], lengths=lengths)[0] for _ in range(5)])
+    for x, repeats in zip(inputs, results, strict=True):
+        expected = model.forward(x, lengths=lengths)[0]
+        for y in repeats:
+            np.testing.assert_array_equal(y, expected)
+
+
+def test_threads_each_trains_a_model_of_its_own():
+    def train(seed):
+        layer = fastrnn.LSTM(32, 128, seed=seed)
+        optimizer, workspace = fastrnn.Adam(0.01), layer.workspace(20, 16)
+        for step in range(5):
+            y, _ = layer.forward(normal(20, 16, 32, seed=step), workspace=workspace)
+            layer.zero_grad()
+            layer.backward(2 * y, workspace=workspace)
+            optimizer.step(layer)
+        return layer.parameters_to_vector()
+
+    for seed, vector in enumerate(at_once(4, train)):
+        np.testing.assert_array_equal(vector, train(seed))
+
+
+def test_threads_one_layer_with_a_workspace_each_for_inference_beside_training():
+    """Callers without a workspace don't disturb the one that has one."""
+    layer = fastrnn.LSTM(16, 128, seed=0)
+    x, dy = normal(20, 16, 16), normal(20, 16, 128, seed=1)
+    workspace = layer.workspace(20, 16)
+    layer.forward(x, workspace=workspace)
+    expected = layer.backward(dy, workspace=workspace)[0].copy()
+    y_expected = layer.forward(x)[0]
+
+    def call(i):
+        if i:
+            return [layer.forward(x)[0] for _ in range(10)]
+        return [(layer.forward(x, workspace=workspace), layer.backward(dy, workspace=workspace)[0].copy())[1]
+                for _ in range(5)]  # fmt: skip
+
+    results = at_once(4, call)
+    for dx in results[0]:
+        np.testing.assert_array_equal(dx, expected)
+    for repeats in results[1:]:
+        for y in repeats:
+            np.testing.assert_array_equal(y, y_expected)
+
+
+CALLERS = textwrap.dedent("""
+    import sys, threading
+    import numba, numpy as np
+    import fastrnn, fastrnn.threads
+
+    eager, sizes = sys.argv[1] == "eager", [int(a) for a in sys.argv[2:]]
+    steps, batch, inputs, hidden, calls = sizes
+    if eager:
+        fastrnn.threads._WORTH_A_THREAD = 1
+    layer = fastrnn.LSTM(inputs, hidden, seed=0)
+    x = np.random.default_rng(0).standard_normal((steps, batch, inputs)).astype("f4")
+    expected = layer.forward(x)[0]
+    wrong, done = [], []
+
+    def run():
+        for _ in range(calls):
+            if layer.forward(x)[0].tobytes() != expected.tobytes():
+                wrong.append(1)
+        done.append(1)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    fastrnn.set_num_threads(1)
+    alone = layer.forward(x)[0].tobytes() == expected.tobytes()
+    print(numba.threading_layer(), len(done), len(wrong), alone)
+""")
+
+
+@pytest.mark.skipif(AVAILABLE < 2, reason="needs two threads")
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+@pytest.mark.parametrize("sizes", ["eager 50 6 8 32 50", "real 30 16 64 128 10", "real 20 2 64 256 5"])
+def test_threads_callers_under_each_threading_layer(layer, sizes):
+    """Numba's workqueue ends the process when two threads enter a parallel region at once."""
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": layer}
+    done = subprocess.run(
+        [sys.executable, "-c", CALLERS, *sizes.split()], env=environment, capture_output=True, text=True, timeout=300
+    )
+    if "No threading layer could be loaded" in done.stderr:
+        pytest.skip(f"Numba has no {layer} here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [layer, "8", "0", "True"]
