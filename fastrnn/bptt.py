@@ -101,7 +101,7 @@ class Run:
         self.state, self.dx, self.dstate = state, None, None
         self._axis = 1 if model.batch_first else 0  # of time; the batch has the other
         self._timed = self.x.ndim > model._step_dimensions()
-        self.targets = np.asarray(targets)
+        self.targets = checks.as_array("targets", targets)
         shape = self._output_shape()
         lead = min(len(shape) - 1, self.targets.ndim)  # the output's dimensions before the features
         self.mask = self._loss_mask(checks.leading_mask("mask", mask, self.targets.shape), shape[:lead])

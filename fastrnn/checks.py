@@ -73,7 +73,7 @@ def float_dtype(value):
         raise TypeError(f"dtype must be 'float32' or 'float64', got {value!r}") from None
     if dtype not in FLOAT_DTYPES:
         raise ValueError(f"dtype must be 'float32' or 'float64', got {value!r}")
-    return dtype.newbyteorder("=")
+    return dtype
 
 
 def _shape_text(shape):
@@ -87,6 +87,14 @@ def shape(name, actual, expected):
         raise ValueError(f"{name} must have shape {_shape_text(expected)}, got {_shape_text(actual)}")
     if 0 in actual:
         raise ValueError(f"{name} must not be empty, got shape {_shape_text(actual)}")
+
+
+def as_array(name, value):
+    """`value` as a NumPy array of whatever dtype."""
+    try:
+        return np.asarray(value)
+    except Exception as error:  # an array-like object may raise anything
+        raise TypeError(f"{name} can't be taken as an array: {error}") from None
 
 
 def _as_kernels_take(name, array, dtype):
@@ -106,7 +114,7 @@ def float_array(name, value, dtype, expected_shape):
     No copy is made where none is needed. Floats of another precision are converted; integers, booleans, objects and
     complex numbers are a `TypeError`, for a real-valued argument that holds them is more often a slip than meant.
     """
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind != "f":
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
     shape(name, array.shape, expected_shape)
@@ -115,7 +123,7 @@ def float_array(name, value, dtype, expected_shape):
 
 def integer_array(name, value, expected_shape, *, minimum=None, maximum=None):
     """`value` as a C-contiguous int64 array of the expected shape with every element within the bounds."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
     shape(name, array.shape, expected_shape)
@@ -131,7 +139,7 @@ def integer_array(name, value, expected_shape, *, minimum=None, maximum=None):
 
 def boolean_array(name, value, expected_shape):
     """`value` as a C-contiguous boolean array of the expected shape."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind != "b":
         raise TypeError(f"{name} must hold booleans, got dtype {array.dtype}")
     shape(name, array.shape, expected_shape)
@@ -140,7 +148,7 @@ def boolean_array(name, value, expected_shape):
 
 def prediction(name, value):
     """`value` as a floating-point array that is not empty, with the precision, float32 or float64, to compute in."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind != "f":
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
     if array.ndim == 0 or array.size == 0:
@@ -152,7 +160,7 @@ def leading_mask(name, value, shape_):
     """`value` as a boolean array of the first dimensions of `shape_`, some or all, or None."""
     if value is None:
         return None
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind != "b":
         raise TypeError(f"{name} must hold booleans, got dtype {array.dtype}")
     shape(name, array.shape, shape_[: max(array.ndim, min(1, len(shape_)))])

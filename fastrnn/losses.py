@@ -130,7 +130,7 @@ class CrossEntropy(_Loss):
         )
 
     def _check(self, y, targets, mask):
-        targets = np.asarray(targets)
+        targets = checks.as_array("targets", targets)
         if targets.dtype.kind not in "iu":
             raise TypeError(f"targets must hold integers, got dtype {targets.dtype}")
         checks.shape("targets", targets.shape, y.shape[:-1])
@@ -165,7 +165,7 @@ class _ElementwiseLoss(_Loss):
     _delta = 1.0
 
     def _check(self, y, targets, mask):
-        targets = np.asarray(targets)
+        targets = checks.as_array("targets", targets)
         if targets.dtype.kind not in self._target_kinds:
             raise TypeError(f"targets must hold floating-point numbers, got dtype {targets.dtype}")
         checks.shape("targets", targets.shape, y.shape)

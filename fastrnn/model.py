@@ -1,5 +1,6 @@
 """`Sequential`: a chain of layers with one flat buffer of parameters and one of gradients."""
 
+import math
 from typing import NamedTuple
 
 from . import checks
@@ -179,6 +180,15 @@ class Sequential(Layer):
 
     def _step(self, x_t, state):
         return self.step(x_t, state)
+
+    def _check_room(self, x):
+        rows, batch = math.prod(self._extent(x)), self._extent(x)[1]
+        features, largest = x.shape[-1] if x.dtype.kind == "f" else None, 0
+        for layer in self.layers:
+            features = layer._output_features(features)
+            rows = batch if isinstance(layer, _Pooling) else rows
+            largest = max(largest, rows * features)
+        checks.memory("two layers' outputs", 2 * largest * self.dtype.itemsize)
 
     def _generators(self):
         return [generator for layer in self.layers for generator in layer._generators()]

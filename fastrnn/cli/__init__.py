@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from .. import __version__
 from . import bench, evaluate, info, sample, train, warmup
 from .common import CommandError, Parser
 
@@ -42,8 +43,6 @@ def _run(argv):
 
 
 def _parser():
-    from .. import __version__
-
     parser = Parser(
         prog="fastrnn",
         description="Recurrent neural networks at the CPU's full speed: train a byte-level language model and use it.",

@@ -8,6 +8,7 @@ import llvmlite.binding
 import numba
 import numpy as np
 
+from .. import __version__
 from ..kernels.losses import cross_entropy
 from ..kernels.parallel import start_threads
 from ..kernels.simd import CPU_FEATURES, VECTOR_BYTES
@@ -28,8 +29,6 @@ def add_parser(commands) -> None:
 
 def run(arguments) -> None:
     """Print a line each."""
-    from .. import __version__
-
     start_threads()  # only then is the threading layer settled
     features = [name for name in _FEATURES_THAT_MATTER if name in CPU_FEATURES]
     lines = {

@@ -1,5 +1,6 @@
 """What all layers have in common: parameters, workspaces, and the order of calls."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 
@@ -34,12 +35,13 @@ class Layer(ABC):
     """
 
     stateful = False  # has a recurrent state
+    _rng = None  # the generator of dropout masks, where there are any
     batch_first = False
 
     def __init__(self, shapes, dtype):
         dtype = checks.float_dtype(dtype)
         shapes = dict(shapes)
-        size = sum(math.prod(shape) for shape in shapes.values())
+        size = sum(math.prod(map(int, shape)) for shape in shapes.values())
         checks.memory(f"{type(self).__name__} with {size:,} parameters", 2 * size * dtype.itemsize)
         self.parameters = Parameters(shapes, dtype)
         self.owner = None  # the model the layer belongs to
@@ -63,16 +65,19 @@ class Layer(ABC):
         """
         x = self._check_input(x)
         steps, batch = self._extent(x)
+        if workspace is None:
+            self._check_room(x)
+        else:
+            self._check_workspace(workspace)
+            if steps > workspace.steps or batch > workspace.batch:
+                raise ValueError(
+                    f"workspace was made for T ≤ {workspace.steps}, B ≤ {workspace.batch}, x has T={steps}, B={batch}"
+                )
         lengths = checks.sequence_lengths(lengths, steps, batch)
         self._check_values("x", x, lengths)
         state = self._check_state("state", state, batch)
         if workspace is None:
             return self._infer(x, state, lengths)
-        self._check_workspace(workspace)
-        if steps > workspace.steps or batch > workspace.batch:
-            raise ValueError(
-                f"workspace was made for T ≤ {workspace.steps}, B ≤ {workspace.batch}, x has T={steps}, B={batch}"
-            )
         workspace.record = None
         result = self._forward(x, state, lengths, workspace)
         workspace.version = self.parameters.version
@@ -108,7 +113,7 @@ class Layer(ABC):
 
         Returns `(y_t, state)` as fresh arrays; the values are those of `forward` step by step.
         """
-        x_t = np.asarray(x_t)
+        x_t = checks.as_array("x_t", x_t)
         single = x_t.ndim == self._step_dimensions() - 1
         if single:
             x_t = x_t[np.newaxis]
@@ -179,9 +184,8 @@ class Layer(ABC):
 
     def __reduce__(self):
         """Copies and pickles are layers of their own, outside any model."""
-        generators = [generator.bit_generator.state for generator in self._generators()]
         numbers = self.parameters.values, self.parameters.gradients
-        return _rebuild, (type(self), self.config(), self.batch_first, *numbers, generators)
+        return _rebuild, (type(self), self.config(), self.batch_first, *numbers, self._rng)
 
     # What subclasses give or refine. Arguments are checked.
 
@@ -195,6 +199,10 @@ class Layer(ABC):
 
     @abstractmethod
     def _check_step_input(self, x_t): ...
+
+    def _check_room(self, x):
+        """MemoryError where the output of `x` needs more memory than there is."""
+        return
 
     def _check_values(self, name, x, lengths):
         """Refuse values in an input of the right shape and dtype; any float will do."""
@@ -257,17 +265,16 @@ class Layer(ABC):
 
     def _generators(self):
         """The random generators that a training pass draws from."""
-        return []
+        return [] if self._rng is None else [self._rng]
 
 
-def _rebuild(kind, config, batch_first, values, gradients, generators):
+def _rebuild(kind, config, batch_first, values, gradients, generator):
     layer = kind(**config)
     layer.batch_first = batch_first
     layer.parameters.values[:] = values
     layer.parameters.gradients[:] = gradients
     layer.parameters.changed()
-    for generator, state in zip(layer._generators(), generators, strict=True):
-        generator.bit_generator.state = state
+    layer._rng = copy.deepcopy(generator)  # its own, also after a shallow copy
     return layer
 
 

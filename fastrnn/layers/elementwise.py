@@ -67,9 +67,6 @@ class Dropout(FloatInput):
     def config(self):
         return {"p": self.p, "dtype": self.dtype.name}
 
-    def _generators(self):
-        return [self._rng]
-
     def _make_workspace(self, steps, batch):
         return _DropoutWorkspace(self, steps, batch)
 

@@ -29,7 +29,7 @@ class _TokenInput(Stateless):
         return 1
 
     def _check_tokens(self, name, x, dimensions):
-        array = np.asarray(x)
+        array = checks.as_array(name, x)
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
         checks.shape(name, array.shape, (None,) * dimensions)
@@ -83,7 +83,7 @@ class Embedding(_TokenInput):
         self.num_embeddings = checks.integer("num_embeddings", num_embeddings, minimum=1)
         self.embedding_dim = checks.integer("embedding_dim", embedding_dim, minimum=1)
         rng = init.generator(seed)
-        shapes = self.parameter_shapes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        shapes = self.parameter_shapes(num_embeddings=self.num_embeddings, embedding_dim=self.embedding_dim)
         super().__init__(shapes, dtype)
         init.normal(self.parameters, rng)
 

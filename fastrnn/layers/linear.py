@@ -22,7 +22,7 @@ class Linear(FloatInput):
         self.out_features = checks.integer("out_features", out_features, minimum=1)
         self.bias = checks.flag("bias", bias)
         rng = init.generator(seed)
-        shapes = self.parameter_shapes(in_features=in_features, out_features=out_features, bias=bias)
+        shapes = self.parameter_shapes(in_features=self.in_features, out_features=self.out_features, bias=self.bias)
         super().__init__(shapes, dtype)
         init.uniform(self.parameters, self.in_features, rng)
         self._pass = DensePass(self.parameters, self.in_features, self.out_features)

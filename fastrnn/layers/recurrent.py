@@ -138,9 +138,6 @@ class _Recurrent(Layer):
     def _input_features(self):
         return self.input_size
 
-    def _generators(self):
-        return [self._rng]
-
     # checks
 
     def _check_input(self, x):
@@ -172,7 +169,7 @@ class _Recurrent(Layer):
     def _with_batch(self, name, state):
         if state is None:
             return None
-        parts = [np.asarray(part) for part in self._state_parts(state)]
+        parts = [checks.as_array(name, part) for part in self._state_parts(state)]
         for part in parts:
             if part.ndim != 2:
                 raise ValueError(f"{name} of a single stream must have 2 dimensions, got {part.ndim}")
@@ -202,6 +199,12 @@ class _Recurrent(Layer):
             return (zeros[:size],) * self.cell.states
         return tuple(s.reshape(-1)[index * size : (index + 1) * size] for s in states)
 
+    def _check_room(self, x):
+        steps, batch = self._extent(x)
+        buffers = 1 if self.num_layers == 1 else 2
+        size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
+        checks.memory(f"the output for T={steps}, B={batch}", size)
+
     def _run_layer(self, layer, x, y, plan, arrays, state, final, zeros):
         """One layer of the stack, in all directions, from array `x` into array `y`."""
         for direction in range(self.directions):
@@ -218,9 +221,6 @@ class _Recurrent(Layer):
     def _infer(self, x, state, lengths):
         steps, batch = self._extent(x)
         shape = self._sequence_shape(steps, batch, self.directions * self.hidden_size)
-        buffers = 1 if self.num_layers == 1 else 2
-        size = steps * batch * shape[-1]
-        checks.memory(f"the output of shape {shape}", buffers * size * self.dtype.itemsize)
         plan = _lay_out(self, steps, batch, lengths, SequenceBatch(steps, batch, keep=False))
         final = tuple(np.empty(self._state_shape(batch), self.dtype) for _ in range(self.cell.states))
         zeros = np.zeros(batch * self.hidden_size, self.dtype)
@@ -246,8 +246,9 @@ class _Recurrent(Layer):
         final = tuple(f[:state_size].reshape(self._state_shape(batch)) for f in ws.final)
         if state is not None:  # in place where it is this workspace's own, as a rule; a shifted view of it is not
             pairs = zip(state, final, strict=True)
-            state = tuple(s if s.ctypes.data == f.ctypes.data else apart(s, *ws.final) for s, f in pairs)
-        source = apart(x, *ws.outputs)
+            written = (*ws.final, *ws.outputs)
+            state = tuple(s if s.ctypes.data == f.ctypes.data else apart(s, *written) for s, f in pairs)
+        source = apart(x, *ws.outputs, *ws.final)
         for layer in range(self.num_layers):
             y = ws.outputs[layer][:size].reshape(shape)
             if lengths is not None:
@@ -267,8 +268,9 @@ class _Recurrent(Layer):
         size = dy.size
         state_size = self.num_layers * self.directions * batch * self.hidden_size
         d_initial = tuple(d[:state_size].reshape(self._state_shape(batch)) for d in ws.d_initial)
-        dy = apart(dy, ws.d_input, *ws.d_outputs)
-        dstate = None if dstate is None else tuple(apart(d, *ws.d_initial) for d in dstate)
+        written = (*ws.d_initial, ws.d_input, *ws.d_outputs)
+        dy = apart(dy, *written)
+        dstate = None if dstate is None else tuple(apart(d, *written) for d in dstate)
         for layer in reversed(range(self.num_layers)):
             if layer:
                 dx = ws.d_outputs[layer % len(ws.d_outputs)][:size].reshape(record.output_shape)

@@ -1,5 +1,6 @@
 """What layers without a recurrent state share: buffers, lengths, and both ways of being called."""
 
+import math
 from abc import abstractmethod
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 from .. import checks
 from ..kernels.elementwise import clear_padding
 from ..parameters import aligned_empty
-from .base import Layer, Workspace
+from .base import Layer, Workspace, apart
 
 
 class Extent(NamedTuple):
@@ -68,25 +69,27 @@ class Stateless(Layer):
         time, row = (1, steps) if self.batch_first and sequence else (batch, 1)
         return Extent(steps, batch, time, row, stored, lengths is not None)
 
+    def _check_room(self, x):
+        shape = self._output_shape(x.shape)
+        checks.memory(f"the output of shape {shape}", math.prod(shape) * self.dtype.itemsize)
+
     def _infer(self, x, state, lengths):
         extent = self._extent_of(x, lengths, np.empty(self._extent(x)[1], np.int64))
-        shape = self._output_shape(x.shape)
-        checks.memory(f"the output of shape {shape}", int(np.prod(shape, dtype=object)) * self.dtype.itemsize)
-        y = np.empty(shape, self.dtype)
+        y = np.empty(self._output_shape(x.shape), self.dtype)
         self._compute(x, y, extent, None)
         return y, None
 
     def _forward(self, x, state, lengths, workspace):
         extent = self._extent_of(x, lengths, workspace.lengths)
         y = workspace.output(self._output_shape(x.shape))
-        self._compute(x, y, extent, workspace)
+        self._compute(apart(x, y), y, extent, workspace)
         workspace.record = _Record(x.shape, y.shape, extent.batch_size, extent)
         return y, None
 
     def _backward(self, dy, dstate, workspace):
         record = workspace.record
         dx = workspace.input_gradient(record.input_shape)
-        self._differentiate(dy, dx, record.extent, workspace)
+        self._differentiate(apart(dy, dx), dx, record.extent, workspace)
         return dx, None
 
     def _step(self, x_t, state):
@@ -127,7 +130,7 @@ class FloatInput(Stateless):
     """A stateless layer over (T,B,F), (B,T,F) or (B,F) floats."""
 
     def _check_input(self, x):
-        x = np.asarray(x)
+        x = checks.as_array("x", x)
         if x.ndim not in (2, 3):
             raise ValueError(f"x must have 2 or 3 dimensions, got {x.ndim}")
         return checks.float_array("x", x, self.dtype, (None,) * (x.ndim - 1) + (self._input_features(),))
