@@ -457,6 +457,30 @@ def test_cli_bench_counts_the_operations_of_the_products():
 # ---- the rest ----
 
 
+class LosesAnInterrupt:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+def test_cli_finds_an_interrupt_that_was_lost_in_a_callback(capsys, monkeypatch):
+    def compiled(arguments):
+        LosesAnInterrupt()
+        raise RuntimeError("no compiled object yet")
+
+    monkeypatch.setattr(cli.info, "run", compiled)
+    assert cli.main(["info"]) == 130
+    assert capsys.readouterr() == ("", "fastrnn: interrupted\n")
+
+
+def test_cli_hides_no_bug(monkeypatch):
+    def fails(arguments):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(cli.info, "run", fails)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["info"])
+
+
 def test_cli_help_and_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"fastrnn {fastrnn.__version__}\n"

@@ -4,6 +4,7 @@ Results go to stdout, everything else to stderr. Exit status: 0, or 2 for whatev
 sentence says what), 130 after Ctrl-C, 141 when whoever reads stdout has stopped.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,34 @@ def _run(argv):
         arguments = _parser().parse_args(argv)
     except SystemExit as end:  # --help, --version
         return end.code or 0
-    return arguments.run(arguments) or 0
+    with _no_interrupt_lost():
+        return arguments.run(arguments) or 0
+
+
+@contextlib.contextmanager
+def _no_interrupt_lost():
+    """Raise a Ctrl-C after all that came in one of LLVM's callbacks while Numba compiled.
+
+    Python can't raise it there. It reports it and goes on, and Numba then fails for want of the callback's work.
+    """
+    lost, report = False, sys.unraisablehook
+
+    def note(unraisable):
+        nonlocal lost
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            lost = True
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = note
+    try:
+        yield
+    except Exception:
+        if lost:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        sys.unraisablehook = report
 
 
 def _parser():
