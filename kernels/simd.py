@@ -411,12 +411,15 @@ def _folded(builder, value, combine):
 
 @intrinsic
 def horizontal_sum(typingctx, x):
-    """Sum of the lanes."""
+    """Sum of the lanes, in float64: a large lane does not swallow the small ones."""
 
     def codegen(context, builder, sig, args):
-        return _folded(builder, args[0], builder.fadd)
+        value = args[0]
+        if x.dtype == types.float32:
+            value = builder.fpext(value, ir.VectorType(ir.DoubleType(), x.lanes))
+        return _folded(builder, value, builder.fadd)
 
-    return x.dtype(x), codegen
+    return types.float64(x), codegen
 
 
 @intrinsic
