@@ -7,6 +7,7 @@ width, U units of a block; N = Σ lengths, the rows that are really computed.
 import math
 
 import numpy as np
+from numba.core.config import NUMBA_NUM_THREADS
 
 from .kernels import dense
 from .kernels.layout import Buffers, Schedule, View, fill_schedule
@@ -87,17 +88,17 @@ class _Product:
         self.units = self.panel // slots
         self.blocks = math.ceil(hidden_size / self.units)
         self.firsts = (min(input_slots), min(recurrent_slots))
-        self.input_gates, self.recurrent_gates = (
-            np.argsort(s).astype(np.int64) for s in (input_slots, recurrent_slots)
-        )
+        # the gate of each slot of both products' runs
+        self.gates = tuple(np.argsort(s).astype(np.int64) for s in (input_slots, recurrent_slots))
+        matrix, vector = np.empty((0, 0), parameters.dtype), np.empty(0, parameters.dtype)
+        self._empty = (matrix, matrix, vector, vector)
         self._forward = self._backward = None
         self._versions = [None, None]
 
-    def _tensor(self, index, gradient=False):
-        name = self.names[index]
-        if name is None:
-            return np.empty((0, 0) if index < 2 else 0, self.parameters.dtype)
-        return self.parameters.gradient(name) if gradient else self.parameters.tensor(name)
+    def _tensors(self, gradient=False):
+        """The four tensors of `names`, or their gradients; empty arrays for what there isn't."""
+        source = self.parameters.gradient if gradient else self.parameters.tensor
+        return [source(name) if name else empty for name, empty in zip(self.names, self._empty, strict=True)]
 
     def _panels(self, *shape):
         return aligned_empty(math.prod(shape), self.parameters.dtype).reshape(shape)
@@ -115,12 +116,12 @@ class _Product:
         if self._forward is None:
             depth = self.hidden_size if self.names[1] else 0
             self._forward = Weights(
-                self._panels(self.blocks, self.input_size, self.input_gates.size * self.units),
-                self._panels(self.blocks, depth, self.recurrent_gates.size * self.units),
+                self._panels(self.blocks, self.input_size, self.gates[0].size * self.units),
+                self._panels(self.blocks, depth, self.gates[1].size * self.units),
                 self._panels(self.blocks, self.panel),
             )
         pack_forward(
-            *(self._tensor(i) for i in range(4)), self.hidden_size, self.input_gates, self.recurrent_gates,
+            *self._tensors(), self.hidden_size, *self.gates,
             self.firsts, self._forward, threads_for_elements(self._forward.input.size + self._forward.recurrent.size),
         )  # fmt: skip
         self._versions[0] = version
@@ -132,32 +133,34 @@ class _Product:
                 panels = math.ceil(self.hidden_size / self.panel) if self.names[1] else 0
                 self._backward = BackwardWeights(
                     self._panels(
-                        math.ceil(self.input_size / self.panel), self.blocks * self.input_gates.size * self.units,
+                        math.ceil(self.input_size / self.panel), self.blocks * self.gates[0].size * self.units,
                         self.panel,
                     ),
-                    self._panels(panels, self.blocks * self.recurrent_gates.size * self.units, self.panel),
+                    self._panels(panels, self.blocks * self.gates[1].size * self.units, self.panel),
                     self._panels(self.panel),
                 )  # fmt: skip
             pack_backward(
-                self._tensor(0), self._tensor(1), self.hidden_size, self.input_gates, self.recurrent_gates,
+                *self._tensors()[:2], self.hidden_size, *self.gates,
                 self.units, self._backward,
                 threads_for_elements(self._backward.input.size + self._backward.recurrent.size),
             )  # fmt: skip
             self._versions[1] = self.parameters.version
         return self._backward
 
-    def accumulate_gradients(self, index, batch, buffers, a, a_rows, a_starts):
-        """Add the gradients of weight `index` (0: input, 1: recurrent) and its bias; `a` is what it multiplied."""
+    def gradient_job(self, index, batch, buffers, a, a_rows, a_starts):
+        """The job of the gradients of weight `index` (0: input, 1: recurrent) and its bias; `a` is its factor."""
         schedule = batch.schedule
-        parts = threads_for(batch.rows * self._tensor(index).size)
-        lanes = self.panel // PANEL_VECTORS
-        scratch = aligned_empty(parts * lanes * self.panel, self.parameters.dtype)
-        dense.accumulate_weight_gradient(
-            buffers.z, buffers.x_rows, self.units, self.firsts[index],
-            (self.input_gates, self.recurrent_gates)[index], self.hidden_size, schedule.rows,
-            a, a_rows, a_starts, schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch),
-            self._tensor(index, True), self._tensor(2 + index, True), scratch, parts,
+        gradients = self._tensors(gradient=True)
+        return dense.GradientJob(
+            buffers.z, buffers.x_rows, self.units, self.firsts[index], self.gates[index], self.hidden_size,
+            schedule.rows, a, a_rows, a_starts, schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch),
+            gradients[index], gradients[2 + index],
         )  # fmt: skip
+
+    def accumulate_gradients(self, batch, arrays, *jobs):
+        """Add the gradients of `jobs` to the parameters' own."""
+        work = batch.rows * sum(job.gradient.size for job in jobs)
+        dense.accumulate_weight_gradients(jobs, arrays.scratch, threads_for(work))
 
 
 class PassBuffers:
@@ -167,7 +170,7 @@ class PassBuffers:
     Flat; `fit` lays them out for a batch. Bytes are dominated by z, N·⌈H/U⌉·P numbers.
     """
 
-    def __init__(self, product, steps, batch, keep, states, need_dx=True):
+    def __init__(self, product, steps, batch, keep, states):
         dtype = product.parameters.dtype
         panel = product.panel
         rows = steps * batch if keep else min(steps, STRETCH) * batch
@@ -179,7 +182,9 @@ class PassBuffers:
         self.states = tuple(aligned_empty(state_rows * units, dtype) for _ in range(states))
         self.d_states = tuple(aligned_empty(batch * units if keep else 0, dtype) for _ in range(states))
         self.dx_rows = min(steps, STRETCH) * batch
-        self.dx = aligned_empty(self.dx_rows * inputs if keep and need_dx else 0, dtype)
+        self.dx = aligned_empty(self.dx_rows * inputs if keep else 0, dtype)
+        # of the weight gradients: a tile for every thread there may be
+        self.scratch = aligned_empty(NUMBA_NUM_THREADS * panel * panel // PANEL_VECTORS if keep else 0, dtype)
 
     @staticmethod
     def count_bytes(product, steps, batch, states):
@@ -207,7 +212,7 @@ class RecurrentPass(_Product):
         self._backward_pass = backward_passes[cell.name]
 
     def _steps_per_call(self, batch):
-        work = batch.batch * self.hidden_size * (self.input_size + self.hidden_size) * len(self.input_gates)
+        work = batch.batch * self.hidden_size * (self.input_size + self.hidden_size) * self.gates[0].size
         return max(1, int(_STEPS_PER_CALL_WORK / work) // STRETCH) * STRETCH
 
     def forward(self, x, y, batch, arrays, initial_state, final_state):
@@ -227,8 +232,11 @@ class RecurrentPass(_Product):
         last = (batch.steps - 1) // span * span
         for begin in range(last, -1, -span):
             self._backward_pass(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
-        self.accumulate_gradients(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows)
-        self.accumulate_gradients(1, batch, buffers, buffers.states[0], buffers.state_rows, schedule.state_rows)
+        self.accumulate_gradients(
+            batch, arrays,
+            self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows),
+            self.gradient_job(1, batch, buffers, buffers.states[0], buffers.state_rows, schedule.state_rows),
+        )  # fmt: skip
 
 
 class DensePass(_Product):
@@ -249,4 +257,5 @@ class DensePass(_Product):
         dense.dense_backward(
             dy, dx, self.backward_weights(), batch.schedule, buffers, 0, batch.steps, STRETCH
         )
-        self.accumulate_gradients(0, batch, buffers, buffers.x, buffers.x_rows, batch.schedule.rows)
+        job = self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, batch.schedule.rows)
+        self.accumulate_gradients(batch, arrays, job)

@@ -1,5 +1,8 @@
 """Products over all rows of a batch at once: the linear layer, and the weight gradients of every layer."""
 
+from typing import NamedTuple
+
+import numpy as np
 from numba import types
 
 from .gemm import PANEL_VECTORS, panel_product, row_from_panels, transposed_product
@@ -9,6 +12,28 @@ from .parallel import in_parallel
 from .simd import lanes, load, load_first, splat, store, store_first
 
 _PAIR = types.UniTuple(types.intp, 2)
+
+
+class GradientJob(NamedTuple):
+    """One weight's gradient. Step t's `counts[t]` rows begin at row z_starts[t] of dz and at a_starts[t] of a.
+
+    The sizes must agree with each other, and are not checked.
+    """
+
+    dz: np.ndarray  # [⌈H/U⌉][z_rows][P] gradients of the pre-activations
+    z_rows: int
+    units: int  # U, of a block
+    slot_first: int  # the product's first slot in a block
+    gates: np.ndarray  # (gates,) int64, the gate of each slot from there on
+    hidden_size: int
+    z_starts: np.ndarray  # (T+1,) int64
+    a: np.ndarray  # [⌈K/P⌉][a_rows][P] what the weight was multiplied by
+    a_rows: int
+    a_starts: np.ndarray  # (T+1,) int64
+    counts: np.ndarray  # (T+1,) int64
+    steps_per_block: int
+    gradient: np.ndarray  # (gates·H, K), added to
+    bias_gradient: np.ndarray  # (gates·H), added to; empty without a bias
 
 
 @subroutine(returns=_PAIR)
@@ -96,9 +121,10 @@ def dense_backward(dy, dx, weights, schedule, buffers, begin, end, stretch):
 
 
 @subroutine
-def _accumulate_tile(dz, z, units_valid, z_starts, a, f, a_starts, counts, start, stop, scratch, s):
-    """scratch (lanes, P) = Σ dz[row, lanes from z]ᵀ a[row, panel at f] over the rows of steps `start` to `stop`."""
-    step = lanes(dz)
+def _accumulate_tile(job, z, units_valid, a, start, stop, scratch, s):
+    """scratch (lanes, P) = Σ dz[row, lanes from z]ᵀ a[row, panel from a] over the rows of steps `start` to `stop`."""
+    z_starts, a_starts, counts = job.z_starts, job.a_starts, job.counts
+    step = lanes(scratch)
     width = PANEL_VECTORS * step
     for j in range(0, units_valid * width, step):
         store(scratch, s + j, 0.0)
@@ -111,7 +137,7 @@ def _accumulate_tile(dz, z, units_valid, z_starts, a, f, a_starts, counts, start
             t += 1
         transposed_product(
             units_valid, scratch, s, width, scratch, s, width,
-            dz, z + z_starts[first] * width, rows, a, f + a_starts[first] * width,
+            job.dz, z + z_starts[first] * width, rows, job.a, a + a_starts[first] * width,
         )  # fmt: skip
 
 
@@ -127,65 +153,56 @@ def _add_row(source, s, target, t, columns):
 
 
 @subroutine
-def _accumulate_bias(dz, z, units_valid, z_starts, counts, start, stop, scratch, s, gradient, row):
-    width = PANEL_VECTORS * lanes(dz)
-    total = splat(dz, 0.0)
+def _accumulate_bias(job, z, units_valid, row, start, stop, scratch, s):
+    width = PANEL_VECTORS * lanes(scratch)
+    total = splat(scratch, 0.0)
     for t in range(start, stop):
-        for r in range(counts[t]):
-            total = total + load(dz, z + (z_starts[t] + r) * width)
+        for r in range(job.counts[t]):
+            total = total + load(job.dz, z + (job.z_starts[t] + r) * width)
     store(scratch, s, total)
-    _add_row(scratch, s, gradient, row, units_valid)
+    _add_row(scratch, s, job.bias_gradient, row, units_valid)
 
 
 @subroutine
-def _accumulate_part(
-    part, parts, dz, z_rows, units, slot_first, gates, hidden_size, z_starts, a, a_rows, a_starts, counts,
-    steps_per_block, gradient, bias_gradient, scratch,
-):  # fmt: skip
-    step = lanes(dz)
+def _accumulate(job, part, parts, scratch):
+    """The gradients of one weight and bias, for one part's share of dz's columns, a vector of them at a time."""
+    step = lanes(job.dz)
     width = PANEL_VECTORS * step
-    columns = gradient.shape[1]
-    features = (columns + width - 1) // width
-    vectors = units // step
-    per_block = gates.size * vectors
-    groups = (hidden_size + units - 1) // units * per_block
+    columns = job.gradient.shape[1]
+    vectors = job.units // step
+    per_block = job.gates.size * vectors
+    groups = (job.hidden_size + job.units - 1) // job.units * per_block
     s = part * step * width
-    for start in range(0, counts.size - 1, steps_per_block):
-        stop = min(start + steps_per_block, counts.size - 1)
+    for start in range(0, job.counts.size - 1, job.steps_per_block):
+        stop = min(start + job.steps_per_block, job.counts.size - 1)
         for group in range(groups * part // parts, groups * (part + 1) // parts):
             block, j, v = group // per_block, group % per_block // vectors, group % vectors
-            unit = block * units + v * step
-            valid = min(step, hidden_size - unit)
+            unit = block * job.units + v * step
+            valid = min(step, job.hidden_size - unit)
             if valid <= 0:
                 continue
-            row = gates[j] * hidden_size + unit
-            z = block * z_rows * width + (slot_first + j) * units + v * step
-            for feature in range(features):
-                f = feature * a_rows * width
-                _accumulate_tile(dz, z, valid, z_starts, a, f, a_starts, counts, start, stop, scratch, s)
-                first = feature * width
+            row = job.gates[j] * job.hidden_size + unit
+            z = block * job.z_rows * width + (job.slot_first + j) * job.units + v * step
+            for first in range(0, columns, width):
+                _accumulate_tile(job, z, valid, first * job.a_rows, start, stop, scratch, s)
                 for u in range(valid):
-                    _add_row(scratch, s + u * width, gradient, (row + u) * columns + first, min(width, columns - first))
-            if bias_gradient.size > 0:
-                _accumulate_bias(dz, z, valid, z_starts, counts, start, stop, scratch, s, bias_gradient, row)
+                    at = (row + u) * columns + first
+                    _add_row(scratch, s + u * width, job.gradient, at, min(width, columns - first))
+            if job.bias_gradient.size > 0:
+                _accumulate_bias(job, z, valid, row, start, stop, scratch, s)
+
+
+@subroutine
+def _accumulate_part(part, parts, jobs, scratch):
+    for job in jobs:
+        _accumulate(job, part, parts, scratch)
 
 
 @kernel
-def accumulate_weight_gradient(
-    dz, z_rows, units, slot_first, gates, hidden_size, z_starts, a, a_rows, a_starts, counts, steps_per_block,
-    gradient, bias_gradient, scratch, parts,
-):  # fmt: skip
-    """gradient (gates·H, K) += dzᵀ a over all rows of all steps, and bias_gradient (gates·H) += Σ dz.
+def accumulate_weight_gradients(jobs, scratch, parts):
+    """gradient += dzᵀ a over all rows of all steps, and bias_gradient += Σ dz, for each of a tuple of `GradientJob`s.
 
-    dz [⌈H/U⌉][z_rows][P] holds the slots `slot_first` … of U units each, whose gates are `gates`; a [⌈K/P⌉][a_rows][P].
-    Step t's `counts[t]` rows begin at row z_starts[t] of dz and a_starts[t] of a. Blocks of `steps_per_block` steps are
-    summed first, from step 0 on, then added in order: the result does not depend on the number of parts, and rounding
-    errors of long sums stay small. scratch (parts · lanes · P) belongs to the call.
+    Blocks of `steps_per_block` steps are summed first, from step 0 on, then added in order: the result does not depend
+    on the number of parts, and rounding errors of long sums stay small. scratch (parts · lanes · P) is work space.
     """
-    in_parallel(
-        _accumulate_part, parts,
-        (
-            parts, dz, z_rows, units, slot_first, gates, hidden_size, z_starts, a, a_rows, a_starts, counts,
-            steps_per_block, gradient, bias_gradient, scratch,
-        ),
-    )  # fmt: skip
+    in_parallel(_accumulate_part, parts, (parts, jobs, scratch))
