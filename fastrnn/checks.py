@@ -90,7 +90,9 @@ def shape(name, actual, expected):
 
 
 def as_array(name, value):
-    """`value` as a NumPy array of whatever dtype."""
+    """`value` as a NumPy array of whatever dtype. A masked array is refused: its mask would be lost."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: give its data, and `mask` or `lengths` where they are taken")
     try:
         return np.asarray(value)
     except Exception as error:  # an array-like object may raise anything
@@ -135,15 +137,6 @@ def integer_array(name, value, expected_shape, *, minimum=None, maximum=None):
     if high > _INT64.max:
         raise ValueError(f"{name} must fit into 64-bit integers, got {high}")
     return _as_kernels_take(name, array, np.int64)
-
-
-def boolean_array(name, value, expected_shape):
-    """`value` as a C-contiguous boolean array of the expected shape."""
-    array = as_array(name, value)
-    if array.dtype.kind != "b":
-        raise TypeError(f"{name} must hold booleans, got dtype {array.dtype}")
-    shape(name, array.shape, expected_shape)
-    return _as_kernels_take(name, array, np.bool_)
 
 
 def prediction(name, value):

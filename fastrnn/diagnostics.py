@@ -130,9 +130,8 @@ def _unchanged(model):
         yield rewind
     finally:
         rewind()
-        model.parameters.values[:] = values
+        model.parameters.writing()[:] = values
         model.parameters.gradients[:] = gradients
-        model.parameters.changed()
 
 
 def _copy(array):
@@ -146,7 +145,7 @@ def _tensors(model, run, x, state):
     parameters, found, start = model.parameters, [], 0
     for name, shape in parameters.shapes.items():
         part = slice(start, start := start + math.prod(shape))
-        found.append((name, parameters.values[part], parameters.gradients[part]))
+        found.append((name, parameters.writing()[part], parameters.gradients[part]))
     if run.dx is not None:
         found.append(("x", x, run.dx))
     if isinstance(state, np.ndarray):

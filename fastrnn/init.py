@@ -17,11 +17,9 @@ def generator(seed):
 def uniform(parameters, fan, rng):
     """Fill all parameters from U(−1/√fan, 1/√fan), PyTorch's default for recurrent and linear layers."""
     bound = 1 / math.sqrt(fan)
-    parameters.values[:] = rng.uniform(-bound, bound, parameters.size)
-    parameters.changed()
+    parameters.writing()[:] = rng.uniform(-bound, bound, parameters.size)
 
 
 def normal(parameters, rng):
     """Fill all parameters from N(0, 1), PyTorch's default for embeddings."""
-    parameters.values[:] = rng.standard_normal(parameters.size)
-    parameters.changed()
+    parameters.writing()[:] = rng.standard_normal(parameters.size)

@@ -65,8 +65,7 @@ class _Optimizer:
         lr = self._lr * checks.number("factor", factor, minimum=0.0)
         self._adopt(parameters)
         self._steps += 1
-        parameters.changed()
-        self._update(parameters.values, parameters.gradients, lr, self._steps)
+        self._update(parameters.writing(), parameters.gradients, lr, self._steps)
 
     def _adopt(self, parameters):
         """Serve this model, or refuse to."""

@@ -40,7 +40,9 @@ class Parameters:
         self._place(aligned_zeros(self.size, dtype), aligned_zeros(self.size, dtype))
 
     def _place(self, values, gradients):
-        self.values = values  # (size,) flat
+        self._values = values  # (size,) flat
+        self.values = values.view()  # the same for reading
+        self.values.flags.writeable = False
         self.gradients = gradients  # (size,) flat
         self._value_views, self._gradient_views = {}, {}
         start = 0
@@ -55,11 +57,16 @@ class Parameters:
         return self._root._version
 
     def changed(self):
-        """To be called after every write to `values`."""
+        """Count a write: what was packed before is stale."""
         self._root._version += 1
 
+    def writing(self):
+        """The flat buffer for one who writes at once; it counts as a write. `values` is the same for reading."""
+        self.changed()
+        return self._values
+
     def __getitem__(self, name):
-        """The tensor as a view that can't be written: whoever writes has to call `changed`."""
+        """The tensor as a view that can't be written: writing takes `writing`, or a state dict."""
         view = self._value_views[name].view()
         view.flags.writeable = False
         return view
@@ -88,7 +95,7 @@ class Parameters:
         whole = cls(shapes, dtypes.pop() if dtypes else next(iter(members.values())).dtype)
         start = 0
         for member in members.values():
-            values = whole.values[start : start + member.size]
+            values = whole._values[start : start + member.size]
             gradients = whole.gradients[start : start + member.size]
             if member.size:
                 values[:] = member.values

@@ -277,7 +277,8 @@ def _safetensors():
     try:
         import safetensors.numpy
     except ImportError:
-        raise ImportError("fastrnn files need the safetensors package: pip install 'fastrnn[train]'") from None
+        message = "fastrnn files need the safetensors package: pip install safetensors (extra fastrnn[train])"
+        raise ImportError(message) from None
     return safetensors
 
 

@@ -3,10 +3,12 @@
 import numba
 
 from . import checks
+from .kernels.parallel import start_threads
 
 _WORTH_A_THREAD = 250_000  # multiply-adds: some 5 µs of work, against 1.5 µs to start a parallel region
 
 _count = None
+_started = False
 
 
 def set_num_threads(n: int) -> None:
@@ -17,6 +19,10 @@ def set_num_threads(n: int) -> None:
 
 def get_num_threads() -> int:
     """The number of threads the kernels use, at most what Numba allows the calling Python thread."""
+    global _started
+    if not _started:
+        start_threads()  # before Numba does, which would let idle threads spin for long
+        _started = True
     allowed = numba.get_num_threads()
     return allowed if _count is None else min(_count, allowed)
 

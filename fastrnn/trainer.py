@@ -397,7 +397,7 @@ def _progress_bar(wanted, batches, epochs, done):
         from tqdm import tqdm
     except ImportError:
         if wanted:
-            print("no progress bar: it needs tqdm, pip install 'fastrnn[train]'", file=sys.stderr)
+            print("no progress bar: it needs tqdm: pip install tqdm (extra fastrnn[train])", file=sys.stderr)
         wanted = False
     if not wanted:
         yield lambda record: None

@@ -33,7 +33,7 @@ class Model:
 
     def __init__(self, size=37, dtype="float64", seed=0):
         self.parameters = Parameters({"weight": (size,)}, dtype)
-        self.parameters.values[:] = np.random.default_rng(seed).standard_normal(size)
+        self.parameters.writing()[:] = np.random.default_rng(seed).standard_normal(size)
 
     def train(self, optimizer, steps, seed=1, **kwargs):
         rng = np.random.default_rng(seed)
@@ -233,7 +233,7 @@ def test_optim_state_dict_before_the_first_step():
     blank = optimizer.state_dict()
     expected = model.train(optimizer, 3).copy()
     optimizer.load_state_dict(blank)
-    model.parameters.values[:] = Model().parameters.values
+    model.parameters.writing()[:] = Model().parameters.values
     np.testing.assert_array_equal(model.train(optimizer, 3), expected)
 
 

@@ -89,7 +89,7 @@ def use_threads(count: int | None) -> None:
 def require(package: str, user: str) -> None:
     """`CommandError` if an optional package that `user` needs is not installed."""
     if importlib.util.find_spec(package) is None:
-        raise CommandError(f"{user} needs the {package} package: pip install 'fastrnn[train]'")
+        raise CommandError(f"{user} needs the {package} package: pip install {package} (extra fastrnn[train])")
 
 
 def say(message: str) -> None:

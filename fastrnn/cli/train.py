@@ -102,6 +102,8 @@ def run(arguments) -> int:
     Progress.check()
     require("safetensors", "a model file")
     checkpoint, saved, chosen = None, None, options.get("out")
+    if chosen == "":
+        raise CommandError("--out names no folder")
     given = {name: options[name] for name in Settings.__dataclass_fields__ if name in options}
     if "resume" in options:
         checkpoint = file_in_run(options["resume"], CHECKPOINT_FILE)
@@ -187,4 +189,4 @@ def _draw(training, zlib_bits):
     try:
         plot.draw(training.path(PLOT_FILE), f"fastrnn train: {training.text.name}", training.lines, zlib_bits)
     except ImportError:
-        say("no loss curves: they need the matplotlib package, pip install 'fastrnn[plot]'")
+        say("no loss curves: they need the matplotlib package: pip install matplotlib (extra fastrnn[plot])")

@@ -157,8 +157,7 @@ class Layer(ABC):
         if self.parameters.size == 0:
             raise ValueError(f"{type(self).__name__} has no parameters")
         vector = checks.float_array("v", v, self.dtype, (self.parameters.size,))
-        self.parameters.values[:] = vector
-        self.parameters.changed()
+        self.parameters.writing()[:] = vector
 
     def gradients_to_vector(self):
         """All gradients in one fresh 1-D array, in the order of `parameters_to_vector`."""
@@ -271,9 +270,8 @@ class Layer(ABC):
 def _rebuild(kind, config, batch_first, values, gradients, generator):
     layer = kind(**config)
     layer.batch_first = batch_first
-    layer.parameters.values[:] = values
+    layer.parameters.writing()[:] = values
     layer.parameters.gradients[:] = gradients
-    layer.parameters.changed()
     layer._rng = copy.deepcopy(generator)  # its own, also after a shallow copy
     return layer
 

@@ -8,6 +8,17 @@ from ..threads import threads_for_elements
 from .stateless import FloatInput, StatelessWorkspace
 
 
+class _KeepingWorkspace(StatelessWorkspace):
+    """Keeps (T·B·F) numbers besides, allocated at the first call: an activation's y, dropout's factors."""
+
+    _kept = None
+
+    def kept(self, shape):
+        """The buffer in `shape`."""
+        self._kept = self._grown(self._kept, shape)
+        return self._kept[: int(np.prod(shape))].reshape(shape)
+
+
 class _Activation(FloatInput):
     """y = φ(x) for (T,B,F) or (B,F) floats."""
 
@@ -19,12 +30,17 @@ class _Activation(FloatInput):
     def config(self):
         return {"dtype": self.dtype.name}
 
+    def _make_workspace(self, steps, batch):
+        return _KeepingWorkspace(self, steps, batch)
+
     def _compute(self, x, y, extent, workspace):
         self._kernels[0](x.reshape(-1), y.reshape(-1), threads_for_elements(x.size))
         self._clear_padding(y, extent)
+        if workspace is not None:
+            np.copyto(workspace.kept(y.shape), y)  # the caller may write over y, with its gradient for instance
 
     def _differentiate(self, dy, dx, extent, workspace):
-        y = workspace.output(dy.shape)
+        y = workspace.kept(dy.shape)
         self._kernels[1](y.reshape(-1), dy.reshape(-1), dx.reshape(-1), threads_for_elements(dy.size))
         self._clear_padding(dx, extent)
 
@@ -47,14 +63,6 @@ class Sigmoid(_Activation):
     _kernels = sigmoid_layer
 
 
-class _DropoutWorkspace(StatelessWorkspace):
-    mask = None  # (T·B·F) factors, 0 or 1 / (1 − p); allocated at the first call
-
-    def factors(self, shape):
-        self.mask = self._grown(self.mask, shape)
-        return self.mask[: int(np.prod(shape))].reshape(shape)
-
-
 class Dropout(FloatInput):
     """Inverted dropout (Srivastava et al. 2014): with a workspace, numbers are zeroed with probability `p` and the
     others divided by 1 − p; without one, nothing is done."""
@@ -68,19 +76,19 @@ class Dropout(FloatInput):
         return {"p": self.p, "dtype": self.dtype.name}
 
     def _make_workspace(self, steps, batch):
-        return _DropoutWorkspace(self, steps, batch)
+        return _KeepingWorkspace(self, steps, batch)
 
     def _compute(self, x, y, extent, workspace):
         if workspace is None:
             np.copyto(y, x)
         else:
-            mask = workspace.factors(x.shape)
+            mask = workspace.kept(x.shape)
             draw_dropout(self._rng, self.p, mask)
             multiply_mask(x, mask, y)
         self._clear_padding(y, extent)
 
     def _differentiate(self, dy, dx, extent, workspace):
-        multiply_mask(dy, workspace.factors(dy.shape), dx)
+        multiply_mask(dy, workspace.kept(dy.shape), dx)
         self._clear_padding(dx, extent)
 
 
