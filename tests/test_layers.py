@@ -784,3 +784,34 @@ def test_layers_workspaces_of_a_layer_are_independent():
     layer.step(x[1, 0])
     np.testing.assert_array_equal(layer.backward(dy[0], workspace=first)[0], alone[0])
     np.testing.assert_array_equal(layer.backward(dy[1], workspace=second)[0], alone[1])
+
+
+@pytest.mark.parametrize("kind", [fastrnn.Tanh, fastrnn.ReLU, fastrnn.Sigmoid])
+def test_layers_activation_output_may_be_overwritten(kind):
+    """As a loss does that puts its gradient where the predictions were."""
+    x = np.random.default_rng(0).standard_normal((3, 2, 5))
+    layer = kind(dtype="float64")
+    ws = layer.workspace(3, 2)
+    y, _ = layer.forward(x, workspace=ws)
+    expected, _ = layer.backward(2 * y, workspace=ws)
+    expected = expected.copy()
+    y, _ = layer.forward(x, workspace=ws)
+    y *= 2
+    assert np.array_equal(layer.backward(y, workspace=ws)[0], expected)
+
+
+def test_layers_parameters_are_written_in_one_way():
+    layer = fastrnn.Linear(3, 2, seed=0)
+    x = np.ones((4, 3), np.float32)
+    before = layer.forward(x)[0]
+    with pytest.raises(ValueError, match="read-only"):
+        layer.parameters.values[:] = 0
+    assert np.array_equal(layer.forward(x)[0], before)
+    layer.parameters.writing()[:] = 0
+    assert not layer.forward(x)[0].any()
+
+
+def test_layers_refuse_masked_arrays():
+    x = np.ma.masked_array(np.ones((4, 3), np.float32), mask=np.eye(4, 3, dtype=bool))
+    with pytest.raises(TypeError, match="masked"):
+        fastrnn.Linear(3, 2).forward(x)

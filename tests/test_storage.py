@@ -301,7 +301,7 @@ def test_storage_without_the_package(monkeypatch, saved):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     for call in (lambda: fastrnn.load(saved), lambda: fastrnn.save(language_model(), saved)):
-        with pytest.raises(ImportError, match=r"pip install 'fastrnn\[train\]'"):
+        with pytest.raises(ImportError, match=r"pip install safetensors \(extra fastrnn\[train\]\)"):
             call()
 
 
