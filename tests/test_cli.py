@@ -545,7 +545,8 @@ def test_cli_progress_says_that_tqdm_is_missing(capsys, monkeypatch, text, tmp_p
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tqdm" else find_spec(name))
-    assert_refused(capsys, ["train", text, "--out", tmp_path / "run"], r"tqdm.*pip install tqdm \(extra fastrnn\[train\]\)")
+    pattern = r"tqdm.*pip install tqdm \(extra fastrnn\[train\]\)"
+    assert_refused(capsys, ["train", text, "--out", tmp_path / "run"], pattern)
     assert not (tmp_path / "run").exists()
 
 
