@@ -9,6 +9,7 @@ may move the parameters between two of them, so nothing may be computed ahead.
 
 import functools
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -221,7 +222,7 @@ def layers_of(model):
     return getattr(model, "layers", (model,))
 
 
-class Rule:
+class Rule(ABC):
     """Base of all rules."""
 
     cuts = False  # cuts the sequence, so that what looks ahead or at the whole of it can't be computed
@@ -263,9 +264,9 @@ class Rule:
                 name = type(layer).__name__
                 raise ValueError(f"{self!r} cuts sequences, and {name} needs them whole: use Full()")
 
+    @abstractmethod
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:
         """The updates of one batch, in order; each adds its gradients and returns its number of valid elements."""
-        raise NotImplementedError
 
 
 class Full(Rule):

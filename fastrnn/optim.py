@@ -5,6 +5,7 @@ double precision, as its single-tensor implementation does; `kernels.update` hol
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ def _parameters_of(model):
     return parameters
 
 
-class _Optimizer:
+class _Optimizer(ABC):
     """What all optimisers share: one model, flat state arrays, the count of steps, checkpoints.
 
     The state arrays have the model's size and dtype and are made at the first step; a second model is refused.
@@ -80,9 +81,9 @@ class _Optimizer:
             self._arrays = arrays
         self._parameters = parameters
 
+    @abstractmethod
     def _update(self, values, gradients, lr, step):
         """Call the kernel; `step` counts from 1."""
-        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs: class, arguments and number of steps, and copies of the state arrays."""
