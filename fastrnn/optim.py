@@ -293,6 +293,11 @@ class AdamW(Adam):
         super().__init__(lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
 
 
+def gradient_norm(model) -> float:
+    """The norm of all gradients together, summed in float64."""
+    return math.sqrt(kernels.sum_of_squares(_parameters_of(model).gradients, get_num_threads()))
+
+
 def clip_grad_norm(model, max_norm: float) -> float:
     """Scale all gradients by max_norm / (norm + 1e-6) if that is below 1; return the norm as it was.
 
@@ -301,7 +306,7 @@ def clip_grad_norm(model, max_norm: float) -> float:
     """
     gradients = _parameters_of(model).gradients
     max_norm = checks.number("max_norm", max_norm, above=0.0)
-    norm = math.sqrt(kernels.sum_of_squares(gradients, get_num_threads()))
+    norm = gradient_norm(model)
     coefficient = max_norm / (norm + 1e-6)
     if not coefficient >= 1.0:  # NaN goes on into the gradients
         with np.errstate(invalid="ignore"):

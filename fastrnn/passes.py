@@ -100,6 +100,10 @@ class _Product:
         source = self.parameters.gradient if gradient else self.parameters.tensor
         return [source(name) if name else empty for name, empty in zip(self.names, self._empty, strict=True)]
 
+    def padded(self, columns):
+        """The columns of the panels that hold so many."""
+        return math.ceil(columns / self.panel) * self.panel
+
     def _panels(self, *shape):
         return aligned_empty(math.prod(shape), self.parameters.dtype).reshape(shape)
 
@@ -175,14 +179,12 @@ class PassBuffers:
         panel = product.panel
         rows = steps * batch if keep else min(steps, STRETCH) * batch
         state_rows = batch + rows if keep else 2 * batch
-        inputs = math.ceil(product.input_size / panel) * panel
-        units = math.ceil(product.hidden_size / panel) * panel
+        inputs, units = product.padded(product.input_size), product.padded(product.hidden_size)
         self.x = aligned_empty(rows * inputs, dtype)
         self.z = aligned_empty(rows * product.blocks * panel, dtype)
         self.states = tuple(aligned_empty(state_rows * units, dtype) for _ in range(states))
         self.d_states = tuple(aligned_empty(batch * units if keep else 0, dtype) for _ in range(states))
-        self.dx_rows = min(steps, STRETCH) * batch
-        self.dx = aligned_empty(self.dx_rows * inputs if keep else 0, dtype)
+        self.dx = aligned_empty(min(steps, STRETCH) * batch * inputs if keep else 0, dtype)
         # of the weight gradients: a tile for every thread there may be
         self.scratch = aligned_empty(NUMBA_NUM_THREADS * panel * panel // PANEL_VECTORS if keep else 0, dtype)
 
@@ -190,8 +192,7 @@ class PassBuffers:
     def count_bytes(product, steps, batch, states):
         """Bytes of a kept pass."""
         panel = product.panel
-        inputs = math.ceil(product.input_size / panel) * panel
-        units = math.ceil(product.hidden_size / panel) * panel
+        inputs, units = product.padded(product.input_size), product.padded(product.hidden_size)
         per_row = inputs + product.blocks * panel + states * units
         return steps * batch * per_row * product.parameters.dtype.itemsize
 

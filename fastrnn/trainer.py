@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import math
 import os
 import signal
 import sys
@@ -16,9 +15,7 @@ import numpy as np
 from . import checks, storage
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state
 from .data import TokenStream
-from .kernels.update import sum_of_squares
-from .optim import clip_grad_norm
-from .threads import get_num_threads
+from .optim import clip_grad_norm, gradient_norm
 
 _BATCH_NAMES = ("x", "targets", "lengths", "mask")
 _END = object()
@@ -146,7 +143,7 @@ class Trainer:
     def _update(self):
         factor = 1.0 if self.schedule is None else self.schedule(self.updates)
         if self.clip_norm is None:
-            norm = math.sqrt(sum_of_squares(self.model.parameters.gradients, get_num_threads()))
+            norm = gradient_norm(self.model)
         else:
             norm = clip_grad_norm(self.model, self.clip_norm)
         self.optimizer.step(self.model, factor)
