@@ -5,13 +5,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from .gemm import PANEL_VECTORS, panel_product, row_from_panels, transposed_product
+from .gemm import PANEL_VECTORS, panel_product, transposed_product
 from .jit import kernel, subroutine
-from .layout import gather, time_of
+from .layout import gather_rows, scatter_rows, stretch_rows
 from .parallel import in_parallel
 from .simd import lanes, load, load_first, splat, store, store_first
 
-_PAIR = types.UniTuple(types.intp, 2)
+_PLACE = types.UniTuple(types.intp, 3)
 
 
 class GradientJob(NamedTuple):
@@ -32,57 +32,39 @@ class GradientJob(NamedTuple):
     a_starts: np.ndarray  # (T+1,) int64
     counts: np.ndarray  # (T+1,) int64
     steps_per_block: int
-    gradient: np.ndarray  # (gates·H, K), added to
-    bias_gradient: np.ndarray  # (gates·H), added to; empty without a bias
+    gradient: np.ndarray  # (gates·H, K)
 
 
-@subroutine(returns=_PAIR)
-def _rows_of_step(schedule, start, t, first, last):
-    """The rows of step t among the packed rows `first` to `last` of a stretch of steps from `start`."""
-    offset = schedule.rows[t] - schedule.rows[start]
-    return max(first - offset, 0), min(last - offset, schedule.counts[t])
+class BiasJob(NamedTuple):
+    """The gradients of a layer's biases, which are sums of dz; fields as in `GradientJob`."""
 
-
-@subroutine
-def _gather_rows(view, schedule, panels, panel_rows, start, stop, first, last):
-    for t in range(start, stop):
-        low, high = _rows_of_step(schedule, start, t, first, last)
-        if high > low:
-            gather(view, False, schedule, panels, panel_rows, t, low, high)
-
-
-@subroutine
-def _scatter_rows(panels, panel_rows, base, view, schedule, start, stop, first, last):
-    width = PANEL_VECTORS * lanes(panels)
-    for t in range(start, stop):
-        low, high = _rows_of_step(schedule, start, t, first, last)
-        for row in range(low, high):
-            target = time_of(False, schedule.lengths[row], t) * view.time
-            target += schedule.order[row] * view.batch + view.first
-            at = base + schedule.rows[t] - schedule.rows[start] + row
-            row_from_panels(panels, at, panel_rows * width, 0, view.columns, view.data, target, False)
-
-
-@subroutine(returns=_PAIR)
-def _stretch_rows(schedule, start, stop, part, parts):
-    """The packed rows of a stretch of steps, counted from its first, that fall to one part."""
-    rows = schedule.rows[stop - 1] + schedule.counts[stop - 1] - schedule.rows[start]
-    return rows * part // parts, rows * (part + 1) // parts
+    dz: np.ndarray
+    z_rows: int
+    units: int
+    slot_gates: np.ndarray  # (biases, slots) int64, each bias's gate for every slot; -1 where it has no part
+    hidden_size: int
+    z_starts: np.ndarray
+    counts: np.ndarray
+    steps_per_block: int
+    gradients: tuple  # of (gates·H) arrays, empty without a bias
 
 
 @subroutine
 def _forward_part(part, parts, x, y, weights, schedule, buffers, start, stop):
     width = PANEL_VECTORS * lanes(buffers.z)
-    first, last = _stretch_rows(schedule, start, stop, part, parts)
-    _gather_rows(x, schedule, buffers.x, buffers.x_rows, start, stop, first, last)
+    first, last = stretch_rows(schedule, start, stop, part, parts)
+    gather_rows(x, False, schedule, buffers.x, buffers.x_rows, start, stop, first, last)
     row = schedule.rows[start] + first
     for panel in range(weights.input.shape[0]):
         panel_product(
-            last - first, buffers.z, (panel * buffers.x_rows + row) * width, width, weights.bias, panel * width, 0,
-            buffers.x, row * width, buffers.x_rows * width, width, x.columns,
+            y.columns - panel * width, last - first, buffers.z, (panel * buffers.x_rows + row) * width, width,
+            weights.bias, panel * width, 0,
+            buffers.x, row * width, width, buffers.x_rows * width, width, x.columns,
             weights.input, panel * x.columns * width,
         )  # fmt: skip
-    _scatter_rows(buffers.z, buffers.x_rows, schedule.rows[start], y, schedule, start, stop, first, last)
+    scatter_rows(
+        buffers.z, buffers.x_rows, schedule.rows[start], y, False, schedule, start, stop, first, last, False
+    )
 
 
 @kernel
@@ -98,17 +80,18 @@ def dense_forward(x, y, weights, schedule, buffers, begin, end, stretch):
 def _backward_part(part, parts, dy, dx, weights, schedule, buffers, start, stop):
     width = PANEL_VECTORS * lanes(buffers.z)
     depth = weights.input.shape[1]
-    first, last = _stretch_rows(schedule, start, stop, part, parts)
-    _gather_rows(dy, schedule, buffers.z, buffers.x_rows, start, stop, first, last)
+    first, last = stretch_rows(schedule, start, stop, part, parts)
+    gather_rows(dy, False, schedule, buffers.z, buffers.x_rows, start, stop, first, last)
     if dx.columns > 0:
         row = schedule.rows[start] + first
         for panel in range(weights.input.shape[0]):
             panel_product(
-                last - first, buffers.dx, (panel * buffers.dx_rows + first) * width, width, weights.zero, 0, 0,
-                buffers.z, row * width, buffers.x_rows * width, width, dy.columns,
+                dx.columns - panel * width, last - first, buffers.dx, (panel * buffers.dx_rows + first) * width, width,
+                weights.zero, 0, 0,
+                buffers.z, row * width, width, buffers.x_rows * width, width, dy.columns,
                 weights.input, panel * depth * width,
             )  # fmt: skip
-        _scatter_rows(buffers.dx, buffers.dx_rows, 0, dx, schedule, start, stop, first, last)
+        scatter_rows(buffers.dx, buffers.dx_rows, 0, dx, False, schedule, start, stop, first, last, False)
 
 
 @kernel
@@ -120,89 +103,168 @@ def dense_backward(dy, dx, weights, schedule, buffers, begin, end, stretch):
         in_parallel(_backward_part, parts, (parts, dy, dx, weights, schedule, buffers, start, stop))
 
 
+SCRATCH_TILES = PANEL_VECTORS + 1  # (lanes, P) tiles of work space for a part's weight gradients
+
+
+@subroutine(returns=types.intp)
+def _run_of_steps(job, first, stop):
+    """Where the run of steps from `first` ends, whose rows stand without a gap in both dz and a; at most `stop`."""
+    rows = job.counts[first]
+    t = first + 1
+    while t < stop and job.z_starts[t] - job.z_starts[first] == rows and job.a_starts[t] - job.a_starts[first] == rows:
+        rows += job.counts[t]
+        t += 1
+    return t
+
+
+@subroutine(returns=types.intp)
+def _rows_of_run(job, first, after):
+    return job.z_starts[after - 1] + job.counts[after - 1] - job.z_starts[first]
+
+
 @subroutine
-def _accumulate_tile(job, z, units_valid, a, start, stop, scratch, s):
+def _sum_block(job, z, units_valid, a, columns, start, stop, scratch, s):
     """scratch (lanes, P) = Σ dz[row, lanes from z]ᵀ a[row, panel from a] over the rows of steps `start` to `stop`."""
-    z_starts, a_starts, counts = job.z_starts, job.a_starts, job.counts
-    step = lanes(scratch)
-    width = PANEL_VECTORS * step
-    for j in range(0, units_valid * width, step):
-        store(scratch, s + j, 0.0)
+    width = PANEL_VECTORS * lanes(scratch)
+    for j in range(s, s + units_valid * width, lanes(scratch)):
+        store(scratch, j, 0.0)
     t = start
     while t < stop:
-        first, rows = t, counts[t]
-        t += 1
-        while t < stop and z_starts[t] - z_starts[first] == rows and a_starts[t] - a_starts[first] == rows:
-            rows += counts[t]  # neighbours in both: one run
-            t += 1
+        after = _run_of_steps(job, t, stop)
         transposed_product(
-            units_valid, scratch, s, width, scratch, s, width,
-            job.dz, z + z_starts[first] * width, rows, job.a, a + a_starts[first] * width,
+            columns, units_valid, scratch, s, width, job.dz, z + job.z_starts[t] * width,
+            _rows_of_run(job, t, after), job.a, a + job.a_starts[t] * width,
         )  # fmt: skip
+        t = after
 
 
 @subroutine
-def _add_row(source, s, target, t, columns):
+def _add_row(source, s, target, t, columns, overwrite):
+    """Add `columns` numbers to a row of `target`, or write over it."""
     step = lanes(target)
-    for j in range(0, columns - step + 1, step):
-        store(target, t + j, load(target, t + j) + load(source, s + j))
-    rest = columns % step
-    if rest:
-        at = columns - rest
-        store_first(target, t + at, load_first(target, t + at, rest) + load_first(source, s + at, rest), rest)
+    for j in range(0, columns, step):
+        count = min(step, columns - j)
+        value = load(source, s + j)
+        if count == step:
+            store(target, t + j, value if overwrite else load(target, t + j) + value)
+        else:
+            store_first(
+                target, t + j, value if overwrite else load_first(target, t + j, count) + value, count
+            )
 
 
-@subroutine
-def _accumulate_bias(job, z, units_valid, row, start, stop, scratch, s):
-    width = PANEL_VECTORS * lanes(scratch)
-    total = splat(scratch, 0.0)
-    for t in range(start, stop):
-        for r in range(job.counts[t]):
-            total = total + load(job.dz, z + (job.z_starts[t] + r) * width)
-    store(scratch, s, total)
-    _add_row(scratch, s, job.bias_gradient, row, units_valid)
-
-
-@subroutine
-def _accumulate(job, part, parts, scratch):
-    """The gradients of one weight and bias, for one part's share of dz's columns, a vector of them at a time."""
+@subroutine(returns=_PLACE)
+def _place(job, group):
+    """Of a vector of dz's columns: its row in the gradient, how many units it holds, and where it begins in dz."""
     step = lanes(job.dz)
-    width = PANEL_VECTORS * step
-    columns = job.gradient.shape[1]
     vectors = job.units // step
     per_block = job.gates.size * vectors
-    groups = (job.hidden_size + job.units - 1) // job.units * per_block
-    s = part * step * width
-    for start in range(0, job.counts.size - 1, job.steps_per_block):
-        stop = min(start + job.steps_per_block, job.counts.size - 1)
-        for group in range(groups * part // parts, groups * (part + 1) // parts):
-            block, j, v = group // per_block, group % per_block // vectors, group % vectors
-            unit = block * job.units + v * step
-            valid = min(step, job.hidden_size - unit)
-            if valid <= 0:
-                continue
-            row = job.gates[j] * job.hidden_size + unit
-            z = block * job.z_rows * width + (job.slot_first + j) * job.units + v * step
-            for first in range(0, columns, width):
-                _accumulate_tile(job, z, valid, first * job.a_rows, start, stop, scratch, s)
-                for u in range(valid):
-                    at = (row + u) * columns + first
-                    _add_row(scratch, s + u * width, job.gradient, at, min(width, columns - first))
-            if job.bias_gradient.size > 0:
-                _accumulate_bias(job, z, valid, row, start, stop, scratch, s)
+    block, j, v = group // per_block, group % per_block // vectors, group % vectors
+    unit = block * job.units + v * step
+    z = block * job.z_rows * PANEL_VECTORS * step + (job.slot_first + j) * job.units + v * step
+    return job.gates[j] * job.hidden_size + unit, min(step, job.hidden_size - unit), z
 
 
 @subroutine
-def _accumulate_part(part, parts, jobs, scratch):
+def _accumulate_groups(job, group_first, group_last, first, overwrite, scratch, s):
+    """The gradient's columns from `first` on, a panel of them, for a few vectors of dz's columns.
+
+    Those few share the panel while it is in the cache. A sum for each, from `s` on, and one of the block under way.
+    """
+    step = lanes(scratch)
+    width = PANEL_VECTORS * step
+    columns = min(width, job.gradient.shape[1] - first)
+    steps = job.counts.size - 1
+    block_sum = s + PANEL_VECTORS * step * width
+    for start in range(0, steps, job.steps_per_block):
+        stop = min(start + job.steps_per_block, steps)
+        for group in range(group_first, group_last):
+            _, valid, z = _place(job, group)
+            total = s + (group - group_first) * step * width
+            if valid > 0 and start == 0:
+                _sum_block(job, z, valid, first * job.a_rows, columns, start, stop, scratch, total)
+            elif valid > 0:
+                _sum_block(job, z, valid, first * job.a_rows, columns, start, stop, scratch, block_sum)
+                for u in range(valid):
+                    _add_row(scratch, block_sum + u * width, scratch, total + u * width, width, False)
+    for group in range(group_first, group_last):
+        row, valid, _ = _place(job, group)
+        for u in range(valid):
+            at = (row + u) * job.gradient.shape[1] + first
+            _add_row(scratch, s + ((group - group_first) * step + u) * width, job.gradient, at, columns, overwrite)
+
+
+@subroutine
+def _accumulate(job, part, parts, overwrite, scratch):
+    """One weight's gradient, for one part's share of dz's columns, some vectors of them at a time."""
+    step = lanes(job.dz)
+    s = part * SCRATCH_TILES * step * PANEL_VECTORS * step
+    groups = (job.hidden_size + job.units - 1) // job.units * job.gates.size * (job.units // step)
+    last = groups * (part + 1) // parts
+    for group in range(groups * part // parts, last, PANEL_VECTORS):
+        for first in range(0, job.gradient.shape[1], PANEL_VECTORS * step):
+            _accumulate_groups(job, group, min(group + PANEL_VECTORS, last), first, overwrite, scratch, s)
+
+
+@subroutine
+def _sum_rows(job, z, start, stop, scratch, s):
+    """scratch (lanes) += Σ dz[row, lanes from z] over steps `start` to `stop`, in four sums that don't wait for
+    each other."""
+    width = PANEL_VECTORS * lanes(scratch)
+    zero = splat(scratch, 0.0)
+    a, b, c, d = zero, zero, zero, zero
+    for t in range(start, stop):
+        at = z + job.z_starts[t] * width
+        rows = job.counts[t]
+        for r in range(0, rows - 3, 4):
+            a = a + load(job.dz, at + r * width)
+            b = b + load(job.dz, at + (r + 1) * width)
+            c = c + load(job.dz, at + (r + 2) * width)
+            d = d + load(job.dz, at + (r + 3) * width)
+        for r in range(rows // 4 * 4, rows):
+            a = a + load(job.dz, at + r * width)
+    store(scratch, s, load(scratch, s) + ((a + b) + (c + d)))
+
+
+@subroutine
+def _accumulate_biases(job, part, parts, overwrite, scratch):
+    """All biases' gradients, for one part's share of dz's columns."""
+    step = lanes(job.dz)
+    width = PANEL_VECTORS * step
+    s = part * SCRATCH_TILES * step * width
+    steps = job.counts.size - 1
+    vectors = job.units // step
+    per_block = job.slot_gates.shape[1] * vectors
+    groups = (job.hidden_size + job.units - 1) // job.units * per_block
+    for group in range(groups * part // parts, groups * (part + 1) // parts):
+        block, slot, v = group // per_block, group % per_block // vectors, group % vectors
+        unit = block * job.units + v * step
+        valid = min(step, job.hidden_size - unit)
+        if valid > 0:
+            store(scratch, s, 0.0)
+            for start in range(0, steps, job.steps_per_block):
+                z = block * job.z_rows * width + slot * job.units + v * step
+                _sum_rows(job, z, start, min(start + job.steps_per_block, steps), scratch, s)
+            for bias in range(len(job.gradients)):
+                gradient, gate = job.gradients[bias], job.slot_gates[bias, slot]
+                if gate >= 0 and gradient.size > 0:
+                    _add_row(scratch, s, gradient, gate * job.hidden_size + unit, valid, overwrite)
+
+
+@subroutine
+def _accumulate_part(part, parts, jobs, bias_job, overwrite, scratch):
     for job in jobs:
-        _accumulate(job, part, parts, scratch)
+        _accumulate(job, part, parts, overwrite, scratch)
+    if bias_job.gradients[0].size > 0:
+        _accumulate_biases(bias_job, part, parts, overwrite, scratch)
 
 
 @kernel
-def accumulate_weight_gradients(jobs, scratch, parts):
-    """gradient += dzᵀ a over all rows of all steps, and bias_gradient += Σ dz, for each of a tuple of `GradientJob`s.
+def accumulate_weight_gradients(jobs, bias_job, overwrite, scratch, parts):
+    """gradient += dzᵀ a over all rows of all steps for each of a tuple of `GradientJob`s, and Σ dz for the biases.
 
-    Blocks of `steps_per_block` steps are summed first, from step 0 on, then added in order: the result does not depend
-    on the number of parts, and rounding errors of long sums stay small. scratch (parts · lanes · P) is work space.
+    With `overwrite` the gradients are written, not added to. Blocks of `steps_per_block` steps are summed first, from
+    step 0 on, then added in order: the result does not depend on the number of parts, and rounding errors of long sums
+    stay small. scratch (parts · SCRATCH_TILES · lanes · P) is work space.
     """
-    in_parallel(_accumulate_part, parts, (parts, jobs, scratch))
+    in_parallel(_accumulate_part, parts, (parts, jobs, bias_job, overwrite, scratch))

@@ -28,12 +28,30 @@ from .simd import (
 )
 
 _INTP = ir.IntType(64)
-_UNROLL = 2
+_DEPTH = 1024  # k of one sweep: a panel's part of some 256 KiB is taken from the L2 cache for all rows but the first
+
+
+_HIGHEST = 8
 
 
 def tile_rows(vectors):
     """Rows of the largest tile: its accumulators, the b vectors and a broadcast must fit the registers."""
-    return max(1, min(8, (REGISTERS - 7 if REGISTERS == 32 else REGISTERS - 4) // vectors))
+    return max(1, min(_HIGHEST, (REGISTERS - 7 if REGISTERS == 32 else REGISTERS - 4) // vectors))
+
+
+_HEIGHTS = (0, *(tile_rows(vectors) for vectors in range(1, PANEL_VECTORS + 1)))
+
+
+def _not_unrolled(module):
+    """Loop metadata: LLVM, which would unroll a tile's loop further, leaves it as it is.
+
+    One load an address pattern, a short stride apart, is what a core's prefetcher follows best: with one row, where
+    the panel comes from the L2 cache, that is worth a third of the time.
+    """
+    hint = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = ir.MDValue(module, [hint], name=str(len(module.metadata)))  # one a loop: it names itself
+    loop.operands = (loop, hint)
+    return loop
 
 
 def _while(builder, state, go_on, body):
@@ -49,7 +67,7 @@ def _while(builder, state, go_on, body):
     for node, first, again in zip(nodes, state, following, strict=True):
         node.add_incoming(first, before)
         node.add_incoming(again, builder.block)
-    builder.branch(head)
+    builder.branch(head).set_metadata("llvm.loop", _not_unrolled(builder.module))
     builder.position_at_end(after)
     return nodes
 
@@ -66,177 +84,225 @@ def _vectors_of_rows(builder, base, row_stride, rows, vectors, kind):
             yield builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
 
 
-def _emit_tile(builder, arguments, kind, rows, vectors, strides):
+def _emit_tile(builder, arguments, kind, rows, vectors, k_stride):
     """The body of a tile's function."""
-    out, out_row_stride, init, init_row_stride, a, segment_stride, segment_length, k, b = arguments
-    row_stride, k_stride, b_stride = strides
+    out, out_row_stride, init, init_row_stride, a, a_row_stride, segment_stride, segment_length, *rest = arguments
+    k, b, b_stride = rest
     align = 4 if isinstance(kind.element, ir.FloatType) else 8
 
-    def add_terms(state, count):
-        """`count` terms of k: `state` is the accumulators, the place in a, that in b, and what is left of k."""
+    a_rows = [builder.mul(_constant(r), a_row_stride) for r in range(rows)]
+
+    def add_term(state):
+        """One term of k: `state` is the accumulators, the place in a, that in b, and what is left of k."""
         *sums, a, b, left = state
-        for step in range(count):
-            row = builder.gep(b, [_constant(step * b_stride)])
-            panel = [
-                builder.load(address, align=align)
-                for address in _vectors_of_rows(builder, row, _constant(0), 1, vectors, kind)
-            ]
-            for r in range(rows):
-                element = builder.load(builder.gep(a, [_constant(r * row_stride + step * k_stride)]))
-                element = splat_value(builder, element, kind.count)
-                for j in range(r * vectors, (r + 1) * vectors):
-                    sums[j] = multiply_add(builder, element, panel[j % vectors], sums[j])
-        a, b = builder.gep(a, [_constant(count * k_stride)]), builder.gep(b, [_constant(count * b_stride)])
-        return [*sums, a, b, builder.sub(left, _constant(count))]
+        addresses = _vectors_of_rows(builder, b, _constant(0), 1, vectors, kind)
+        panel = [builder.load(address, align=align) for address in addresses]
+        for r in range(rows):
+            element = builder.load(builder.gep(a, [a_rows[r]]))
+            element = splat_value(builder, element, kind.count)
+            for j in range(vectors):
+                sums[r * vectors + j] = multiply_add(builder, element, panel[j], sums[r * vectors + j])
+        a, b = builder.gep(a, [_constant(k_stride)]), builder.gep(b, [b_stride])
+        return [*sums, a, b, builder.sub(left, _constant(1))]
+
+    def some_left(state):
+        return builder.icmp_signed(">", state[-1], _constant(0))
 
     def add_segment(state):
         *sums, a, b, left = state
         short = builder.icmp_signed("<", left, segment_length)
         inner = [*sums, a, b, builder.select(short, left, segment_length)]
-        for count in (_UNROLL, 1):
-            inner = _while(
-                builder, inner, lambda now, n=count: builder.icmp_signed(">=", now[-1], _constant(n)),
-                lambda now, n=count: add_terms(now, n),
-            )  # fmt: skip
-        return [*inner[:-3], builder.gep(a, [segment_stride]), inner[-2], builder.sub(left, segment_length)]
+        *sums, _, b, _ = _while(builder, inner, some_left, add_term)
+        return [*sums, builder.gep(a, [segment_stride]), b, builder.sub(left, segment_length)]
 
     starts = _vectors_of_rows(builder, init, init_row_stride, rows, vectors, kind)
     sums = [builder.load(address, align=align) for address in starts]
-    result = _while(
-        builder, [*sums, a, b, k], lambda now: builder.icmp_signed(">", now[-1], _constant(0)), add_segment
-    )
+    result = _while(builder, [*sums, a, b, k], some_left, add_segment)
     ends = _vectors_of_rows(builder, out, out_row_stride, rows, vectors, kind)
     for value, address in zip(result[: rows * vectors], list(ends), strict=True):
         builder.store(value, address, align=align)
     builder.ret_void()
 
 
-def _define_tile(module, name, kind, rows, vectors, strides):
+def _define_tile(module, name, kind, rows, vectors, k_stride):
     """Define the LLVM function of one tile shape, of vectors of the IR type `kind`.
 
-    Its arguments: out, out_row_stride, init, init_row_stride, a, segment_stride, segment_length, k, b. The columns of
-    `a` come in segments of `segment_length`, `segment_stride` elements apart; b's rows run through. `strides`, known
-    here: of a's rows and columns and of b's rows, in elements.
+    Its arguments: out, out_row_stride, init, init_row_stride, a, a_row_stride, segment_stride, segment_length, k, b,
+    b_stride. The columns of `a`, `k_stride` apart, come in segments of `segment_length`, `segment_stride` elements
+    apart; b's rows, `b_stride` apart, run through.
     """
     pointer = kind.element.as_pointer()
-    arguments = [pointer, _INTP, pointer, _INTP, pointer, _INTP, _INTP, _INTP, pointer]
+    arguments = [pointer, _INTP, pointer, _INTP, pointer, _INTP, _INTP, _INTP, _INTP, pointer, _INTP]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")  # one copy, whatever the number of callers
     function.attributes.add("nounwind")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    _emit_tile(builder, function.args, kind, rows, vectors, strides)
+    _emit_tile(builder, function.args, kind, rows, vectors, k_stride)
     return function
 
 
-def _make_tile(vectors, strides):
-    """An intrinsic `tile(rows, out, o, out_row_stride, init, i, init_row_stride, a, p, segment_stride,
-    segment_length, k, b, q)` for tiles of `vectors` vectors and 1 to `tile_rows(vectors)` rows.
+def _make_tile(widths, k_stride):
+    """An intrinsic `tile(vectors, rows, out, o, out_row_stride, init, i, init_row_stride, a, p, a_row_stride,
+    segment_stride, segment_length, k, b, q, b_stride)` for tiles of as many vectors as `widths` lists and 1 to
+    `tile_rows` rows.
 
     The arrays are contiguous and of one dtype; `o`, `i`, `p`, `q` are flat indices into them.
-    `strides(lanes)` gives the constant row and column stride of `a` and the row stride of `b`.
+    `k_stride(lanes)` gives the column stride of `a`, known when the tile is compiled.
     """
-    shape_name = f"{vectors}_{strides.__name__}"
 
     @intrinsic
-    def tile(typingctx, rows, out, o, ors, init, i, irs, a, p, segment_stride, segment_length, k, b, q):
+    def tile(
+        typingctx, vectors, rows, out, o, ors, init, i, irs, a, p, ars, segment_stride, segment_length, k, b, q, brs
+    ):
         n = types.intp
         dtype = out.dtype
 
         def codegen(context, builder, sig, args):
             kind = llvm_vector(dtype)
-            (rows_, out_, o_, ors_, init_, i_, irs_, a_, p_, segment_, length_, k_, b_, q_) = args
+            (vectors_, rows_, out_, o_, ors_, init_, i_, irs_, a_, p_, ars_, segment_, length_, k_, b_, q_, brs_) = args
             pointers = {}
             for key, position, array, index in (
-                ("out", 1, out_, o_),
-                ("init", 4, init_, i_),
-                ("a", 7, a_, p_),
-                ("b", 12, b_, q_),
+                ("out", 2, out_, o_),
+                ("init", 5, init_, i_),
+                ("a", 8, a_, p_),
+                ("b", 14, b_, q_),
             ):
                 pointers[key] = element_pointer(context, builder, sig.args[position], array, index)
-            arguments = [pointers["out"], ors_, pointers["init"], irs_, pointers["a"], segment_, length_, k_]
-            arguments.append(pointers["b"])
+            arguments = [pointers["out"], ors_, pointers["init"], irs_, pointers["a"], ars_, segment_, length_, k_]
+            arguments += [pointers["b"], brs_]
             after = builder.append_basic_block("tile.after")
-            switch = builder.switch(rows_, after)
-            for height in range(1, tile_rows(vectors) + 1):
-                name = f"fastrnn_tile_{height}x{shape_name}_{dtype}"
+            shape = builder.add(builder.mul(vectors_, _constant(_HIGHEST + 1)), rows_)
+            switch = builder.switch(shape, after)
+            for vectors, height in ((v, h) for v in widths for h in range(1, tile_rows(v) + 1)):
+                name = f"fastrnn_tile_{height}x{vectors}{k_stride.__name__}_{dtype}"
                 function = builder.module.globals.get(name)
                 if function is None:
-                    function = _define_tile(builder.module, name, kind, height, vectors, strides(kind.count))
-                block = builder.append_basic_block(f"tile.{height}")
-                switch.add_case(ir.Constant(_INTP, height), block)
+                    function = _define_tile(builder.module, name, kind, height, vectors, k_stride(kind.count))
+                block = builder.append_basic_block(f"tile.{height}x{vectors}")
+                switch.add_case(_constant(vectors * (_HIGHEST + 1) + height), block)
                 with builder.goto_block(block):
                     builder.call(function, arguments)
                     builder.branch(after)
             builder.position_at_end(after)
 
-        return types.void(n, out, n, n, init, n, n, a, n, n, n, n, b, n), codegen
+        return types.void(n, n, out, n, n, init, n, n, a, n, n, n, n, n, b, n, n), codegen
 
     return tile
 
 
-def _along_columns(vectors):
-    def strides(lanes_):
-        return PANEL_VECTORS * lanes_, 1, vectors * lanes_
-
-    strides.__name__ = "columns"
-    return strides
+def _columns(lanes_):
+    """k runs along a's columns."""
+    return 1
 
 
-def _along_rows(lanes_):
-    return 1, PANEL_VECTORS * lanes_, PANEL_VECTORS * lanes_
+def _rows(lanes_):
+    """k runs along the rows of a panel."""
+    return PANEL_VECTORS * lanes_
 
 
-def make_product(vectors):
-    """`product(rows, out, o, out_stride, init, i, init_stride, a, p, segment_stride, segment_length, k, b, q)`:
-
-    out[r, :] = init[r, :] + Σ_k a[r, k] b[k, :] for `rows` rows, `vectors` vectors wide. `a` is a stack of panels
-    (rows one panel width apart, `segment_length` of its columns used, panels `segment_stride` apart), `b` is
-    (k, vectors·lanes). `out` may be `init`; an `init_stride` of 0 repeats one row.
-    """
-    tile = _make_tile(vectors, _along_columns(vectors))
-    height = tile_rows(vectors)
+def _make_rows_of_tiles(widths, k_stride):
+    """The loop over tiles, with the arguments of `make_product`."""
+    tile = _make_tile(widths, k_stride)
 
     @subroutine
-    def product(rows, out, o, out_stride, init, i, init_stride, a, p, segment_stride, segment_length, k, b, q):
-        a_stride = PANEL_VECTORS * lanes(a)
+    def rows_of_tiles(
+        vectors, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride, segment_length,
+        k, b, q, b_stride,
+    ):  # fmt: skip
+        height = _HEIGHTS[vectors]
         row = 0
         for left in range((rows + height - 1) // height, 0, -1):
             n = (rows - row + left - 1) // left  # tiles of nearly one height: 16 rows are 6, 5, 5
             tile(
-                n, out, o + row * out_stride, out_stride, init, i + row * init_stride, init_stride,
-                a, p + row * a_stride, segment_stride, segment_length, k, b, q,
+                vectors, n, out, o + row * out_stride, out_stride, init, i + row * init_stride, init_stride,
+                a, p + row * a_stride, a_stride, segment_stride, segment_length, k, b, q, b_stride,
             )  # fmt: skip
             row += n
+
+    return rows_of_tiles
+
+
+def make_product(widths):
+    """`product(vectors, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride,
+    segment_length, k, b, q, b_stride)`:
+
+    out[r, :] = init[r, :] + Σ_k a[r, k] b[k, :] for `rows` rows, `vectors` vectors wide, a width of `widths`. `a` is a
+    stack of panels (rows `a_stride` apart, `segment_length` of its columns used, panels `segment_stride` apart), b's
+    rows stand `b_stride` apart. `out` may be `init`; an `init_stride` of 0 repeats one row.
+    """
+    rows_of_tiles = _make_rows_of_tiles(widths, _columns)
+
+    @subroutine
+    def product(
+        vectors, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride, segment_length,
+        k, b, q, b_stride,
+    ):  # fmt: skip
+        segments = max(1, _DEPTH // segment_length)  # of one sweep
+        sweep = segments * segment_length
+        rows_of_tiles(
+            vectors, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride,
+            segment_length, min(k, sweep), b, q, b_stride,
+        )  # fmt: skip
+        for done in range(sweep, k, sweep):
+            p += segments * segment_stride
+            rows_of_tiles(
+                vectors, rows, out, o, out_stride, out, o, out_stride, a, p, a_stride, segment_stride,
+                segment_length, min(k - done, sweep), b, q + done * b_stride, b_stride,
+            )  # fmt: skip
 
     return product
 
 
-def make_transposed_product():
-    """`transposed_product(columns, out, o, out_stride, init, i, init_stride, a, p, k, b, q)`:
+def make_slot_product(slots, vectors):
+    """The product with packed weights of `slots` slots of `vectors` vectors: see `make_product`.
 
-    out[c, :] = init[c, :] + Σ_k a[k, c] b[k, :], with `a` and `b` panels of k rows: a weight gradient.
+    Its first argument is the number of units wanted, any from 1: whole vectors of a block's last slot are left out.
     """
-    tile = _make_tile(PANEL_VECTORS, _along_rows)
-    height = tile_rows(PANEL_VECTORS)
+    if vectors == 1:
+        product = make_product((slots,))
+    else:
+        product = make_product(tuple(range((slots - 1) * vectors + 1, slots * vectors + 1)))
 
     @subroutine
-    def transposed_product(columns, out, o, out_stride, init, i, init_stride, a, p, k, b, q):
-        column = 0
-        for left in range((columns + height - 1) // height, 0, -1):
-            n = (columns - column + left - 1) // left
-            tile(
-                n, out, o + column * out_stride, out_stride, init, i + column * init_stride, init_stride,
-                a, p + column, 0, k, k, b, q,
-            )  # fmt: skip
-            column += n
+    def multiply(
+        units, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride, segment_length, k, b, q
+    ):
+        step = lanes(a)
+        valid = slots if vectors == 1 else (slots - 1) * vectors + min(vectors, (units + step - 1) // step)
+        product(
+            valid, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride, segment_length,
+            k, b, q, slots * vectors * step,
+        )  # fmt: skip
 
-    return transposed_product
+    return multiply
 
 
-product_by_vectors = {vectors: make_product(vectors) for vectors in range(1, PANEL_VECTORS + 1)}
-panel_product = product_by_vectors[PANEL_VECTORS]
-transposed_product = make_transposed_product()
+_WIDTHS = tuple(range(1, PANEL_VECTORS + 1))
+_product_of_panel = make_product(_WIDTHS)
+_transposed_rows = _make_rows_of_tiles(_WIDTHS, _rows)
+
+
+@subroutine
+def panel_product(
+    columns, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride, segment_length, k, b, q
+):
+    """The product of `make_product` with a panel `b`, of which the first `columns` are wanted, in whole vectors."""
+    step = lanes(a)
+    _product_of_panel(
+        min(PANEL_VECTORS, (columns + step - 1) // step), rows, out, o, out_stride, init, i, init_stride,
+        a, p, a_stride, segment_stride, segment_length, k, b, q, PANEL_VECTORS * step,
+    )  # fmt: skip
+
+
+@subroutine
+def transposed_product(columns, rows, out, o, out_stride, a, p, k, b, q):
+    """out[r, :] += Σ_k a[k, r] b[k, :], with `a` and `b` panels of k rows and the first `columns` of b."""
+    step = lanes(a)
+    _transposed_rows(
+        min(PANEL_VECTORS, (columns + step - 1) // step), rows, out, o, out_stride, out, o, out_stride,
+        a, p, 1, 0, k, k, b, q, PANEL_VECTORS * step,
+    )  # fmt: skip
 
 
 @subroutine

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from .gemm import PANEL_VECTORS, row_to_panels
+from .gemm import PANEL_VECTORS, row_from_panels, row_to_panels
 from .jit import kernel, subroutine
 from .simd import lanes
 
@@ -29,6 +29,7 @@ class Schedule(NamedTuple):
     order: np.ndarray  # (B,) the batch index of each row
     lengths: np.ndarray  # (B,) length of each row's sequence, falling
     bounds: np.ndarray  # (parts, 2) first and past the last row of each part; all rows each when split by units
+    progress: np.ndarray  # (parts · PROGRESS_STRIDE,) where parts split by units meet: see parallel
 
 
 class View(NamedTuple):
@@ -81,6 +82,45 @@ def gather(view, reverse, schedule, panels, panel_rows, t, first, last):
         step = time_of(reverse, schedule.lengths[row], t)
         source = step * view.time + schedule.order[row] * view.batch + view.first
         row_to_panels(view.data, source, view.columns, panels, schedule.rows[t] + row, panel_rows * width)
+
+
+_PAIR = types.UniTuple(types.intp, 2)
+
+
+@subroutine(returns=_PAIR)
+def stretch_rows(schedule, start, stop, part, parts):
+    """The packed rows of a stretch of steps, counted from its first, that fall to one part."""
+    rows = schedule.rows[stop - 1] + schedule.counts[stop - 1] - schedule.rows[start]
+    return rows * part // parts, rows * (part + 1) // parts
+
+
+@subroutine(returns=_PAIR)
+def rows_of_step(schedule, start, t, first, last):
+    """The rows of step t among the packed rows `first` to `last` of a stretch of steps from `start`."""
+    offset = schedule.rows[t] - schedule.rows[start]
+    return max(first - offset, 0), min(last - offset, schedule.counts[t])
+
+
+@subroutine
+def gather_rows(view, reverse, schedule, panels, panel_rows, start, stop, first, last):
+    """Packed rows `first` to `last` of a stretch from a sequence into panels."""
+    for t in range(start, stop):
+        low, high = rows_of_step(schedule, start, t, first, last)
+        if high > low:
+            gather(view, reverse, schedule, panels, panel_rows, t, low, high)
+
+
+@subroutine
+def scatter_rows(panels, panel_rows, base, view, reverse, schedule, start, stop, first, last, add):
+    """Packed rows `first` to `last` of a stretch, which stand at `base` + row in the panels, into a sequence."""
+    width = PANEL_VECTORS * lanes(panels)
+    for t in range(start, stop):
+        low, high = rows_of_step(schedule, start, t, first, last)
+        for row in range(low, high):
+            target = time_of(reverse, schedule.lengths[row], t) * view.time
+            target += schedule.order[row] * view.batch + view.first
+            at = base + schedule.rows[t] - schedule.rows[start] + row
+            row_from_panels(panels, at, panel_rows * width, 0, view.columns, view.data, target, add)
 
 
 @kernel

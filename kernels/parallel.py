@@ -14,7 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import call_subroutine
+from .jit import call_subroutine, subroutine
+from .simd import enter_flush_to_zero, leave_flush_to_zero, pause
 
 _BYTES = ir.IntType(8).as_pointer()
 _INTP = ir.IntType(64)
@@ -52,6 +53,12 @@ def start_threads():
     with _short_spin():
         _launch_threads()
     llvm.add_symbol("fastrnn_parallel_busy", ctypes.addressof(_busy))
+    llvm.add_symbol("fastrnn_yield", ctypes.cast(_yield_function(), ctypes.c_void_p).value)
+
+
+def _yield_function():
+    """The operating system's call that lets another thread have this core."""
+    return ctypes.CDLL(None).sched_yield if os.name == "posix" else ctypes.windll.kernel32.SwitchToThread
 
 
 def _define_worker(builder, call, arguments_type):
@@ -65,8 +72,10 @@ def _define_worker(builder, call, arguments_type):
     count = inside.load(dimensions)
     arguments = inside.load(inside.bitcast(data, arguments_type.as_pointer()))
     unpacked = cgutils.unpack_tuple(inside, arguments)
+    saved = enter_flush_to_zero(inside)
     with cgutils.for_range(inside, count, intp=_INTP) as loop:
         call(inside, [inside.add(first, loop.index), *unpacked])
+    leave_flush_to_zero(inside, saved)
     inside.ret_void()
     return worker
 
@@ -119,3 +128,93 @@ def in_parallel(typingctx, function, parts, arguments):
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+PROGRESS_STRIDE = 16  # int64 numbers, two cache lines, so that two parts' places don't share one
+_PATIENCE = 50  # waits, about a microsecond, before a part that nobody has begun is taken over
+_WAITS_AWAKE = 20_000  # waits, some half a millisecond, before the core is offered to others
+
+
+def _place(context, builder, array_type, array, index):
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+@intrinsic
+def _claim(typingctx, progress, index, phase):
+    """Whether this thread is the one that takes `progress[index]` from `phase` to the next."""
+
+    def codegen(context, builder, sig, args):
+        place = _place(context, builder, sig.args[0], args[0], args[1])
+        following = builder.add(args[2], ir.Constant(_INTP, 1))
+        return builder.extract_value(builder.cmpxchg(place, args[2], following, "acq_rel", "monotonic"), 1)
+
+    return types.boolean(progress, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _observe(typingctx, progress, index):
+    """`progress[index]`, and all that was written before it."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load_atomic(_place(context, builder, sig.args[0], args[0], args[1]), "acquire", 8)
+
+    return types.intp(progress, types.intp), codegen
+
+
+@intrinsic
+def _publish(typingctx, progress, index, value):
+    """Let others see `value` in `progress[index]`, and all that was written before."""
+
+    def codegen(context, builder, sig, args):
+        builder.store_atomic(args[2], _place(context, builder, sig.args[0], args[0], args[1]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(progress, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _wait(typingctx, waited):
+    """A short while; once `waited` is long, the core is offered to other threads."""
+
+    def codegen(context, builder, sig, args):
+        pause(builder)
+        with builder.if_then(builder.icmp_signed(">", args[0], ir.Constant(_INTP, _WAITS_AWAKE)), likely=False):
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.IntType(32), []), "fastrnn_yield"
+            )
+            builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+def make_in_step(run):
+    """A subroutine for `in_parallel` that goes through many phases in one parallel region.
+
+    `run(part, parts, phase, span, job)` does one part of a phase. With `meet` no part of a phase begins before all
+    parts of the one before are done; otherwise each part runs on by itself. `progress` (parts · PROGRESS_STRIDE)
+    int64, zeros at first, holds for every part how many phases were begun and how many are done.
+
+    Threads spin where they meet. A part is run by whoever claims it first: its own thread or, when that does not come,
+    one that has waited a moment. So nothing depends on how many threads there really are or on when they run.
+    """
+
+    @subroutine
+    def run_part(part, parts, phases, meet, progress, span, job):
+        for phase in range(phases):
+            if not meet:
+                run(part, parts, phase, span, job)
+            else:
+                for distance in range(parts):
+                    other = (part + distance) % parts
+                    begun = other * PROGRESS_STRIDE
+                    waited = 0 if distance else _PATIENCE
+                    while _observe(progress, begun + 1) <= phase:
+                        if waited >= _PATIENCE and _claim(progress, begun, phase):
+                            run(other, parts, phase, span, job)
+                            _publish(progress, begun + 1, phase + 1)
+                        else:
+                            _wait(waited)
+                            waited += 1
+
+    return run_part

@@ -1,19 +1,44 @@
 """The two time loops, over any cell, forward and backward.
 
-Work is divided over parts either by rows of the batch, each part going through a whole stretch of steps alone, or by
-units, where all parts meet after every step. To that end a stretch is a list of phases, of which a part runs all that
-may go together. Either way each number is computed by the same chain of operations.
+Work is divided over parts either by rows of the batch, each part going through all steps alone, or by units, where
+all parts meet after every step. To that end a pass is a list of phases: those of a stretch of steps, then those of the
+next. Either way each number is computed by the same chain of operations.
 """
 
 from typing import NamedTuple
 
+from numba import types
+
 from .cells import CELLS
-from .gemm import PANEL_VECTORS, panel_product, product_by_vectors, row_from_panels, row_to_panels
+from .gemm import PANEL_VECTORS, make_slot_product, panel_product, row_from_panels, row_to_panels
 from .jit import kernel, subroutine
-from .layout import Buffers, Schedule, View, active_rows, gather, time_of, window
+from .layout import (
+    Buffers,
+    Schedule,
+    View,
+    active_rows,
+    gather,
+    gather_rows,
+    scatter_rows,
+    stretch_rows,
+    time_of,
+    window,
+)
 from .packing import BackwardWeights, Weights
-from .parallel import in_parallel
+from .parallel import in_parallel, make_in_step
 from .simd import lanes, load, load_each, load_first, slot_access, store, store_each
+
+_PAIR = types.UniTuple(types.intp, 2)
+_FEW_ROWS = 4
+
+
+class Span(NamedTuple):
+    """Steps of a pass, and the stretch of steps that are taken together."""
+
+    begin: int
+    end: int
+    stretch: int
+    by_units: bool
 
 
 class ForwardJob(NamedTuple):
@@ -83,16 +108,52 @@ def _emit(job, hidden_size, t, first, last, column, end):
     )  # fmt: skip
 
 
-@subroutine
-def _clear_lanes(z, at, slots, units, states, state_at, rows, filled):
-    """Zeros in a block's lanes past the last unit, from lane `filled` on: whole vectors may then be taken."""
-    width = PANEL_VECTORS * lanes(z)
-    for r in range(rows):
-        for u in range(filled, units):
-            for slot in range(slots):
-                z[at + r * width + slot * units + u] = 0.0
-            for part in range(len(states)):
-                states[part][state_at + r * width + u] = 0.0
+@subroutine(returns=types.intp)
+def _phase_count(span):
+    """Phases of a pass: a stretch has two besides its steps."""
+    steps = span.end - span.begin
+    return steps + 2 * ((steps + span.stretch - 1) // span.stretch)
+
+
+@subroutine(returns=types.intp)
+def _in_turn(n, first, last, t):
+    """The n-th of `first` to `last`, from either end in turn: what the step before used last is still in the cache."""
+    return first + n if t % 2 == 0 else last - 1 - n
+
+
+@subroutine(returns=types.boolean)
+def _few_rows(schedule, start, stop, first, bound):
+    """Whether a product over a stretch better goes through the steps of a row than through the rows of a step.
+
+    A part's rows may be too few to fill a tile. They must all be active, so that the steps are evenly apart.
+    """
+    return (
+        bound - first < _FEW_ROWS and stop - start > 1
+        and schedule.counts[stop - 1] == schedule.counts[start] and bound <= schedule.counts[start]
+    )  # fmt: skip
+
+
+def _grain(slots):
+    """Units that parts don't divide: a block's, or a vector's where a block is nothing but one slot."""
+
+    @subroutine(returns=types.intp)
+    def grain(panels):
+        return lanes(panels) * (PANEL_VECTORS // slots if slots > 1 else 1)
+
+    return grain
+
+
+@subroutine(returns=_PAIR)
+def _share_of_units(hidden_size, grain, part, parts):
+    """First and past the last of a part's units, of which `grain` stay together."""
+    lots = (hidden_size + grain - 1) // grain
+    return lots * part // parts * grain, min(lots * (part + 1) // parts * grain, hidden_size)
+
+
+@subroutine(returns=_PAIR)
+def _within(first, last, block, size):
+    """Units `first` to `last` as far as they lie in a block of `size`, counted from its first."""
+    return max(first - block * size, 0), min(last - block * size, size)
 
 
 def make_forward(cell):
@@ -101,172 +162,204 @@ def make_forward(cell):
     vectors = PANEL_VECTORS // slots  # vectors of a slot
     x_first, x_slots = window(cell.input_slots)
     h_first, h_slots = window(cell.recurrent_slots)
-    input_product = product_by_vectors[x_slots * vectors]
-    recurrent_product = product_by_vectors[h_slots * vectors]
+    input_product = make_slot_product(x_slots, vectors)
+    recurrent_product = make_slot_product(h_slots, vectors)
+    grain = _grain(slots)
     load_slots, store_slots = slot_access(slots)
     cell_forward = cell.forward
 
     @subroutine
-    def multiply_input(weights, buffers, block, row, rows):
-        """z = bias + W_ih x for `rows` rows from `row`."""
+    def multiply_input(weights, buffers, block, unit_first, unit_last, row, rows, stride):
+        """z = bias + W_ih x for units of one block and `rows` rows from `row`, `stride` apart."""
         step = lanes(buffers.z)
         width = PANEL_VECTORS * step
+        units = vectors * step
         z = (block * buffers.x_rows + row) * width
         input_size = weights.input.shape[1]
         for slot in range(slots):
             if slot < x_first or slot >= x_first + x_slots:  # the product does not reach it
-                for r in range(rows):
-                    for v in range(slot * vectors * step, (slot + 1) * vectors * step, step):
+                for r in range(0, rows * stride, stride):
+                    for v in range(slot * units, (slot + 1) * units, step):
                         store(buffers.z, z + r * width + v, load(weights.bias, block * width + v))
+        column = x_first * units + unit_first
         input_product(
-            rows, buffers.z, z + x_first * vectors * step, width,
-            weights.bias, block * width + x_first * vectors * step, 0,
-            buffers.x, row * width, buffers.x_rows * width, width, input_size,
-            weights.input, block * input_size * x_slots * vectors * step,
+            unit_last - unit_first, rows, buffers.z, z + column, stride * width,
+            weights.bias, block * width + column, 0,
+            buffers.x, row * width, stride * width, buffers.x_rows * width, width, input_size,
+            weights.input, block * input_size * x_slots * units + unit_first,
         )  # fmt: skip
 
     @subroutine
-    def multiply_inputs(job, start, stop, first, bound, block_first, block_last):
+    def multiply_inputs(job, start, stop, first, bound, block, unit_first, unit_last):
         """`multiply_input` for all steps of a stretch."""
-        schedule = job.schedule
-        whole = first == 0 and bound >= schedule.counts[start]
-        for block in range(block_first, block_last):
-            if whole:  # the stretch's rows are neighbours: one product
-                row = schedule.rows[start]
-                rows = schedule.rows[stop - 1] + schedule.counts[stop - 1] - row
-                multiply_input(job.weights, job.buffers, block, row, rows)
-            else:
-                for t in range(start, stop):
-                    rows = active_rows(schedule, t, bound) - first
-                    if rows > 0:
-                        multiply_input(job.weights, job.buffers, block, schedule.rows[t] + first, rows)
+        schedule, weights, buffers = job.schedule, job.weights, job.buffers
+        if first == 0 and bound >= schedule.counts[start]:  # the stretch's rows are neighbours: one product
+            rows = stretch_rows(schedule, start, stop, 0, 1)[1]
+            multiply_input(weights, buffers, block, unit_first, unit_last, schedule.rows[start], rows, 1)
+        elif _few_rows(schedule, start, stop, first, bound):
+            row = schedule.rows[start]
+            stride = schedule.rows[start + 1] - row
+            for r in range(first, bound):
+                multiply_input(weights, buffers, block, unit_first, unit_last, row + r, stop - start, stride)
+        else:
+            for t in range(start, stop):
+                rows = active_rows(schedule, t, bound) - first
+                if rows > 0:
+                    row = schedule.rows[t] + first
+                    multiply_input(weights, buffers, block, unit_first, unit_last, row, rows, 1)
 
     @subroutine
-    def advance(weights, schedule, buffers, t, first, last, block):
-        """One block of units of rows `first` to `last` through step t."""
+    def advance(weights, schedule, buffers, t, first, last, block, unit_first, unit_last):
+        """Units of one block of rows `first` to `last` through step t."""
         step = lanes(buffers.z)
         width = PANEL_VECTORS * step
         units = vectors * step
         hidden_size = weights.recurrent.shape[1]
         z = (block * buffers.x_rows + schedule.rows[t] + first) * width
+        column = z + h_first * units + unit_first
         recurrent_product(
-            last - first, buffers.z, z + h_first * units, width, buffers.z, z + h_first * units, width,
-            buffers.states[0], (schedule.state_rows[t] + first) * width, buffers.state_rows * width, width,
-            hidden_size, weights.recurrent, block * hidden_size * h_slots * units,
+            unit_last - unit_first, last - first, buffers.z, column, width, buffers.z, column, width,
+            buffers.states[0], (schedule.state_rows[t] + first) * width, width, buffers.state_rows * width, width,
+            hidden_size, weights.recurrent, block * hidden_size * h_slots * units + unit_first,
         )  # fmt: skip
         panel = block * units // width * buffers.state_rows * width + block * units % width
         before = panel + (schedule.state_rows[t] + first) * width
         after = panel + (schedule.state_rows[t + 1] + first) * width
         for r in range(last - first):
-            for v in range(0, units, step):
+            for v in range(unit_first, unit_last, step):
                 at = z + r * width + v
                 previous = load_each(buffers.states, before + r * width + v)
                 kept, state = cell_forward(load_slots(buffers.z, at, units), previous)
                 store_slots(buffers.z, at, units, kept)
                 store_each(buffers.states, after + r * width + v, state)
-        _clear_lanes(
-            buffers.z, z, slots, units, buffers.states, after, last - first, hidden_size - block * units
-        )
 
     @subroutine
-    def run_phases(part, parts, phase_first, phase_last, by_units, start, stop, job):
-        """Phase 0 gathers the stretch's input, phase 1 multiplies it, phase 2 + n advances step start + n."""
+    def run_phase(part, parts, phase, span, job):
+        """A stretch's phase 0 gathers its input, phase 1 multiplies it, phase 2 + n advances step start + n."""
         schedule, buffers = job.schedule, job.buffers
         units = vectors * lanes(buffers.z)
         hidden_size = job.weights.recurrent.shape[1]
-        blocks = job.weights.recurrent.shape[0]
+        start = span.begin + phase // (span.stretch + 2) * span.stretch
+        stop = min(start + span.stretch, span.end)
+        phase %= span.stretch + 2
+        t = start + phase - 2
         first, bound = schedule.bounds[part, 0], schedule.bounds[part, 1]
-        block_first, block_last = 0, blocks
-        gather_first, gather_bound = first, bound
-        if by_units:
-            block_first, block_last = blocks * part // parts, blocks * (part + 1) // parts
-            gather_first, gather_bound = bound * part // parts, bound * (part + 1) // parts
-        for phase in range(phase_first, phase_last):
-            t = start + phase - 2
-            if phase == 0:
-                if start == 0:
-                    _load_state(job, hidden_size, gather_first, gather_bound)
+        unit_first, unit_last = 0, hidden_size
+        if span.by_units:
+            unit_first, unit_last = _share_of_units(hidden_size, grain(buffers.z), part, parts)
+        block_first, block_last = unit_first // units, (unit_last + units - 1) // units
+        if phase == 0:
+            if span.by_units:
+                row_first, row_last = stretch_rows(schedule, start, stop, part, parts)
+                gather_rows(
+                    job.x, job.reverse, schedule, buffers.x, buffers.x_rows, start, stop, row_first, row_last
+                )
+                first, bound = bound * part // parts, bound * (part + 1) // parts
+            else:
                 for t in range(start, stop):
-                    last = active_rows(schedule, t, gather_bound)
-                    gather(job.x, job.reverse, schedule, buffers.x, buffers.x_rows, t, gather_first, last)
-            elif phase == 1:
-                multiply_inputs(job, start, stop, first, bound, block_first, block_last)
-            elif active_rows(schedule, t, bound) > first:
-                last = active_rows(schedule, t, bound)
-                for block in range(block_first, block_last):
-                    advance(job.weights, schedule, buffers, t, first, last, block)
-                _emit(job, hidden_size, t, first, last, block_first * units, min(block_last * units, hidden_size))
+                    last = active_rows(schedule, t, bound)
+                    gather(job.x, job.reverse, schedule, buffers.x, buffers.x_rows, t, first, last)
+            if start == 0:
+                _load_state(job, hidden_size, first, bound)
+        elif phase == 1:
+            for block in range(block_first, block_last):
+                low, high = _within(unit_first, unit_last, block, units)
+                multiply_inputs(job, start, stop, first, bound, block, low, high)
+        elif active_rows(schedule, t, bound) > first:
+            last = active_rows(schedule, t, bound)
+            for n in range(block_last - block_first):
+                block = _in_turn(n, block_first, block_last, t)
+                low, high = _within(unit_first, unit_last, block, units)
+                advance(job.weights, schedule, buffers, t, first, last, block, low, high)
+            _emit(job, hidden_size, t, first, last, unit_first, unit_last)
+
+    run_part = make_in_step(run_phase)
 
     @kernel(name=f"{cell.name}_forward_pass")
     def forward_pass(job, begin, end, stretch, by_units):
         """Steps `begin` to `end` of a `ForwardJob`, the input of `stretch` steps multiplied at once."""
         parts = job.schedule.bounds.shape[0]
-        for start in range(begin, end, stretch):
-            stop = min(start + stretch, end)
-            phases = stop - start + 2
-            together = 1 if by_units else phases
-            for phase in range(0, phases, together):
-                in_parallel(run_phases, parts, (parts, phase, phase + together, by_units, start, stop, job))
+        span = Span(begin, end, stretch, by_units)
+        job.schedule.progress[:] = 0
+        in_parallel(run_part, parts, (parts, _phase_count(span), by_units, job.schedule.progress, span, job))
 
     return forward_pass
 
 
 @subroutine
-def _recur(weights, schedule, buffers, column, columns, t, first, last, panel):
-    """dh_t += W_hhᵀ dz_{t+1} for one panel of units, for rows that go on after step t.
+def _recur(weights, schedule, buffers, column, columns, depth, t, first, last, panel, unit_first, unit_last):
+    """dh_t += W_hhᵀ dz_{t+1} for units of one panel, for rows that go on after step t.
 
-    dz's columns of a block that take part are `columns` from `column` on.
+    dz's columns of a block that take part are `columns` from `column` on, `depth` in sum.
     """
     width = PANEL_VECTORS * lanes(buffers.z)
-    depth = weights.recurrent.shape[1]
     dh = buffers.d_states[0]
-    at = (panel * schedule.order.size + first) * width
+    at = (panel * schedule.order.size + first) * width + unit_first
     panel_product(
-        last - first, dh, at, width, dh, at, width,
-        buffers.z, (schedule.rows[t + 1] + first) * width + column, buffers.x_rows * width, columns, depth,
-        weights.recurrent, panel * depth * width,
+        unit_last - unit_first, last - first, dh, at, width, dh, at, width,
+        buffers.z, (schedule.rows[t + 1] + first) * width + column, width, buffers.x_rows * width, columns, depth,
+        weights.recurrent, panel * weights.recurrent.shape[1] * width + unit_first,
     )  # fmt: skip
 
 
 @subroutine
-def _receive(job, t, first, last, panel):
+def _receive(job, t, first, last, panel, unit_first, unit_last):
     """The gradients that enter at step t: of the final state where a row ends here, and of y."""
     schedule, d_states, dy = job.schedule, job.buffers.d_states, job.dy
     step = lanes(d_states[0])
     width = PANEL_VECTORS * step
     rows = schedule.order.size
     column = panel * width
-    columns = min(width, dy.columns - column)
     for part in range(len(job.d_final)):
         for row in range(max(first, schedule.counts[t + 1]), last):
             source = schedule.order[row] * dy.columns + column
-            row_to_panels(job.d_final[part], source, columns, d_states[part], panel * rows + row, 0)
+            at = (panel * rows + row) * width
+            for j in range(unit_first, unit_last, step):
+                store(d_states[part], at + j, load_first(job.d_final[part], source + j, min(step, unit_last - j)))
     dh = d_states[0]
     for row in range(first, last):
         time = time_of(job.reverse, schedule.lengths[row], t)
         source = time * dy.time + schedule.order[row] * dy.batch + dy.first + column
         at = (panel * rows + row) * width
-        for j in range(0, columns, step):
-            store(dh, at + j, load(dh, at + j) + load_first(dy.data, source + j, min(step, columns - j)))
+        for j in range(unit_first, unit_last, step):
+            store(dh, at + j, load(dh, at + j) + load_first(dy.data, source + j, min(step, unit_last - j)))
 
 
 @subroutine
-def _differentiate_input(job, column, columns, start, t, first, last):
-    """dx_t = W_ihᵀ dz_t for rows `first` to `last`, and its way out; `column`, `columns` as in `_recur`."""
-    weights, schedule, buffers, dx = job.weights, job.schedule, job.buffers, job.dx
+def _differentiate_input(job, column, columns, depth, rows, row, stride, dx_row, dx_stride):
+    """dx = W_ihᵀ dz for `rows` rows, from `row` on and `stride` apart in dz, from `dx_row` and `dx_stride` in dx.
+
+    One panel of inputs for all rows, then the next; `column`, `columns`, `depth` as in `_recur`.
+    """
+    weights, buffers = job.weights, job.buffers
     width = PANEL_VECTORS * lanes(buffers.z)
-    depth = weights.input.shape[1]
-    row = schedule.rows[t] - schedule.rows[start]
     for panel in range(weights.input.shape[0]):
         panel_product(
-            last - first, buffers.dx, (panel * buffers.dx_rows + row + first) * width, width, weights.zero, 0, 0,
-            buffers.z, (schedule.rows[t] + first) * width + column, buffers.x_rows * width, columns, depth,
-            weights.input, panel * depth * width,
+            job.dx.columns - panel * width, rows,
+            buffers.dx, (panel * buffers.dx_rows + dx_row) * width, dx_stride * width, weights.zero, 0, 0,
+            buffers.z, row * width + column, stride * width, buffers.x_rows * width, columns, depth,
+            weights.input, panel * weights.input.shape[1] * width,
         )  # fmt: skip
-    for r in range(first, last):
-        time = time_of(job.reverse, schedule.lengths[r], t)
-        target = time * dx.time + schedule.order[r] * dx.batch + dx.first
-        row_from_panels(buffers.dx, row + r, buffers.dx_rows * width, 0, dx.columns, dx.data, target, job.add_dx)
+
+
+@subroutine
+def _emit_dx(job, base, start, stop, first, last):
+    """dx of the packed rows `first` to `last` of steps `start` to `stop`, from row `base` + `first` on, on its way."""
+    scatter_rows(
+        job.buffers.dx, job.buffers.dx_rows, base, job.dx, job.reverse, job.schedule, start, stop, first, last,
+        job.add_dx,
+    )  # fmt: skip
+
+
+@subroutine
+def _clear_lanes(z, at, slots, units, rows, valid):
+    """Zeros in a block past its last unit: as a factor such a lane meets zero weights, but may hold 0·∞."""
+    step = lanes(z)
+    for v in range(valid // step * step, units, step):
+        for r in range(rows):
+            for slot in range(slots):
+                place = at + r * PANEL_VECTORS * step + slot * units + v
+                store(z, place, load_first(z, place, max(0, valid - v)))
 
 
 def make_backward(cell):
@@ -275,12 +368,13 @@ def make_backward(cell):
     vectors = PANEL_VECTORS // slots
     x_first, x_slots = window(cell.input_slots)
     h_first, h_slots = window(cell.recurrent_slots)
+    grain = _grain(slots)
     load_slots, store_slots = slot_access(slots)
     cell_backward = cell.backward
 
     @subroutine
-    def differentiate(schedule, buffers, hidden_size, t, first, last, block):
-        """dz_t of one block of units, in place of the values kept, and the state's gradient past the products."""
+    def differentiate(schedule, buffers, t, first, last, block, unit_first, unit_last):
+        """dz_t of units of one block, in place of the values kept, and the state's gradient past the products."""
         step = lanes(buffers.z)
         width = PANEL_VECTORS * step
         units = vectors * step
@@ -290,7 +384,7 @@ def make_backward(cell):
         after = (panel * buffers.state_rows + schedule.state_rows[t + 1] + first) * width + column
         gradient = (panel * schedule.order.size + first) * width + column
         for r in range(last - first):
-            for v in range(0, units, step):
+            for v in range(unit_first, unit_last, step):
                 offset = r * width + v
                 d_slots, d_previous = cell_backward(
                     load_slots(buffers.z, z + offset, units),
@@ -300,79 +394,113 @@ def make_backward(cell):
                 )
                 store_slots(buffers.z, z + offset, units, d_slots)
                 store_each(buffers.d_states, gradient + offset, d_previous)
-        _clear_lanes(
-            buffers.z, z, slots, units, buffers.d_states, gradient, last - first, hidden_size - block * units
-        )
+        if slots > 1 and unit_last < units:
+            _clear_lanes(buffers.z, z, slots, units, last - first, unit_last)
+
+    @subroutine(returns=types.intp)
+    def depth(hidden_size, packed_rows):
+        """Columns of dz that a product runs over; with one slot a block has nothing else past the last unit."""
+        return hidden_size if slots == 1 else packed_rows
 
     @subroutine
-    def step_back(job, t, first, bound, panel_first, panel_last):
-        """One step of BPTT for some rows and panels of units."""
-        schedule, buffers = job.schedule, job.buffers
-        units = vectors * lanes(buffers.z)
-        hidden_size = job.dy.columns
-        blocks = (hidden_size + units - 1) // units
-        last, going_on = active_rows(schedule, t, bound), active_rows(schedule, t + 1, bound)
-        for panel in range(panel_first, panel_last):
-            if going_on > first:
-                _recur(
-                    job.weights, schedule, buffers, h_first * units, h_slots * units, t, first, going_on, panel
-                )
-            _receive(job, t, first, last, panel)
-            for block in range(panel * slots, min((panel + 1) * slots, blocks)):
-                differentiate(schedule, buffers, hidden_size, t, first, last, block)
-
-    @subroutine
-    def leave(job, first, last, panel_first, panel_last):
-        """The initial state's gradient, and its way out."""
-        schedule, buffers = job.schedule, job.buffers
-        step = lanes(buffers.z)
-        width = PANEL_VECTORS * step
-        units = vectors * step
-        for panel in range(panel_first, panel_last):
-            _recur(job.weights, schedule, buffers, h_first * units, h_slots * units, -1, first, last, panel)
-        _store_state(
-            buffers.d_states, schedule.order.size, 0, schedule.order, job.dy.columns, job.d_initial, first, last,
-            panel_first * width, min(panel_last * width, job.dy.columns),
+    def recur(job, t, first, last, panel, unit_first, unit_last):
+        units = vectors * lanes(job.buffers.z)
+        _recur(
+            job.weights, job.schedule, job.buffers, h_first * units, h_slots * units,
+            depth(job.dy.columns, job.weights.recurrent.shape[1]), t, first, last, panel, unit_first, unit_last,
         )  # fmt: skip
 
     @subroutine
-    def run_phases(part, parts, phase_first, phase_last, by_units, start, stop, job):
-        """Phase n goes back through step stop − 1 − n; the last but one gives dx, the last the initial state's."""
+    def step_back(job, t, first, bound, unit_first, unit_last):
+        """One step of BPTT for some rows and units."""
+        schedule, buffers = job.schedule, job.buffers
+        units = vectors * lanes(buffers.z)
+        width = slots * units
+        last, going_on = active_rows(schedule, t, bound), active_rows(schedule, t + 1, bound)
+        panel_first, panel_last = unit_first // width, (unit_last + width - 1) // width
+        for n in range(panel_last - panel_first):
+            panel = _in_turn(n, panel_first, panel_last, t)
+            low, high = _within(unit_first, unit_last, panel, width)
+            if going_on > first:
+                recur(job, t, first, going_on, panel, low, high)
+            _receive(job, t, first, last, panel, low, high)
+            for block in range(panel * slots + low // units, panel * slots + (high + units - 1) // units):
+                begin, end = _within(panel * width + low, panel * width + high, block, units)
+                differentiate(schedule, buffers, t, first, last, block, begin, end)
+
+    @subroutine
+    def leave(job, first, last, unit_first, unit_last):
+        """The initial state's gradient, and its way out."""
+        schedule, buffers = job.schedule, job.buffers
+        width = PANEL_VECTORS * lanes(buffers.z)
+        for panel in range(unit_first // width, (unit_last + width - 1) // width):
+            low, high = _within(unit_first, unit_last, panel, width)
+            recur(job, -1, first, last, panel, low, high)
+        _store_state(
+            buffers.d_states, schedule.order.size, 0, schedule.order, job.dy.columns, job.d_initial, first, last,
+            unit_first, unit_last,
+        )  # fmt: skip
+
+    @subroutine
+    def leave_stretch(job, by_units, start, stop, part, parts):
+        """dx of a stretch's steps: for a part's share of all rows, or for its own rows of each step.
+
+        Parts that run on by themselves may be at different stretches: each uses rows of the buffer that are its own.
+        """
         schedule = job.schedule
         units = vectors * lanes(job.buffers.z)
+        column, columns = x_first * units, x_slots * units
+        rows = depth(job.dy.columns, job.weights.input.shape[1])
         first, bound = schedule.bounds[part, 0], schedule.bounds[part, 1]
-        panels = job.weights.recurrent.shape[0]
-        panel_first, panel_last = 0, panels
-        steps = stop - start
-        dx_start, dx_stop = start, stop
-        if by_units:
-            panel_first, panel_last = panels * part // parts, panels * (part + 1) // parts
-            dx_start, dx_stop = start + steps * part // parts, start + steps * (part + 1) // parts
-        for phase in range(phase_first, phase_last):
-            t = stop - 1 - phase
-            if phase < steps:
-                if active_rows(schedule, t, bound) > first:
-                    step_back(job, t, first, bound, panel_first, panel_last)
-            elif phase == steps:
-                if job.dx.columns > 0:
-                    for t in range(dx_start, dx_stop):
-                        last = active_rows(schedule, t, bound)
-                        if last > first:
-                            _differentiate_input(job, x_first * units, x_slots * units, start, t, first, last)
-            elif start == 0 and bound > first:
-                leave(job, first, bound, panel_first, panel_last)
+        row = schedule.rows[start]
+        if by_units or parts == 1:
+            first, last = stretch_rows(schedule, start, stop, part, parts)
+            _differentiate_input(job, column, columns, rows, last - first, row + first, 1, first, 1)
+            _emit_dx(job, 0, start, stop, first, last)
+        elif _few_rows(schedule, start, stop, first, bound):
+            stride, batch = schedule.rows[start + 1] - row, schedule.order.size
+            for r in range(first, bound):
+                _differentiate_input(job, column, columns, rows, stop - start, row + r, stride, r, batch)
+            for t in range(start, stop):
+                _emit_dx(job, (t - start) * batch, t, t + 1, first, bound)
+        else:
+            for t in range(start, stop):
+                last = active_rows(schedule, t, bound)
+                if last > first:
+                    row = schedule.rows[t] + first
+                    _differentiate_input(job, column, columns, rows, last - first, row, 1, first, 1)
+                    _emit_dx(job, 0, t, t + 1, first, last)
+
+    @subroutine
+    def run_phase(part, parts, phase, span, job):
+        """A stretch's phase n goes back through step stop − 1 − n; then comes its dx, and the initial state's."""
+        schedule = job.schedule
+        stop = span.end - phase // (span.stretch + 2) * span.stretch
+        start = max(stop - span.stretch, span.begin)
+        phase %= span.stretch + 2
+        first, bound = schedule.bounds[part, 0], schedule.bounds[part, 1]
+        unit_first, unit_last = 0, job.dy.columns
+        if span.by_units:
+            unit_first, unit_last = _share_of_units(unit_last, grain(job.buffers.z), part, parts)
+        t = stop - 1 - phase
+        if t >= start:
+            if active_rows(schedule, t, bound) > first:
+                step_back(job, t, first, bound, unit_first, unit_last)
+        elif t == start - 1:
+            if job.dx.columns > 0:
+                leave_stretch(job, span.by_units, start, stop, part, parts)
+        elif start == 0 and bound > first:
+            leave(job, first, bound, unit_first, unit_last)
+
+    run_part = make_in_step(run_phase)
 
     @kernel(name=f"{cell.name}_backward_pass")
     def backward_pass(job, begin, end, stretch, by_units):
         """Steps `end` − 1 down to `begin` of a `BackwardJob`, dx of `stretch` steps computed at once."""
         parts = job.schedule.bounds.shape[0]
-        for stretches_left in range((end - begin + stretch - 1) // stretch, 0, -1):
-            start = begin + (stretches_left - 1) * stretch
-            stop = min(start + stretch, end)
-            phases = stop - start + 2
-            together = 1 if by_units else phases
-            for phase in range(0, phases, together):
-                in_parallel(run_phases, parts, (parts, phase, phase + together, by_units, start, stop, job))
+        span = Span(begin, end, stretch, by_units)
+        job.schedule.progress[:] = 0
+        in_parallel(run_part, parts, (parts, _phase_count(span), by_units, job.schedule.progress, span, job))
 
     return backward_pass
 

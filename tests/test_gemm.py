@@ -7,7 +7,7 @@ import pytest
 
 from fastrnn.kernels import gemm
 from fastrnn.kernels.jit import kernel
-from fastrnn.kernels.simd import PANEL_VECTORS, panel_width
+from fastrnn.kernels.simd import PANEL_VECTORS, lanes, panel_width
 
 DTYPES = ["float32", "float64"]
 CANARY = -12345.0
@@ -15,18 +15,28 @@ CANARY = -12345.0
 
 @functools.cache
 def product_kernel(vectors):
-    product = gemm.product_by_vectors[vectors]
+    product = gemm.make_product((vectors,))
 
     @kernel(name=f"test_product_{vectors}")
     def run(rows, out, o, out_stride, init, i, init_stride, a, p, segment_stride, segment_length, k, b, q):
-        product(rows, out, o, out_stride, init, i, init_stride, a, p, segment_stride, segment_length, k, b, q)
+        product(
+            vectors, rows, out, o, out_stride, init, i, init_stride, a, p, PANEL_VECTORS * lanes(a), segment_stride,
+            segment_length, k, b, q, vectors * lanes(a),
+        )  # fmt: skip
 
     return run
 
 
+@kernel(name="test_panel_product")
+def panel_product(columns, rows, out, o, out_stride, a, p, a_stride, segment_stride, segment_length, k, b, q):
+    gemm.panel_product(
+        columns, rows, out, o, out_stride, out, o, out_stride, a, p, a_stride, segment_stride, segment_length, k, b, q
+    )
+
+
 @kernel(name="test_transposed_product")
-def transposed(columns, out, o, out_stride, init, i, init_stride, a, p, k, b, q):
-    gemm.transposed_product(columns, out, o, out_stride, init, i, init_stride, a, p, k, b, q)
+def transposed(columns, rows, out, o, out_stride, a, p, k, b, q):
+    gemm.transposed_product(columns, rows, out, o, out_stride, a, p, k, b, q)
 
 
 @kernel(name="test_row_to_panels")
@@ -165,29 +175,68 @@ def test_gemm_nan_and_infinity_stay_visible(dtype):
     np.testing.assert_array_equal(out[2], [3.0] + [4.0] * (columns - 1))
 
 
+def whole_vectors(columns, width):
+    """`columns` rounded up to vectors: what a product with part of a panel writes."""
+    step = width // PANEL_VECTORS
+    return -(-columns // step) * step
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gemm_part_of_a_panel(dtype):
+    """Any number of rows, any stride between them, any width; a long k is cut where it likes."""
+    rng = np.random.default_rng(8)
+    width = panel_width(np.dtype(dtype))
+    for columns in (1, width // 4, width // 4 + 1, width // 2, width // 2 + 3, 3 * width // 4 + 1, width - 1, width):
+        for rows, stride, k, segment_length in (
+            (1, 1, 5, width), (2, 3, 70, width), (9, 2, 33, width // 2), (7, 1, 2500, width), (3, 1, 1300, 12),
+        ):  # fmt: skip
+            segments = -(-k // segment_length)
+            a, b = integers(rng, (rows, k)), integers(rng, (k, width))
+            panels = np.full((segments, rows * stride, width), np.nan)
+            for column in range(k):
+                panels[column // segment_length, ::stride, column % segment_length] = a[:, column]
+            init = integers(rng, (rows, width))
+            out = np.full((rows + 2, width + 1), CANARY)
+            out[1:-1, :width] = init
+            panels, b, out = (v.astype(dtype) for v in (panels, b, out))
+            panel_product(
+                columns, rows, out.reshape(-1), width + 1, width + 1, panels.reshape(-1), 0, stride * width,
+                rows * stride * width, segment_length, k, b.reshape(-1), 0,
+            )  # fmt: skip
+            written = whole_vectors(columns, width)
+            expected = np.full((rows + 2, width + 1), CANARY)
+            expected[1:-1, :width] = init
+            expected[1:-1, :written] += (a @ b.astype(float))[:, :written]
+            assert np.array_equal(out, expected.astype(dtype)), (columns, rows, k)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gemm_transposed_product(dtype):
     rng = np.random.default_rng(6)
     width = panel_width(np.dtype(dtype))
-    for columns in range(1, 21):
+    for rows in range(1, 21):
         for k in range(71):
+            columns = int(rng.integers(1, width + 1))
+            written = whole_vectors(columns, width)
             a = np.full((k + 2, width), np.nan)
-            first = int(rng.integers(0, width - columns + 1)) if columns <= width else 0
-            used = min(columns, width - first)
+            first = int(rng.integers(0, width - rows + 1)) if rows <= width else 0
+            used = min(rows, width - first)
             b = np.full((k + 2, width), np.nan)
-            a[1:-1, first : first + used], b[1:-1] = integers(rng, (k, used)), integers(rng, (k, width))
+            a[1:-1, first : first + used] = integers(rng, (k, used))
+            b[1:-1, :written] = integers(rng, (k, written))
             init = integers(rng, (used, width))
             out = np.full((used + 2, width + 1), CANARY)
             out[1:-1, :width] = init
             a, b, out = (v.astype(dtype) for v in (a, b, out))
-            flat = out.reshape(-1)
             transposed(
-                used, flat, width + 1, width + 1, flat, width + 1, width + 1, a.reshape(-1), width + first, k,
-                b.reshape(-1), width,
+                columns, used, out.reshape(-1), width + 1, width + 1, a.reshape(-1), width + first, k, b.reshape(-1),
+                width,
             )  # fmt: skip
             expected = np.full((used + 2, width + 1), CANARY)
-            expected[1:-1, :width] = init + a[1:-1, first : first + used].astype(float).T @ b[1:-1].astype(float)
-            assert np.array_equal(out, expected.astype(dtype)), (columns, k)
+            expected[1:-1, :width] = init
+            product = a[1:-1, first : first + used].astype(float).T @ b[1:-1, :written].astype(float)
+            expected[1:-1, :written] += product
+            assert np.array_equal(out, expected.astype(dtype)), (columns, rows, k)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
