@@ -9,6 +9,7 @@ may move the parameters between two of them, so nothing may be computed ahead.
 
 import functools
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -59,7 +60,7 @@ class Buffers:
 
     def array(self, name, shape: tuple[int, ...], dtype) -> np.ndarray:
         """An array with undefined contents, in the memory that `name` had before."""
-        size, dtype = int(np.prod(shape)), np.dtype(dtype)
+        size, dtype = math.prod(shape), np.dtype(dtype)
         flat = self._arrays.get(name)
         if flat is None or flat.size < size or flat.dtype != dtype:
             flat = self._arrays[name] = aligned_empty(size, dtype)

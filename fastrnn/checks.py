@@ -4,6 +4,7 @@ Every function returns the checked value in the form the kernels take, or raises
 argument's name, what was expected and what came.
 """
 
+import math
 import operator
 import os
 
@@ -30,13 +31,14 @@ def integer(name, value, *, minimum=None, maximum=None):
 
 def number(name, value, *, minimum=None, maximum=None, above=None, below=None):
     """`value` as a finite float within the bounds (`minimum`, `maximum` inclusive; `above`, `below` not)."""
-    if isinstance(value, (bool, np.bool_, str, bytes)) or np.iscomplexobj(value):
+    plain = type(value) in (float, int)
+    if not plain and (isinstance(value, (bool, np.bool_, str, bytes)) or np.iscomplexobj(value)):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     try:
         result = float(value)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} must be a real number, got {type(value).__name__}") from None
-    if not np.isfinite(result):
+    if not math.isfinite(result):
         raise ValueError(f"{name} must be finite, got {result}")
     for bound, fails, words in (
         (minimum, lambda b: result < b, "at least"),
@@ -82,7 +84,10 @@ def _shape_text(shape):
 
 def shape(name, actual, expected):
     """Refuse a shape that differs from `expected`, in which None stands for any size of at least 1."""
-    fits = len(actual) == len(expected) and all(e in (None, n) for n, e in zip(actual, expected, strict=True))
+    fits = len(actual) == len(expected)
+    if fits:
+        for n, e in zip(actual, expected, strict=True):
+            fits = fits and (e is None or n == e)
     if not fits:
         raise ValueError(f"{name} must have shape {_shape_text(expected)}, got {_shape_text(actual)}")
     if 0 in actual:
@@ -110,12 +115,20 @@ def _as_kernels_take(name, array, dtype):
         return np.array(array, dtype, order="C")
 
 
+def is_plain(value, dtype, shape_):
+    """Whether `value` is an array of exactly this dtype and shape that the kernels take as it is."""
+    return type(value) is np.ndarray and value.shape == shape_ and value.dtype == dtype and value.flags.carray
+
+
 def float_array(name, value, dtype, expected_shape):
     """`value` as a C-contiguous, aligned array of floats of precision `dtype` and the expected shape.
 
     No copy is made where none is needed. Floats of another precision are converted; integers, booleans, objects and
     complex numbers are a `TypeError`, for a real-valued argument that holds them is more often a slip than meant.
     """
+    if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:  # as a rule, and nothing to convert
+        shape(name, value.shape, expected_shape)
+        return value
     array = as_array(name, value)
     if array.dtype.kind != "f":
         raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")

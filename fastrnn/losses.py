@@ -1,6 +1,7 @@
 """Losses: `value, dy = loss(y, targets)`, checked here, computed in `kernels.losses`."""
 
 import functools
+import math
 import threading
 from typing import Any
 
@@ -90,7 +91,7 @@ class _Loss:
 
     def _buffer(self, name, shape, dtype):
         """Thread-local work space, contents undefined."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         buffer = getattr(self._local, name, None)
         if buffer is None or buffer.size < size or buffer.dtype != dtype:
             buffer = np.empty(size, dtype)

@@ -1,5 +1,6 @@
 """The flat buffers behind every layer and model: all parameters in one, all gradients in the other."""
 
+import ctypes
 import threading
 
 import numpy as np
@@ -11,8 +12,19 @@ def aligned_empty(size, dtype, alignment=64):
     """An uninitialised 1-D array that starts on a cache line (NumPy aligns to 16 bytes only)."""
     dtype = np.dtype(dtype)
     raw = np.empty(size * dtype.itemsize + alignment, np.uint8)
-    start = -raw.ctypes.data % alignment
+    start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % alignment  # `raw.ctypes` takes longer
     return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def aligned_pieces(sizes, dtype, alignment=64):
+    """Uninitialised 1-D arrays that start on a cache line each, in one allocation."""
+    dtype = np.dtype(dtype)
+    unit = alignment // dtype.itemsize
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + -(-size // unit) * unit)
+    whole = aligned_empty(starts[-1], dtype, alignment)
+    return [whole[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
 def aligned_zeros(size, dtype):
@@ -27,6 +39,8 @@ class Parameters:
 
     Owned by one layer, or by the model the layer belongs to, whose layers then hold views of its buffers. `version`
     grows with every write: packed forms of the weights carry the version they were made from.
+
+    Gradients set to zero are cleared when somebody looks at them; a backward pass that comes first writes over them.
     """
 
     def __init__(self, shapes, dtype):
@@ -37,19 +51,22 @@ class Parameters:
         self.lock = threading.Lock()
         self._root = self  # whose version counts: the model's, once the layer is in one
         self._version = 0
-        self._place(aligned_zeros(self.size, dtype), aligned_zeros(self.size, dtype))
+        self._uncleared = {}  # of the root: first -> past the last number of gradients that count as zero
+        self._place(aligned_zeros(self.size, dtype), aligned_zeros(self.size, dtype), 0)
 
-    def _place(self, values, gradients):
+    def _place(self, values, gradients, offset):
         self._values = values  # (size,) flat
         self.values = values.view()  # the same for reading
         self.values.flags.writeable = False
-        self.gradients = gradients  # (size,) flat
+        self._gradients = gradients  # (size,) flat
         self._value_views, self._gradient_views = {}, {}
+        self._ranges = {}  # name -> first and past the last number in the root's buffer
         start = 0
         for name, shape in self.shapes.items():
             stop = start + int(np.prod(shape))
             self._value_views[name] = values[start:stop].reshape(shape)
             self._gradient_views[name] = gradients[start:stop].reshape(shape)
+            self._ranges[name] = offset + start, offset + stop
             start = stop
 
     @property
@@ -75,9 +92,44 @@ class Parameters:
         """The tensor as the kernels take it. Not to be written."""
         return self._value_views[name]
 
+    @property
+    def gradients(self):
+        """All gradients, (size,) flat."""
+        self._clear()
+        return self._gradients
+
     def gradient(self, name):
         """The tensor's gradient, a view."""
+        self._clear()
         return self._gradient_views[name]
+
+    @property
+    def flat_gradients(self):
+        """The buffer behind `gradients`, not to be read: what counts as zero may not be."""
+        return self._gradients
+
+    def gradient_target(self, name):
+        """The tensor's gradient as a kernel takes it, for one who asks `overwritten` in every pass."""
+        return self._gradient_views[name]
+
+    def overwritten(self, names):
+        """Whether a kernel shall write over these tensors' gradients, which are zero, rather than add to them."""
+        uncleared = self._root._uncleared
+        if not uncleared:
+            return False
+        ranges = [self._ranges[name] for name in names]
+        if not all(first in uncleared for first, _ in ranges):
+            self._clear()
+            return False
+        for first, _ in ranges:
+            del uncleared[first]
+        return True
+
+    def _clear(self):
+        root = self._root
+        while root._uncleared:
+            first, last = root._uncleared.popitem()
+            root._gradients[first:last] = 0
 
     def __contains__(self, name):
         return name in self.shapes
@@ -96,11 +148,11 @@ class Parameters:
         start = 0
         for member in members.values():
             values = whole._values[start : start + member.size]
-            gradients = whole.gradients[start : start + member.size]
+            gradients = whole._gradients[start : start + member.size]
             if member.size:
                 values[:] = member.values
                 gradients[:] = member.gradients
-                member._place(values, gradients)
+                member._place(values, gradients, start)
             member.dtype = whole.dtype
             member._root = whole
             start += member.size
@@ -113,6 +165,7 @@ class Parameters:
 
     def grad_dict(self):
         """Copies of all gradients by name."""
+        self._clear()
         return {name: view.copy() for name, view in self._gradient_views.items()}
 
     def load_state_dict(self, state):
@@ -133,4 +186,4 @@ class Parameters:
 
     def zero_grad(self):
         """Set all gradients to zero."""
-        self.gradients.fill(0)
+        self._root._uncleared.update(self._ranges.values())

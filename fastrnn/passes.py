@@ -9,22 +9,31 @@ import math
 import numpy as np
 from numba.core.config import NUMBA_NUM_THREADS
 
+from .dispatch import TypedKernel
 from .kernels import dense
 from .kernels.layout import Buffers, Schedule, View, fill_schedule
 from .kernels.packing import BackwardWeights, Weights, pack_backward, pack_forward
+from .kernels.parallel import PROGRESS_STRIDE
 from .kernels.recurrence import BackwardJob, ForwardJob, backward_passes, forward_passes
 from .kernels.simd import PANEL_VECTORS, panel_width
-from .parameters import aligned_empty
+from .parameters import aligned_empty, aligned_pieces
 from .threads import threads_for, threads_for_elements
 
 STRETCH = 16  # steps whose input is multiplied at once: their pre-activations stay in the cache
 _ROWS_PER_BLOCK = 512  # rows that a weight gradient sums before it rounds the sum into the total
-_STEPS_PER_CALL_WORK = 2e9  # multiply-adds after which a kernel comes back, so that Ctrl-C is answered
+_fill_schedule = TypedKernel(fill_schedule)
+_STEPS_PER_CALL_WORK = 2e10  # multiply-adds after which a kernel comes back, so that Ctrl-C is answered
 
 
-def split_by_units(batch, hidden_size):
-    """Whether threads share out a step's units rather than the batch: worth a meeting a step where W_h is large."""
-    return hidden_size >= 256 or (hidden_size >= 128 and batch < 4)
+def split_by_units(batch, hidden_size, gates, threads):
+    """Whether threads share out a step's units rather than the batch.
+
+    They then meet after every step, but each has its own part of W_h to read, and all rows to read it for: worth it
+    where a thread would have few rows, or where W_h is too large for a core's cache in any case.
+    """
+    rows = gates * hidden_size
+    few = (8 if rows >= 640 else 2) * threads
+    return (rows >= 384 and batch <= few) or rows * hidden_size > 2**21
 
 
 class SequenceBatch:
@@ -54,8 +63,9 @@ class SequenceBatch:
         counts, rows, state_rows = (a[: steps + 1] for a in self._per_step)
         order, sorted_lengths = self._per_row[0, :batch], self._per_row[1, :batch]
         bounds = np.empty((parts, 2), np.int64)
-        self.schedule = Schedule(counts, rows, state_rows, order, sorted_lengths, bounds)
-        fill_schedule(lengths, by_units, self.keep, STRETCH, self.schedule)
+        progress = np.empty(parts * PROGRESS_STRIDE, np.int64)
+        self.schedule = Schedule(counts, rows, state_rows, order, sorted_lengths, bounds, progress)
+        _fill_schedule(lengths, by_units, self.keep, STRETCH, self.schedule)
         self.rows = int(rows[steps]) if self.keep else min(STRETCH, steps) * batch
         self.state_rows = batch + self.rows if self.keep else 2 * batch
 
@@ -90,14 +100,19 @@ class _Product:
         self.firsts = (min(input_slots), min(recurrent_slots))
         # the gate of each slot of both products' runs
         self.gates = tuple(np.argsort(s).astype(np.int64) for s in (input_slots, recurrent_slots))
+        self.slot_gates = np.full((2, slots), -1)  # the gate of each slot in both products, -1 where it has no part
+        for gates, slots_of_gates in zip(self.slot_gates, (input_slots, recurrent_slots), strict=True):
+            gates[list(slots_of_gates)] = np.arange(len(slots_of_gates))
         matrix, vector = np.empty((0, 0), parameters.dtype), np.empty(0, parameters.dtype)
         self._empty = (matrix, matrix, vector, vector)
         self._forward = self._backward = None
         self._versions = [None, None]
+        self._pack = TypedKernel(pack_forward), TypedKernel(pack_backward)
+        self._accumulate = TypedKernel(dense.accumulate_weight_gradients)
 
     def _tensors(self, gradient=False):
         """The four tensors of `names`, or their gradients; empty arrays for what there isn't."""
-        source = self.parameters.gradient if gradient else self.parameters.tensor
+        source = self.parameters.gradient_target if gradient else self.parameters.tensor
         return [source(name) if name else empty for name, empty in zip(self.names, self._empty, strict=True)]
 
     def padded(self, columns):
@@ -124,7 +139,7 @@ class _Product:
                 self._panels(self.blocks, depth, self.gates[1].size * self.units),
                 self._panels(self.blocks, self.panel),
             )
-        pack_forward(
+        self._pack[0](
             *self._tensors(), self.hidden_size, *self.gates,
             self.firsts, self._forward, threads_for_elements(self._forward.input.size + self._forward.recurrent.size),
         )  # fmt: skip
@@ -143,7 +158,7 @@ class _Product:
                     self._panels(panels, self.blocks * self.gates[1].size * self.units, self.panel),
                     self._panels(self.panel),
                 )  # fmt: skip
-            pack_backward(
+            self._pack[1](
                 *self._tensors()[:2], self.hidden_size, *self.gates,
                 self.units, self._backward,
                 threads_for_elements(self._backward.input.size + self._backward.recurrent.size),
@@ -152,19 +167,32 @@ class _Product:
         return self._backward
 
     def gradient_job(self, index, batch, buffers, a, a_rows, a_starts):
-        """The job of the gradients of weight `index` (0: input, 1: recurrent) and its bias; `a` is its factor."""
+        """The job of the gradient of weight `index` (0: input, 1: recurrent); `a` is its factor."""
         schedule = batch.schedule
-        gradients = self._tensors(gradient=True)
         return dense.GradientJob(
             buffers.z, buffers.x_rows, self.units, self.firsts[index], self.gates[index], self.hidden_size,
             schedule.rows, a, a_rows, a_starts, schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch),
-            gradients[index], gradients[2 + index],
+            self._tensors(gradient=True)[index],
         )  # fmt: skip
 
-    def accumulate_gradients(self, batch, arrays, *jobs):
-        """Add the gradients of `jobs` to the parameters' own."""
-        work = batch.rows * sum(job.gradient.size for job in jobs)
-        dense.accumulate_weight_gradients(jobs, arrays.scratch, threads_for(work))
+    def bias_job(self, batch, buffers):
+        """The job of both biases' gradients."""
+        schedule = batch.schedule
+        return dense.BiasJob(
+            buffers.z, buffers.x_rows, self.units, self.slot_gates, self.hidden_size, schedule.rows, schedule.counts,
+            max(1, _ROWS_PER_BLOCK // batch.batch), tuple(self._tensors(gradient=True)[2:]),
+        )  # fmt: skip
+
+    def accumulate_gradients(self, batch, arrays):
+        """Add the gradients of the last backward pass on `arrays` to the parameters' own."""
+        buffers = arrays.fit(batch)
+        if arrays.jobs is None or arrays.gradients is not self.parameters.flat_gradients:
+            arrays.gradients = self.parameters.flat_gradients
+            arrays.jobs = self.gradient_jobs(batch, buffers), self.bias_job(batch, buffers)
+        jobs, bias_job = arrays.jobs
+        overwrite = self.parameters.overwritten([name for name in self.names if name])
+        work = batch.rows * sum([job.gradient.size for job in jobs])
+        self._accumulate(jobs, bias_job, overwrite, arrays.scratch, threads_for(work))
 
 
 class PassBuffers:
@@ -180,13 +208,20 @@ class PassBuffers:
         rows = steps * batch if keep else min(steps, STRETCH) * batch
         state_rows = batch + rows if keep else 2 * batch
         inputs, units = product.padded(product.input_size), product.padded(product.hidden_size)
-        self.x = aligned_empty(rows * inputs, dtype)
-        self.z = aligned_empty(rows * product.blocks * panel, dtype)
-        self.states = tuple(aligned_empty(state_rows * units, dtype) for _ in range(states))
-        self.d_states = tuple(aligned_empty(batch * units if keep else 0, dtype) for _ in range(states))
-        self.dx = aligned_empty(min(steps, STRETCH) * batch * inputs if keep else 0, dtype)
-        # of the weight gradients: a tile for every thread there may be
-        self.scratch = aligned_empty(NUMBA_NUM_THREADS * panel * panel // PANEL_VECTORS if keep else 0, dtype)
+        sizes = [rows * inputs, rows * product.blocks * panel, *[state_rows * units] * states]
+        if keep:
+            sizes += [
+                min(steps, STRETCH) * batch * inputs,
+                # of the weight gradients, for every thread there may be
+                NUMBA_NUM_THREADS * dense.SCRATCH_TILES * panel * panel // PANEL_VECTORS,
+                *[batch * units] * states,
+            ]
+        self.x, self.z, *rest = aligned_pieces(sizes, dtype)
+        self.states = tuple(rest[:states])
+        self.dx, self.scratch, *d_states = rest[states:] if keep else [self.x[:0]] * (2 + states)
+        self.d_states = tuple(d_states)
+        self._schedule = self._fitted = None  # the last batch's, and what `fit` gave for it
+        self.jobs = self.gradients = None  # of the weight gradients for that batch, and the buffer they are added to
 
     @staticmethod
     def count_bytes(product, steps, batch, states):
@@ -198,8 +233,14 @@ class PassBuffers:
 
     def fit(self, batch):
         """The kernels' view of the arrays for a `SequenceBatch`."""
+        if self._schedule is batch.schedule:
+            return self._fitted
         dx_rows = min(STRETCH, batch.steps) * batch.batch
-        return Buffers(self.x, self.z, self.states, self.d_states, self.dx, batch.rows, batch.state_rows, dx_rows)
+        self._schedule, self.jobs = batch.schedule, None
+        self._fitted = Buffers(
+            self.x, self.z, self.states, self.d_states, self.dx, batch.rows, batch.state_rows, dx_rows
+        )
+        return self._fitted
 
 
 class RecurrentPass(_Product):
@@ -209,8 +250,8 @@ class RecurrentPass(_Product):
         super().__init__(parameters, names, input_size, hidden_size, cell)
         self.cell = cell
         self.reverse = reverse
-        self._forward_pass = forward_passes[cell.name]
-        self._backward_pass = backward_passes[cell.name]
+        self._forward_pass = TypedKernel(forward_passes[cell.name])
+        self._backward_pass = TypedKernel(backward_passes[cell.name])
 
     def _steps_per_call(self, batch):
         work = batch.batch * self.hidden_size * (self.input_size + self.hidden_size) * self.gates[0].size
@@ -233,11 +274,15 @@ class RecurrentPass(_Product):
         last = (batch.steps - 1) // span * span
         for begin in range(last, -1, -span):
             self._backward_pass(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
-        self.accumulate_gradients(
-            batch, arrays,
+        self.accumulate_gradients(batch, arrays)
+
+    def gradient_jobs(self, batch, buffers):
+        """The jobs of both weights' gradients."""
+        schedule = batch.schedule
+        return (
             self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows),
             self.gradient_job(1, batch, buffers, buffers.states[0], buffers.state_rows, schedule.state_rows),
-        )  # fmt: skip
+        )
 
 
 class DensePass(_Product):
@@ -245,18 +290,23 @@ class DensePass(_Product):
 
     def __init__(self, parameters, in_features, out_features):
         super().__init__(parameters, ("weight", None, "bias", None), in_features, out_features, None)
+        self._forward_pass = TypedKernel(dense.dense_forward)
+        self._backward_pass = TypedKernel(dense.dense_backward)
 
     def forward(self, x, y, batch, arrays):
         """y = x Wᵀ + b; x, y: `View`s."""
-        dense.dense_forward(
+        self._forward_pass(
             x, y, self.forward_weights(), batch.schedule, arrays.fit(batch), 0, batch.steps, STRETCH
         )
 
     def backward(self, dy, dx, batch, arrays):
         """dx = dy W into the `View` `dx`, and the parameters' gradients added."""
         buffers = arrays.fit(batch)
-        dense.dense_backward(
+        self._backward_pass(
             dy, dx, self.backward_weights(), batch.schedule, buffers, 0, batch.steps, STRETCH
         )
-        job = self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, batch.schedule.rows)
-        self.accumulate_gradients(batch, arrays, job)
+        self.accumulate_gradients(batch, arrays)
+
+    def gradient_jobs(self, batch, buffers):
+        """The job of the weight's gradient, as a tuple."""
+        return (self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, batch.schedule.rows),)

@@ -94,10 +94,14 @@ def _train_rnn(nonlinearity, dtype):
 def _stream(dtype):
     x, h, c = (_floats(_BATCH, _SIZE, dtype=dtype) for _ in range(3))
     rnns = [layers.RNN(_SIZE, _SIZE, nonlinearity=name, dtype=dtype) for name in ("tanh", "relu", "sigmoid")]
+    gru, lstm = layers.GRU(_SIZE, _SIZE, dtype=dtype), layers.LSTM(_SIZE, _SIZE, dtype=dtype)
     for rnn in rnns:
         kernels.rnn_step(rnn.kernel_weights(), x, h)
-    kernels.gru_step(layers.GRU(_SIZE, _SIZE, dtype=dtype).kernel_weights(), x, h)
-    kernels.lstm_step(layers.LSTM(_SIZE, _SIZE, dtype=dtype).kernel_weights(), x, h, c)
+    kernels.gru_step(gru.kernel_weights(), x, h)
+    kernels.lstm_step(lstm.kernel_weights(), x, h, c)
+    for layer in (*rnns, gru, lstm):
+        layer.step(x)
+        layer.step(x[0])
 
 
 def _use_layers(dtype):

@@ -278,6 +278,8 @@ def _rebuild(kind, config, batch_first, values, gradients, generator):
 
 def apart(array, *buffers):
     """`array`, or a copy where it shares memory with a buffer that the call writes."""
-    if array.base is not None and any(np.may_share_memory(array, buffer) for buffer in buffers):
-        return array.copy()
+    if array.base is not None:
+        for buffer in buffers:
+            if np.may_share_memory(array, buffer):
+                return array.copy()
     return array

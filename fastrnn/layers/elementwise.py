@@ -1,5 +1,7 @@
 """Layers that treat every number alike: activations and dropout."""
 
+import math
+
 import numpy as np
 
 from .. import checks, init
@@ -16,7 +18,7 @@ class _KeepingWorkspace(StatelessWorkspace):
     def kept(self, shape):
         """The buffer in `shape`."""
         self._kept = self._grown(self._kept, shape)
-        return self._kept[: int(np.prod(shape))].reshape(shape)
+        return self._kept[: math.prod(shape)].reshape(shape)
 
 
 class _Activation(FloatInput):

@@ -1,7 +1,10 @@
 """The linear layer."""
 
+import numpy as np
 
 from .. import checks, init
+from ..dispatch import TypedKernel
+from ..kernels.step import dense_step
 from ..passes import DensePass, PassBuffers, SequenceBatch, view
 from ..threads import threads_for
 from .stateless import FloatInput, StatelessWorkspace
@@ -26,6 +29,7 @@ class Linear(FloatInput):
         super().__init__(shapes, dtype)
         init.uniform(self.parameters, self.in_features, rng)
         self._pass = DensePass(self.parameters, self.in_features, self.out_features)
+        self._dense_step = TypedKernel(dense_step)
 
     @classmethod
     def parameter_shapes(cls, *, in_features, out_features, bias=True, **_):
@@ -72,6 +76,14 @@ class Linear(FloatInput):
             y.fill(0)
         first = self.batch_first
         self._pass.forward(view(x, first, 0, x.shape[-1]), view(y, first, 0, y.shape[-1]), plan, arrays)
+
+    def _step(self, x_t, state):
+        batch = x_t.shape[0]
+        if threads_for(batch * self.in_features * self.out_features) > 1:
+            return super()._step(x_t, state)
+        y = np.empty((batch, self.out_features), self.dtype)
+        self._dense_step(self._pass.forward_weights(), x_t, y)
+        return y, None
 
     def _differentiate(self, dy, dx, extent, workspace):
         if extent.ragged:

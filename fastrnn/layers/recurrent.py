@@ -1,13 +1,16 @@
 """RNN, GRU and LSTM: stacks of passes over one cell."""
 
+import math
+import operator
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import checks, init
+from ..dispatch import TypedKernel
 from ..kernels.cells import CELLS
 from ..kernels.packing import Weights
-from ..kernels.step import RNN_WEIGHTS
+from ..kernels.step import RNN_WEIGHTS, layer_steps
 from ..parameters import aligned_empty
 from ..passes import PassBuffers, RecurrentPass, SequenceBatch, split_by_units, view
 from ..threads import threads_for
@@ -15,6 +18,7 @@ from .base import Layer, Workspace, apart
 from .elementwise import draw_dropout, multiply_mask
 
 _PASS_BYTES = 8192  # about what the Python objects of a layer and direction take
+_STEP_WORK = 4_000_000  # multiply-adds of a layer's step that one thread has done before the forward pass would have
 
 
 class _Record(NamedTuple):
@@ -29,9 +33,13 @@ def _lay_out(layer, steps, batch, lengths, plan):
     """Lay out a batch in `plan`, with the threads that one pass over it is worth."""
     depth = layer.hidden_size + max(layer.input_size, layer.hidden_size)
     threads = threads_for(steps * batch * layer.gates * layer.hidden_size * depth)
-    by_units = threads > 1 and split_by_units(batch, layer.hidden_size)
+    by_units = threads > 1 and split_by_units(batch, layer.hidden_size, layer.gates, threads)
     plan.fill(steps, batch, lengths, by_units, threads if by_units else min(threads, batch))
     return plan
+
+
+def _same_start(view, array):
+    return view.base is not None and view.ctypes.data == array.ctypes.data
 
 
 class RecurrentWorkspace(Workspace):
@@ -56,6 +64,46 @@ class RecurrentWorkspace(Workspace):
         self.final = tuple(aligned_empty(size, dtype) for _ in range(states))
         self.d_initial = tuple(aligned_empty(size, dtype) for _ in range(states))
         self.zeros = np.zeros(size, dtype)
+        self.returned = ()  # the final state as the last forward pass gave it out
+        self._layout = None
+
+    def layout(self, steps, batch):
+        """The `_Layout` for a batch of this size; made anew when the size has changed."""
+        kept, batch_first = self._layout, self.layer.batch_first
+        if kept is None or kept.steps != steps or kept.batch != batch or kept.batch_first != batch_first:
+            kept = self._layout = _Layout(self, steps, batch)
+        return kept
+
+
+class _Layout:
+    """A workspace's arrays as a batch of `steps` by `batch` has them, and the views of them that the passes take.
+
+    Lists have an entry a layer, or where they say so a pass, that is a layer and direction.
+    """
+
+    def __init__(self, workspace, steps, batch):
+        layer = workspace.layer
+        self.steps, self.batch, self.batch_first = steps, batch, layer.batch_first
+        shape = layer._sequence_shape(steps, batch, layer.directions * layer.hidden_size)
+        state_shape = layer._state_shape(batch)
+
+        def shaped(buffers, shape):
+            return [buffer[: math.prod(shape)].reshape(shape) for buffer in buffers]
+
+        self.outputs = shaped(workspace.outputs, shape)
+        self.masks = shaped(workspace.masks, shape)
+        between = shaped(workspace.d_outputs, shape)
+        d_input = shaped([workspace.d_input], layer._sequence_shape(steps, batch, layer.input_size))
+        self.d_inputs = d_input + [between[n % len(between)] for n in range(1, layer.num_layers)]
+        self.output_views = [view for y in self.outputs for view in layer._views(y)]  # of passes
+        self.input_views = [layer._whole(y) for y in self.outputs[:-1]]  # of the layers past the first
+        self.d_input_views = [layer._whole(dx) for dx in self.d_inputs]
+        self.final = tuple(shaped(workspace.final, state_shape))
+        self.d_initial = tuple(shaped(workspace.d_initial, state_shape))
+        # of passes
+        self.final_rows = layer._row_states(self.final)
+        self.d_initial_rows = layer._row_states(self.d_initial)
+        self.zero_rows = layer._zero_rows(workspace.zeros, batch)
 
 
 class _Recurrent(Layer):
@@ -86,6 +134,9 @@ class _Recurrent(Layer):
             for n in range(self.num_layers)
             for d in range(self.directions)
         ]
+        self._layer_steps = [TypedKernel(layer_steps[cell]) for _ in range(2)]  # of a single stream, of a batch
+        work = self.gates * self.hidden_size * (max(p.input_size for p in self.passes) + self.hidden_size)
+        self._step_rows = _STEP_WORK // work  # the largest batch whose steps don't take the forward pass
 
     def _check_memory(self, dtype):
         """The parameters' bytes by a formula, for a count of layers may be too large to go through them."""
@@ -192,12 +243,22 @@ class _Recurrent(Layer):
     def _sequence_shape(self, steps, batch, features):
         return (batch, steps, features) if self.batch_first else (steps, batch, features)
 
-    def _row_states(self, states, batch, index, zeros):
-        """The flat (B·H) arrays of pass `index` in every part of the state."""
-        size = batch * self.hidden_size
-        if states is None:
-            return (zeros[:size],) * self.cell.states
-        return tuple(s.reshape(-1)[index * size : (index + 1) * size] for s in states)
+    def _views(self, y):
+        """The columns of an output, or of its gradient, that each direction has."""
+        hidden = self.hidden_size
+        return [view(y, self.batch_first, direction * hidden, hidden) for direction in range(self.directions)]
+
+    def _whole(self, x):
+        return view(x, self.batch_first, 0, x.shape[-1])
+
+    def _row_states(self, states):
+        """For each pass the flat (B·H) arrays of its part of `states`, a tuple of (L·D,B,H)."""
+        flat = [state.reshape(len(self.passes), -1) for state in states]
+        return list(zip(*flat, strict=True))
+
+    def _zero_rows(self, zeros, batch):
+        """The same for a state of zeros, out of an array of at least B·H of them."""
+        return [(zeros[: batch * self.hidden_size],) * self.cell.states] * len(self.passes)
 
     def _check_room(self, x):
         steps, batch = self._extent(x)
@@ -205,103 +266,136 @@ class _Recurrent(Layer):
         size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
         checks.memory(f"the output for T={steps}, B={batch}", size)
 
-    def _run_layer(self, layer, x, y, plan, arrays, state, final, zeros):
-        """One layer of the stack, in all directions, from array `x` into array `y`."""
-        for direction in range(self.directions):
-            index = layer * self.directions + direction
-            self.passes[index].forward(
-                view(x, self.batch_first, 0, x.shape[-1]),
-                view(y, self.batch_first, direction * self.hidden_size, self.hidden_size),
-                plan,
-                arrays[index],
-                self._row_states(state, plan.batch, index, zeros),
-                self._row_states(final, plan.batch, index, zeros),
-            )
+    def _of_layer(self, layer):
+        """The indices of a layer's passes."""
+        return range(layer * self.directions, (layer + 1) * self.directions)
 
     def _infer(self, x, state, lengths):
         steps, batch = self._extent(x)
         shape = self._sequence_shape(steps, batch, self.directions * self.hidden_size)
         plan = _lay_out(self, steps, batch, lengths, SequenceBatch(steps, batch, keep=False))
-        final = tuple(np.empty(self._state_shape(batch), self.dtype) for _ in range(self.cell.states))
-        zeros = np.zeros(batch * self.hidden_size, self.dtype)
+        states = self.cell.states
+        final = tuple([np.empty(self._state_shape(batch), self.dtype) for _ in range(states)])
+        final_rows = self._row_states(final)
+        if state is None:
+            initial_rows = self._zero_rows(np.zeros(batch * self.hidden_size, self.dtype), batch)
+        else:
+            initial_rows = self._row_states(state)
         spare = None  # the output before the last: each layer but the first two writes over it
         for layer in range(self.num_layers):
             y = np.empty(shape, self.dtype) if layer < 2 else spare
             if lengths is not None:
                 y.fill(0)
-            arrays = {
-                layer * self.directions + d: PassBuffers(p, steps, batch, False, self.cell.states)
-                for d, p in enumerate(self.passes[layer * self.directions : (layer + 1) * self.directions])
-            }
-            self._run_layer(layer, x, y, plan, arrays, state, final, zeros)
+            source = self._whole(x)
+            for n, target in zip(self._of_layer(layer), self._views(y), strict=True):
+                product = self.passes[n]
+                arrays = PassBuffers(product, steps, batch, False, states)
+                product.forward(source, target, plan, arrays, initial_rows[n], final_rows[n])
             spare, x = x, y
         return y, self._pack_state(final)
 
     def _forward(self, x, state, lengths, ws):
         steps, batch = self._extent(x)
         plan = _lay_out(self, steps, batch, lengths, ws.plan)
-        shape = self._sequence_shape(steps, batch, self.directions * self.hidden_size)
-        size = steps * batch * shape[-1]
-        state_size = self.num_layers * self.directions * batch * self.hidden_size
-        final = tuple(f[:state_size].reshape(self._state_shape(batch)) for f in ws.final)
-        if state is not None:  # in place where it is this workspace's own, as a rule; a shifted view of it is not
-            pairs = zip(state, final, strict=True)
-            written = (*ws.final, *ws.outputs)
-            state = tuple(s if s.ctypes.data == f.ctypes.data else apart(s, *written) for s, f in pairs)
-        source = apart(x, *ws.outputs, *ws.final)
-        for layer in range(self.num_layers):
-            y = ws.outputs[layer][:size].reshape(shape)
+        layout = ws.layout(steps, batch)
+        initial_rows = self._initial_rows(state, layout, ws)
+        x_view = self._whole(apart(x, *ws.outputs, *ws.final))
+        for layer, y in enumerate(layout.outputs):
             if lengths is not None:
                 y.fill(0)
-            self._run_layer(layer, source, y, plan, ws.passes, state, final, ws.zeros)
-            if self.dropout and layer < self.num_layers - 1:
-                mask = ws.masks[layer][:size].reshape(shape)
-                draw_dropout(self._rng, self.dropout, mask)
-                multiply_mask(y, mask, y)
-            source = y
-        ws.record = _Record(x.shape, shape, batch)
-        return y, self._pack_state(final)
+            for n in self._of_layer(layer):
+                self.passes[n].forward(
+                    x_view, layout.output_views[n], plan, ws.passes[n], initial_rows[n], layout.final_rows[n]
+                )
+            if layer < self.num_layers - 1:
+                if self.dropout:
+                    draw_dropout(self._rng, self.dropout, layout.masks[layer])
+                    multiply_mask(y, layout.masks[layer], y)
+                x_view = layout.input_views[layer]
+        ws.record = _Record(x.shape, y.shape, batch)
+        ws.returned = tuple([part.view() for part in layout.final])
+        return y.view(), self._pack_state(ws.returned)
+
+    def _initial_rows(self, state, layout, ws):
+        """The initial state of each pass: in place where it is this workspace's own, a copy if only a part of it is."""
+        if state is None:
+            return layout.zero_rows
+        if len(ws.returned) == len(state) and all(map(operator.is_, state, ws.returned)):
+            return layout.final_rows
+        written = (*ws.final, *ws.outputs)
+        pairs = zip(state, layout.final, strict=True)
+        return self._row_states([s if _same_start(s, f) else apart(s, *written) for s, f in pairs])
 
     def _backward(self, dy, dstate, ws):
-        record, plan = ws.record, ws.plan
-        batch = record.batch
-        size = dy.size
-        state_size = self.num_layers * self.directions * batch * self.hidden_size
-        d_initial = tuple(d[:state_size].reshape(self._state_shape(batch)) for d in ws.d_initial)
+        plan = ws.plan
+        layout = ws.layout(plan.steps, plan.batch)
         written = (*ws.d_initial, ws.d_input, *ws.d_outputs)
         dy = apart(dy, *written)
-        dstate = None if dstate is None else tuple(apart(d, *written) for d in dstate)
+        d_final_rows = layout.zero_rows
+        if dstate is not None:
+            d_final_rows = self._row_states([apart(d, *written) for d in dstate])
         for layer in reversed(range(self.num_layers)):
-            if layer:
-                dx = ws.d_outputs[layer % len(ws.d_outputs)][:size].reshape(record.output_shape)
-            else:
-                dx = ws.d_input[: plan.steps * batch * self.input_size].reshape(record.input_shape)
+            dx, dx_view = layout.d_inputs[layer], layout.d_input_views[layer]
             if plan.ragged:
                 dx.fill(0)
-            for direction in range(self.directions):
-                index = layer * self.directions + direction
-                self.passes[index].backward(
-                    view(dy, self.batch_first, direction * self.hidden_size, self.hidden_size),
-                    view(dx, self.batch_first, 0, dx.shape[-1]),
-                    direction == 1,
-                    plan,
-                    ws.passes[index],
-                    self._row_states(dstate, batch, index, ws.zeros),
-                    self._row_states(d_initial, batch, index, ws.zeros),
-                )
+            for n, dy_view in zip(self._of_layer(layer), self._views(dy), strict=True):
+                self.passes[n].backward(
+                    dy_view, dx_view, n % self.directions > 0, plan, ws.passes[n], d_final_rows[n],
+                    layout.d_initial_rows[n],
+                )  # fmt: skip
             if self.dropout and layer:
-                multiply_mask(dx, ws.masks[layer - 1][:size].reshape(dx.shape), dx)
+                multiply_mask(dx, layout.masks[layer - 1], dx)
             dy = dx
-        return dx, self._pack_state(d_initial)
+        return dx.view(), self._pack_state([d.view() for d in layout.d_initial])
 
     def step(self, x_t, state=None):
         if self.bidirectional:
             raise ValueError("step needs a unidirectional layer")
-        return super().step(x_t, state)
+        result = self._step_as_given(x_t, state)
+        return super().step(x_t, state) if result is None else result
 
     step.__doc__ = Layer.step.__doc__
 
+    def _step_as_given(self, x_t, state):
+        """`step` of arrays that the kernels take as they are, such as the last step's; None of any other arguments."""
+        if type(x_t) is not np.ndarray or x_t.ndim > 2:
+            return None
+        lead = x_t.shape[:-1]  # (B,), or () for a single stream
+        rows = lead[0] if lead else 1
+        dtype = self.parameters.dtype
+        if not 0 < rows <= self._step_rows or not checks.is_plain(x_t, dtype, (*lead, self.input_size)):
+            return None
+        shape = (self.num_layers, *lead, self.hidden_size)
+        if state is None:
+            return self._step_directly(x_t, (np.zeros(shape, dtype),) * self.cell.states)
+        states = state if self.cell.states > 1 else (state,)
+        if type(states) is not tuple or len(states) != self.cell.states:
+            return None
+        for part in states:
+            if not checks.is_plain(part, dtype, shape):
+                return None
+        return self._step_directly(x_t, states)
+
+    def _step_directly(self, x_t, states):
+        """One step of a small batch without the forward pass's preparations.
+
+        x_t: (B,I); states: tuple of (L,B,H). All without B for a single stream.
+        """
+        results = tuple(map(np.empty_like, states))
+        y_shape = results[0].shape[1:]
+        step = self._layer_steps[x_t.ndim - 1]
+        for layer, product in enumerate(self.passes):
+            y = np.empty(y_shape, x_t.dtype)
+            step(product.forward_weights(), x_t, layer, states, y, results)
+            x_t = y
+        return y, results if len(results) > 1 else results[0]
+
     def _step(self, x_t, state):
+        batch = x_t.shape[0]
+        if batch <= self._step_rows:
+            if state is None:
+                state = (np.zeros(self._state_shape(batch), self.dtype),) * self.cell.states
+            return self._step_directly(x_t, state)
         time_axis = 1 if self.batch_first else 0
         y, state = self._infer(np.expand_dims(x_t, time_axis), state, None)
         return np.squeeze(y, time_axis), state

@@ -43,12 +43,12 @@ class StatelessWorkspace(Workspace):
     def output(self, shape):
         """The output buffer in `shape`."""
         self._y = self._grown(self._y, shape)
-        return self._y[: int(np.prod(shape))].reshape(shape)
+        return self._y[: math.prod(shape)].reshape(shape)
 
     def input_gradient(self, shape):
         """The buffer of dx in `shape`."""
         self._dx = self._grown(self._dx, shape)
-        return self._dx[: int(np.prod(shape))].reshape(shape)
+        return self._dx[: math.prod(shape)].reshape(shape)
 
     def _grown(self, buffer, shape):
         size = self._rows * shape[-1]
