@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench` prints and writes the tables, `pytest bench` times single questions."""
+"""Benchmarks: `python -m bench` measures the tables of RESULTS.md, `pytest bench` times single questions."""

@@ -1,66 +1,65 @@
-"""`python -m bench`: an LSTM's training step and inference against PyTorch's, into bench/RESULTS.md."""
+"""Measure the tables of RESULTS.md, each in processes of its own, and write it anew from all results stored so far."""
 
 import argparse
 import pathlib
+import time
 
-import torch
+from . import results, tables
+from .checks import Void
+from .problem import Shape
+from .timing import progress
 
-import fastrnn
-
-from .harness import interleaved, machine, peak_gflops
-from .recurrent import GATES, SHAPES, Problem
-
-TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+_ROUNDS, _QUICK_ROUNDS = 5, 2
 
 
-def _rows(cell, shapes, dtype, peak):
-    for shape in shapes:
-        problem = Problem(cell, shape, dtype)
-        error = problem.worst_error()
-        if not error < TOLERANCE[dtype]:
-            raise SystemExit(f"{cell} {shape} {dtype}: differs from PyTorch by {error:.1e}, the benchmark is void")
-        ours, theirs = interleaved([problem.train, problem.peer_train])
-        infer, peer_infer = interleaved([problem.infer, problem.peer_infer])
-        gflops = problem.training_flops / ours / 1e9
-        yield (
-            f"| {', '.join(map(str, shape))} | {ours * 1e3:.2f} | {theirs * 1e3:.2f} | **{theirs / ours:.2f}** "
-            f"| {gflops:.0f} | {gflops / peak:.0%} | {infer * 1e3:.2f} | {peer_infer * 1e3:.2f} "
-            f"| **{peer_infer / infer:.2f}** | {error:.0e} |"
-        )
+def _shape(text):
+    sizes = [int(size) for size in text.split(",")]
+    if len(sizes) != 4 or min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"a shape is T,B,I,H, got {text!r}")
+    return Shape(*sizes)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(tables.NAMES)}; all by default")
+    parser.add_argument("--quick", action="store_true", help=f"{_QUICK_ROUNDS} rounds, without the longest cases")
+    parser.add_argument("--rounds", type=int, help=f"of bursts, {_ROUNDS} by default")
+    parser.add_argument("--shapes", nargs="+", type=_shape, metavar="T,B,I,H", help="only these")
+    parser.add_argument("--render", action="store_true", help="measure nothing, write RESULTS.md from stored results")
+    parser.add_argument(
+        "--output-dir", type=pathlib.Path, default=pathlib.Path(__file__).parent, metavar="DIR",
+        help="of RESULTS.md, results.json and roofline.png",
+    )  # fmt: skip
+    return parser
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--cells", nargs="+", choices=GATES, default=["LSTM"])
-    parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE, default=["float32"])
-    parser.add_argument("--threads", type=int, default=fastrnn.get_num_threads())
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).with_name("RESULTS.md"))
-    options = parser.parse_args()
-    fastrnn.set_num_threads(options.threads)
-    torch.set_num_threads(options.threads)
-    lines = [
-        "# Measured speed",
-        "",
-        f"`python -m bench` on {machine()}, PyTorch {torch.__version__}.",
-        "Medians of interleaved calls in one process; training is forward and backward with all gradients, weights",
-        "packed anew; PyTorch infers in `inference_mode`. Ratios are PyTorch's time over ours; the last column is the",
-        "largest difference of outputs and gradients.",
-    ]
-    for dtype in options.dtypes:
-        peak = peak_gflops(dtype)
-        for cell in options.cells:
-            lines += [
-                "",
-                f"## {cell}, {dtype}; peak {peak:.0f} GFLOP/s",
-                "",
-                "| T, B, I, H | train ms | PyTorch | ratio | GFLOP/s | of peak | infer ms | PyTorch | ratio | error |",
-                "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-            ]
-            print("\n".join(lines[-5:]), flush=True)
-            for row in _rows(cell, SHAPES, dtype, peak):
-                print(row, flush=True)
-                lines.append(row)
-    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    parser = _parser()
+    arguments = parser.parse_args()
+    unknown = set(arguments.tables) - set(tables.NAMES)
+    if unknown:
+        parser.error(f"no table {', '.join(sorted(unknown))}; there are {', '.join(tables.NAMES)}")
+    rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
+    options = tables.Options(rounds, arguments.quick, arguments.shapes and tuple(arguments.shapes))
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    stored = results.read(arguments.output_dir)
+    failed = []
+    for name in () if arguments.render else arguments.tables or tables.NAMES:
+        progress(f"{name} …")
+        began = time.perf_counter()
+        try:
+            data = tables.load(name).run(options)
+            stored[name] = results.entry(data, options, time.perf_counter() - began)
+        except Void as error:
+            stored[name] = results.entry(None, options, time.perf_counter() - began) | {"void": str(error)}
+            failed.append(f"{name} is void: {error}")
+        except (RuntimeError, OSError) as error:  # the others go on; what is stored of this one stays
+            failed.append(f"{name} failed: {error}")
+        results.write(arguments.output_dir, stored)
+        progress(f"{name}: {time.perf_counter() - began:.0f} s")
+    results.render(arguments.output_dir, stored)
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 if __name__ == "__main__":
