@@ -295,7 +295,7 @@ class AdamW(Adam):
 
 def gradient_norm(model) -> float:
     """The norm of all gradients together, summed in float64."""
-    return math.sqrt(kernels.sum_of_squares(_parameters_of(model).gradients, get_num_threads()))
+    return math.sqrt(kernels.sum_of_squares(_parameters_of(model).gradients, np.empty(kernels.SUMS), get_num_threads()))
 
 
 def clip_grad_norm(model, max_norm: float) -> float:

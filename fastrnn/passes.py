@@ -137,7 +137,7 @@ class _Product:
             self._forward = Weights(
                 self._panels(self.blocks, self.input_size, self.gates[0].size * self.units),
                 self._panels(self.blocks, depth, self.gates[1].size * self.units),
-                self._panels(self.blocks, self.panel),
+                self._panels(self.blocks * self.panel),
             )
         self._pack[0](
             *self._tensors(), self.hidden_size, *self.gates,

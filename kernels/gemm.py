@@ -8,6 +8,8 @@ so every element is one chain of multiply-adds over k. Its value does not depend
 its tile, on where a long k is cut, or on the number of threads.
 """
 
+import functools
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -201,6 +203,7 @@ def _rows(lanes_):
     return PANEL_VECTORS * lanes_
 
 
+@functools.cache
 def _make_rows_of_tiles(widths, k_stride):
     """The loop over tiles, with the arguments of `make_product`."""
     tile = _make_tile(widths, k_stride)
@@ -223,6 +226,7 @@ def _make_rows_of_tiles(widths, k_stride):
     return rows_of_tiles
 
 
+@functools.cache
 def make_product(widths):
     """`product(vectors, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride,
     segment_length, k, b, q, b_stride)`:
@@ -254,6 +258,7 @@ def make_product(widths):
     return product
 
 
+@functools.cache
 def make_slot_product(slots, vectors):
     """The product with packed weights of `slots` slots of `vectors` vectors: see `make_product`.
 

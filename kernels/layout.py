@@ -123,6 +123,13 @@ def scatter_rows(panels, panel_rows, base, view, reverse, schedule, start, stop,
             row_from_panels(panels, at, panel_rows * width, 0, view.columns, view.data, target, add)
 
 
+@subroutine
+def restart(schedule):
+    """Before a pass: no part has begun anything."""
+    for n in range(schedule.progress.size):
+        schedule.progress[n] = 0
+
+
 @kernel
 def fill_schedule(lengths, by_units, keep, stretch, schedule):
     """Work out the schedule of a batch with the given lengths (B,), each from 1 to T, into `schedule`'s arrays.
@@ -136,12 +143,16 @@ def fill_schedule(lengths, by_units, keep, stretch, schedule):
     parts = schedule.bounds.shape[0]
     counts, rows, state_rows = schedule.counts, schedule.rows, schedule.state_rows
     # counting sort: first how many sequences are longer than t, which is also the number of active rows
-    counts[:] = 0
+    # (loops, here and elsewhere: Numba takes half a second to compile assignments to slices, and sums)
+    for t in range(steps + 1):
+        counts[t] = 0
+        rows[t] = 0  # rows[n] will count the rows of length n placed so far
+    total = 0
     for b in range(batch):
+        total += lengths[b]
         counts[lengths[b] - 1] += 1
     for t in range(steps - 1, -1, -1):
         counts[t] += counts[t + 1]
-    rows[:] = 0  # rows[n] counts the rows of length n placed so far
     for b in range(batch):
         n = lengths[b]
         row = counts[n] + rows[n]
@@ -159,7 +170,6 @@ def fill_schedule(lengths, by_units, keep, stretch, schedule):
         else:
             rows[t] = t % stretch * batch
             state_rows[t] = t % 2 * batch
-    total = schedule.lengths.sum()
     row, done = 0, 0
     for part in range(parts):
         schedule.bounds[part, 0] = 0 if by_units else row

@@ -11,7 +11,7 @@ import numpy as np
 
 from .jit import kernel, subroutine
 from .parallel import in_parallel
-from .simd import lanes, load, load_first, store, transpose_tile
+from .simd import PANEL_VECTORS, lanes, load, load_first, store, transpose_tile
 
 
 class Weights(NamedTuple):
@@ -19,7 +19,7 @@ class Weights(NamedTuple):
 
     input: np.ndarray  # (⌈H/U⌉, I, gates·U)
     recurrent: np.ndarray  # (⌈H/U⌉, H, gates·U)
-    bias: np.ndarray  # (⌈H/U⌉, P), a value for each slot of each unit
+    bias: np.ndarray  # (⌈H/U⌉·P,), a value for each slot of each unit of a block, then of the next
 
 
 class BackwardWeights(NamedTuple):
@@ -32,16 +32,23 @@ class BackwardWeights(NamedTuple):
 
 
 @subroutine
+def clear(array, start, size):
+    """Zeros in `size` numbers, whole vectors of them, from flat `start` on."""
+    for at in range(start, start + size, lanes(array)):
+        store(array, at, 0.0)
+
+
+@subroutine
 def _transpose(weight, row, rows, column, columns, packed, target):
     """packed[target + k·width + r] = weight[row + r, column + k] for r < rows and k < columns, at most a tile."""
     depth, width = weight.shape[1], packed.shape[2]
     if rows == lanes(weight) and columns == lanes(weight):
         transpose_tile(weight, row * depth + column, depth, packed, target, width)
     else:
-        flat = packed.reshape(packed.size)
+        block, within = target // (packed.shape[1] * width), target % (packed.shape[1] * width)
         for r in range(rows):
             for k in range(columns):
-                flat[target + k * width + r] = weight[row + r, column + k]
+                packed[block, within // width + k, within % width + r] = weight[row + r, column + k]
 
 
 @subroutine
@@ -51,7 +58,7 @@ def _pack_block(weight, hidden_size, gates, block, packed):
     depth, width = packed.shape[1], packed.shape[2]
     units = width // gates.size
     if (block + 1) * units > hidden_size:  # units past the last
-        packed[block] = 0.0
+        clear(packed, block * depth * width, depth * width)
     for j in range(gates.size):
         for u in range(0, units, step):
             unit = block * units + u
@@ -74,10 +81,11 @@ def _pack_blocks(part, parts, weight_ih, weight_hh, hidden_size, input_gates, re
 
 @subroutine
 def _add_bias(bias, hidden_size, gates, slot_first, units, packed):
+    width = PANEL_VECTORS * lanes(packed)
     for j in range(gates.size):
         for unit in range(hidden_size):
             block, u = unit // units, unit % units
-            packed[block, (slot_first + j) * units + u] += bias[gates[j] * hidden_size + unit]
+            packed[block * width + (slot_first + j) * units + u] += bias[gates[j] * hidden_size + unit]
 
 
 @kernel
@@ -93,7 +101,7 @@ def pack_forward(
         _pack_blocks, parts, (parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, packed)
     )
     units = packed.input.shape[2] // input_gates.size
-    packed.bias[:] = 0.0
+    clear(packed.bias, 0, packed.bias.size)
     if bias_ih.size > 0:
         _add_bias(bias_ih, hidden_size, input_gates, firsts[0], units, packed.bias)
     if bias_hh.size > 0:
@@ -134,7 +142,7 @@ def _pack_rows(part, parts, weight_ih, weight_hh, hidden_size, input_gates, recu
 @kernel
 def pack_backward(weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed, parts):
     """Fill `packed`, a `BackwardWeights`, from PyTorch's matrices (gates·H, K), for blocks of `units` units."""
-    packed.zero[:] = 0.0
+    clear(packed.zero, 0, packed.zero.size)
     in_parallel(
         _pack_rows, parts, (parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed)
     )

@@ -19,6 +19,7 @@ from .layout import (
     active_rows,
     gather,
     gather_rows,
+    restart,
     scatter_rows,
     stretch_rows,
     time_of,
@@ -280,7 +281,7 @@ def make_forward(cell):
         """Steps `begin` to `end` of a `ForwardJob`, the input of `stretch` steps multiplied at once."""
         parts = job.schedule.bounds.shape[0]
         span = Span(begin, end, stretch, by_units)
-        job.schedule.progress[:] = 0
+        restart(job.schedule)
         in_parallel(run_part, parts, (parts, _phase_count(span), by_units, job.schedule.progress, span, job))
 
     return forward_pass
@@ -499,7 +500,7 @@ def make_backward(cell):
         """Steps `end` − 1 down to `begin` of a `BackwardJob`, dx of `stretch` steps computed at once."""
         parts = job.schedule.bounds.shape[0]
         span = Span(begin, end, stretch, by_units)
-        job.schedule.progress[:] = 0
+        restart(job.schedule)
         in_parallel(run_part, parts, (parts, _phase_count(span), by_units, job.schedule.progress, span, job))
 
     return backward_pass

@@ -126,7 +126,7 @@ def _make_advance(cell, formula):
         width = PANEL_VECTORS * step
         units = vectors * step
         hidden = states[0].shape[-1]
-        blocks = weights.bias.shape[0]
+        blocks = weights.input.shape[0]
         for block in range(blocks):
             multiply(weights, x, row, rows, states, at, z, block)
         for block in range(blocks):
@@ -223,7 +223,7 @@ def _multiply_dense(weights, x, y, z):
     inputs, outputs = x.shape[1], y.shape[1]
     for first in range(0, y.shape[0], _ROWS):
         rows = min(_ROWS, y.shape[0] - first)
-        for panel in range(weights.bias.shape[0]):
+        for panel in range(weights.input.shape[0]):
             panel_product(
                 outputs - panel * width, rows, z, 0, width, weights.bias, panel * width, 0,
                 x, first * inputs, inputs, 0, inputs, inputs, weights.input, panel * inputs * width,
@@ -236,4 +236,4 @@ def _multiply_dense(weights, x, y, z):
 @kernel
 def dense_step(weights, x, y):
     """y = x Wᵀ + b: x (B,I), y (B,O), weights: `packing.Weights` of a linear layer."""
-    _flushed(_multiply_dense, (weights, x, y, np.empty(_ROWS * weights.bias.shape[1], x.dtype)))
+    _flushed(_multiply_dense, (weights, x, y, np.empty(_ROWS * weights.input.shape[2], x.dtype)))

@@ -17,7 +17,7 @@ from .simd import VectorType, fma, lanes, load, load_first, square_root, store, 
 
 _PART_SIZE = 1 << 14  # elements that are worth a thread
 _BLOCK = 1 << 10  # what is given to one thread is a multiple of this: whole vectors, whole cache lines
-_SUMS = 64  # parts of a sum, whatever the number of threads
+SUMS = 64  # parts of a sum, whatever the number of threads
 
 
 @subroutine(returns=lambda array, i, count: VectorType(array.dtype))
@@ -169,17 +169,19 @@ def _sum_of_squares(values, start, stop):
 
 @subroutine
 def _sums_of_part(part, parts, values, sums):
-    for k in range(_SUMS * part // parts, _SUMS * (part + 1) // parts):
-        sums[k] = _sum_of_squares(values, values.size * k // _SUMS, values.size * (k + 1) // _SUMS)
+    for k in range(SUMS * part // parts, SUMS * (part + 1) // parts):
+        sums[k] = _sum_of_squares(values, values.size * k // SUMS, values.size * (k + 1) // SUMS)
 
 
 @kernel
-def sum_of_squares(values, threads):
-    """Sum of the squares of `values` (n,), in float64 and in an order that doesn't depend on the number of threads."""
-    sums = np.empty(_SUMS)
+def sum_of_squares(values, sums, threads):
+    """Sum of the squares of `values` (n,), in float64 and in an order that doesn't depend on the number of threads.
+
+    sums (SUMS,) float64 is work space.
+    """
     parts = min(threads, 1 + values.size // _PART_SIZE)
     in_parallel(_sums_of_part, parts, (parts, values, sums))
     total = 0.0
-    for k in range(_SUMS):
+    for k in range(SUMS):
         total += sums[k]
     return total
