@@ -157,11 +157,9 @@ def _add_row(source, s, target, t, columns, overwrite):
 def _place(job, group):
     """Of a vector of dz's columns: its row in the gradient, how many units it holds, and where it begins in dz."""
     step = lanes(job.dz)
-    vectors = job.units // step
-    per_block = job.gates.size * vectors
-    block, j, v = group // per_block, group % per_block // vectors, group % vectors
-    unit = block * job.units + v * step
-    z = block * job.z_rows * PANEL_VECTORS * step + (job.slot_first + j) * job.units + v * step
+    unit, j = group // job.gates.size * step, group % job.gates.size
+    column = (job.slot_first + j) * job.units + unit % job.units
+    z = unit // job.units * job.z_rows * PANEL_VECTORS * step + column
     return job.gates[j] * job.hidden_size + unit, min(step, job.hidden_size - unit), z
 
 
@@ -181,9 +179,9 @@ def _accumulate_groups(job, group_first, group_last, first, overwrite, scratch, 
         for group in range(group_first, group_last):
             _, valid, z = _place(job, group)
             total = s + (group - group_first) * step * width
-            if valid > 0 and start == 0:
+            if start == 0:
                 _sum_block(job, z, valid, first * job.a_rows, columns, start, stop, scratch, total)
-            elif valid > 0:
+            else:
                 _sum_block(job, z, valid, first * job.a_rows, columns, start, stop, scratch, block_sum)
                 for u in range(valid):
                     _add_row(scratch, block_sum + u * width, scratch, total + u * width, width, False)
@@ -199,7 +197,7 @@ def _accumulate(job, part, parts, overwrite, scratch):
     """One weight's gradient, for one part's share of dz's columns, some vectors of them at a time."""
     step = lanes(job.dz)
     s = part * SCRATCH_TILES * step * PANEL_VECTORS * step
-    groups = (job.hidden_size + job.units - 1) // job.units * job.gates.size * (job.units // step)
+    groups = (job.hidden_size + step - 1) // step * job.gates.size
     last = groups * (part + 1) // parts
     for group in range(groups * part // parts, last, PANEL_VECTORS):
         for first in range(0, job.gradient.shape[1], PANEL_VECTORS * step):
@@ -233,22 +231,19 @@ def _accumulate_biases(job, part, parts, overwrite, scratch):
     width = PANEL_VECTORS * step
     s = part * SCRATCH_TILES * step * width
     steps = job.counts.size - 1
-    vectors = job.units // step
-    per_block = job.slot_gates.shape[1] * vectors
-    groups = (job.hidden_size + job.units - 1) // job.units * per_block
+    slots = job.slot_gates.shape[1]
+    groups = (job.hidden_size + step - 1) // step * slots
     for group in range(groups * part // parts, groups * (part + 1) // parts):
-        block, slot, v = group // per_block, group % per_block // vectors, group % vectors
-        unit = block * job.units + v * step
-        valid = min(step, job.hidden_size - unit)
-        if valid > 0:
-            store(scratch, s, 0.0)
-            for start in range(0, steps, job.steps_per_block):
-                z = block * job.z_rows * width + slot * job.units + v * step
-                _sum_rows(job, z, start, min(start + job.steps_per_block, steps), scratch, s)
-            for bias in range(len(job.gradients)):
-                gradient, gate = job.gradients[bias], job.slot_gates[bias, slot]
-                if gate >= 0 and gradient.size > 0:
-                    _add_row(scratch, s, gradient, gate * job.hidden_size + unit, valid, overwrite)
+        unit, slot = group // slots * step, group % slots
+        z = unit // job.units * job.z_rows * width + slot * job.units + unit % job.units
+        store(scratch, s, 0.0)
+        for start in range(0, steps, job.steps_per_block):
+            _sum_rows(job, z, start, min(start + job.steps_per_block, steps), scratch, s)
+        for bias in range(len(job.gradients)):
+            gradient, gate = job.gradients[bias], job.slot_gates[bias, slot]
+            if gate >= 0 and gradient.size > 0:
+                valid = min(step, job.hidden_size - unit)
+                _add_row(scratch, s, gradient, gate * job.hidden_size + unit, valid, overwrite)
 
 
 @subroutine
