@@ -109,34 +109,39 @@ def pack_forward(
 
 
 @subroutine
-def _pack_row(weight, hidden_size, gates, units, row, packed):
-    """One row of every panel: a row of PyTorch's matrix, or zeros."""
+def _pack_row(weight, source, columns, row, packed):
+    """Row `row` of every panel: `columns` numbers of PyTorch's matrix from flat `source` on, then zeros."""
     width = packed.shape[2]
-    within = row % (gates.size * units)
-    unit = row // (gates.size * units) * units + within % units
-    columns = weight.shape[1] if unit < hidden_size else 0
-    source = (gates[within // units] * hidden_size + unit) * weight.shape[1]
     step = lanes(weight)
-    for column in range(0, packed.shape[0] * width, step):
-        target = (column // width * packed.shape[1] + row) * width + column % width
-        left = columns - column
-        if left >= step:
-            store(packed, target, load(weight, source + column))
-        elif left > 0:
-            store(packed, target, load_first(weight, source + column, left))
-        else:
-            store(packed, target, 0.0)
+    for panel in range(packed.shape[0]):
+        target = (panel * packed.shape[1] + row) * width
+        for j in range(0, width, step):
+            left = columns - panel * width - j
+            if left >= step:
+                store(packed, target + j, load(weight, source + panel * width + j))
+            elif left > 0:
+                store(packed, target + j, load_first(weight, source + panel * width + j, left))
+            else:
+                store(packed, target + j, 0.0)
+
+
+@subroutine
+def _pack_slots(part, parts, weight, hidden_size, gates, units, packed):
+    """A part's share of the rows, those of one block and slot after the other."""
+    slots = packed.shape[1] // units
+    for slot in range(slots * part // parts, slots * (part + 1) // parts):
+        unit = slot // gates.size * units
+        row = gates[slot % gates.size] * hidden_size + unit
+        for u in range(units):
+            columns = weight.shape[1] if unit + u < hidden_size else 0
+            _pack_row(weight, (row + u) * weight.shape[1], columns, slot * units + u, packed)
 
 
 @subroutine
 def _pack_rows(part, parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed):
-    rows = packed.input.shape[1]
-    for row in range(rows * part // parts, rows * (part + 1) // parts):
-        _pack_row(weight_ih, hidden_size, input_gates, units, row, packed.input)
+    _pack_slots(part, parts, weight_ih, hidden_size, input_gates, units, packed.input)
     if weight_hh.size > 0:
-        rows = packed.recurrent.shape[1]
-        for row in range(rows * part // parts, rows * (part + 1) // parts):
-            _pack_row(weight_hh, hidden_size, recurrent_gates, units, row, packed.recurrent)
+        _pack_slots(part, parts, weight_hh, hidden_size, recurrent_gates, units, packed.recurrent)
 
 
 @kernel
