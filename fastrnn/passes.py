@@ -32,6 +32,8 @@ def split_by_units(batch, hidden_size, gates, threads):
     where a thread would have few rows, or where W_h is too large for a core's cache in any case.
     """
     rows = gates * hidden_size
+    if batch < threads:  # not all threads would have a row
+        return hidden_size >= 64 and rows >= 128
     few = (8 if rows >= 640 else 2) * threads
     return (rows >= 384 and batch <= few) or rows * hidden_size > 2**21
 

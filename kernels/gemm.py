@@ -33,7 +33,8 @@ _INTP = ir.IntType(64)
 _DEPTH = 1024  # k of one sweep: a panel's part of some 256 KiB is taken from the L2 cache for all rows but the first
 
 
-_HIGHEST = 8
+_HIGHEST = 8  # rows
+_WIDEST = 4 if REGISTERS == 32 else 2  # vectors
 
 
 def tile_rows(vectors):
@@ -41,7 +42,7 @@ def tile_rows(vectors):
     return max(1, min(_HIGHEST, (REGISTERS - 7 if REGISTERS == 32 else REGISTERS - 4) // vectors))
 
 
-_HEIGHTS = (0, *(tile_rows(vectors) for vectors in range(1, PANEL_VECTORS + 1)))
+_HEIGHTS = (0, *(tile_rows(vectors) for vectors in range(1, _WIDEST + 1)))
 
 
 def _not_unrolled(module):
@@ -206,22 +207,27 @@ def _rows(lanes_):
 @functools.cache
 def _make_rows_of_tiles(widths, k_stride):
     """The loop over tiles, with the arguments of `make_product`."""
-    tile = _make_tile(widths, k_stride)
+    last = {width % _WIDEST for width in widths} - {0}
+    tile = _make_tile(tuple(sorted(last | ({_WIDEST} if max(widths) >= _WIDEST else set()))), k_stride)
 
     @subroutine
     def rows_of_tiles(
         vectors, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride, segment_length,
         k, b, q, b_stride,
     ):  # fmt: skip
-        height = _HEIGHTS[vectors]
-        row = 0
-        for left in range((rows + height - 1) // height, 0, -1):
-            n = (rows - row + left - 1) // left  # tiles of nearly one height: 16 rows are 6, 5, 5
-            tile(
-                vectors, n, out, o + row * out_stride, out_stride, init, i + row * init_stride, init_stride,
-                a, p + row * a_stride, a_stride, segment_stride, segment_length, k, b, q, b_stride,
-            )  # fmt: skip
-            row += n
+        for v in range(0, vectors, _WIDEST):
+            wide = min(_WIDEST, vectors - v)
+            height = _HEIGHTS[wide]
+            column = v * lanes(a)
+            row = 0
+            for left in range((rows + height - 1) // height, 0, -1):
+                n = (rows - row + left - 1) // left  # tiles of nearly one height: 16 rows are 6, 5, 5
+                tile(
+                    wide, n, out, o + row * out_stride + column, out_stride,
+                    init, i + row * init_stride + column, init_stride,
+                    a, p + row * a_stride, a_stride, segment_stride, segment_length, k, b, q + column, b_stride,
+                )  # fmt: skip
+                row += n
 
     return rows_of_tiles
 
