@@ -34,8 +34,10 @@ def split_by_units(batch, hidden_size, gates, threads):
     rows = gates * hidden_size
     if batch < threads:  # not all threads would have a row
         return hidden_size >= 64 and rows >= 128
-    few = (8 if rows >= 640 else 2) * threads
-    return (rows >= 384 and batch <= few) or rows * hidden_size > 2**21
+    if rows * hidden_size > 2**21:
+        return True
+    few = 16 if rows * hidden_size > 2**20 else 8 if rows >= 640 else 2 if rows >= 384 else 0
+    return batch <= few * threads
 
 
 class SequenceBatch:

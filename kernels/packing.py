@@ -11,7 +11,7 @@ import numpy as np
 
 from .jit import kernel, subroutine
 from .parallel import in_parallel
-from .simd import PANEL_VECTORS, lanes, load, load_first, store, transpose_tile
+from .simd import PANEL_VECTORS, lanes, load, load_first, store, transpose_part, transpose_tile
 
 
 class Weights(NamedTuple):
@@ -45,10 +45,7 @@ def _transpose(weight, row, rows, column, columns, packed, target):
     if rows == lanes(weight) and columns == lanes(weight):
         transpose_tile(weight, row * depth + column, depth, packed, target, width)
     else:
-        block, within = target // (packed.shape[1] * width), target % (packed.shape[1] * width)
-        for r in range(rows):
-            for k in range(columns):
-                packed[block, within // width + k, within % width + r] = weight[row + r, column + k]
+        transpose_part(weight, row * depth + column, depth, rows, columns, packed, target, width)
 
 
 @subroutine

@@ -48,6 +48,7 @@ ALIGNMENT = 64  # bytes; a cache line
 
 _LLVM_SCALAR = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 _LLVM_INTEGER = {types.float32: ir.IntType(32), types.float64: ir.IntType(64)}
+_I64 = ir.IntType(64)
 _MANTISSA_BITS = {types.float32: 23, types.float64: 52}
 
 
@@ -493,37 +494,72 @@ def store_each_first(typingctx, arrays, index, values, count):
     return types.void(arrays, types.intp, values, types.intp), codegen
 
 
+def _transposed(builder, rows):
+    """A square tile of vectors with rows and columns exchanged (IR level).
+
+    Stage by stage, one bit of the row number changes places with the same bit of the column number: in pairs of rows
+    whose numbers differ in the bit, blocks of lanes are exchanged.
+    """
+    rows, count = list(rows), len(rows)
+    bit = count // 2
+    while bit:
+        order = range(count)
+        even = [j if not j & bit else count + j - bit for j in order]
+        odd = [j + bit if not j & bit else count + j for j in order]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), places) for places in (even, odd)]
+        for r in order:
+            if not r & bit:
+                pair = rows[r], rows[r | bit]
+                rows[r], rows[r | bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        bit //= 2
+    return rows
+
+
+def _row_places(builder, start, stride, count):
+    return [builder.add(start, builder.mul(stride, ir.Constant(stride.type, r))) for r in range(count)]
+
+
 @intrinsic
 def transpose_tile(typingctx, source, index, source_stride, target, target_index, target_stride):
     """Transpose a square tile of as many rows as a vector has lanes, from one contiguous array into another.
 
-    Rows stand a stride apart in each. Stage by stage, one bit of the row number changes places with the same bit of
-    the column number: in pairs of rows whose numbers differ in the bit, blocks of lanes are exchanged.
+    Rows stand a stride apart in each.
     """
+    vector, n = VectorType(source.dtype), types.intp
 
     def codegen(context, builder, sig, args):
-        count = lane_count(source.dtype)
+        places = _row_places(builder, args[1], args[2], vector.lanes)
+        rows = [_vector_load(context, builder, sig.args[0], args[0], place) for place in places]
+        places = _row_places(builder, args[4], args[5], vector.lanes)
+        for place, row in zip(places, _transposed(builder, rows), strict=True):
+            _vector_store(context, builder, sig.args[3], args[3], place, row, vector)
 
-        def at(start, stride, row):
-            return builder.add(start, builder.mul(stride, ir.Constant(stride.type, row)))
+    return types.void(source, n, n, target, n, n), codegen
 
-        rows = [_vector_load(context, builder, sig.args[0], args[0], at(args[1], args[2], r)) for r in range(count)]
-        bit = count // 2
-        while bit:
-            order = range(count)
-            even = [j if not j & bit else count + j - bit for j in order]
-            odd = [j + bit if not j & bit else count + j for j in order]
-            masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), places) for places in (even, odd)]
-            for r in order:
-                if not r & bit:
-                    pair = rows[r], rows[r | bit]
-                    rows[r], rows[r | bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
-            bit //= 2
-        vector = VectorType(source.dtype)
-        for r, row in enumerate(rows):
-            _vector_store(context, builder, sig.args[3], args[3], at(args[4], args[5], r), row, vector)
 
-    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), codegen
+@intrinsic
+def transpose_part(typingctx, source, index, source_stride, rows, columns, target, target_index, target_stride):
+    """`transpose_tile` with only the first `rows` and `columns` of the source, zeros for the other rows; columns that
+    are not there are not written."""
+    vector, n = VectorType(source.dtype), types.intp
+
+    def codegen(context, builder, sig, args):
+        def if_within(number, limit, count):
+            inside = builder.icmp_signed("<", ir.Constant(_I64, number), limit)
+            return builder.select(inside, count, ir.Constant(_I64, 0))
+
+        places = _row_places(builder, args[1], args[2], vector.lanes)
+        tile = [
+            _load_masked(context, builder, sig.args[0], args[0], place, if_within(r, args[3], args[4]))
+            for r, place in enumerate(places)
+        ]
+        whole = ir.Constant(_I64, vector.lanes)
+        places = _row_places(builder, args[6], args[7], vector.lanes)
+        for c, (place, row) in enumerate(zip(places, _transposed(builder, tile), strict=True)):
+            count = if_within(c, args[4], whole)
+            _store_masked(context, builder, sig.args[5], args[5], place, row, vector, count)
+
+    return types.void(source, n, n, n, n, target, n, n), codegen
 
 
 def slot_access(slots):
@@ -563,7 +599,6 @@ _ARM64 = llvm.get_process_triple().startswith(("aarch64", "arm64"))
 _MXCSR_FLUSH = 0x8040  # denormal results and operands count as zero
 _FPCR_FLUSH = 1 << 24
 _VOID = ir.VoidType()
-_I64 = ir.IntType(64)
 
 
 def enter_flush_to_zero(builder):
