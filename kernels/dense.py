@@ -103,7 +103,8 @@ def dense_backward(dy, dx, weights, schedule, buffers, begin, end, stretch):
         in_parallel(_backward_part, parts, (parts, dy, dx, weights, schedule, buffers, start, stop))
 
 
-SCRATCH_TILES = PANEL_VECTORS + 1  # (lanes, P) tiles of work space for a part's weight gradients
+_PANELS = 4  # of a's, whose sums are under way at once while dz's columns are in the cache
+SCRATCH_TILES = PANEL_VECTORS * _PANELS + 1  # (lanes, P) tiles of work space for a part's weight gradients
 
 
 @subroutine(returns=types.intp)
@@ -164,44 +165,54 @@ def _place(job, group):
 
 
 @subroutine
-def _accumulate_groups(job, group_first, group_last, first, overwrite, scratch, s):
-    """The gradient's columns from `first` on, a panel of them, for a few vectors of dz's columns.
+def _accumulate_groups(job, group_first, group_last, first, last, overwrite, scratch, s):
+    """The gradient's columns `first` to `last`, some panels of them, for a few vectors of dz's columns.
 
-    Those few share the panel while it is in the cache. A sum for each, from `s` on, and one of the block under way.
+    Block by block of rows, so that both sides come from the cache but once. From `s` on there is a sum for each panel
+    and vector, and then one of the block under way.
     """
     step = lanes(scratch)
     width = PANEL_VECTORS * step
-    columns = min(width, job.gradient.shape[1] - first)
+    tile = step * width
     steps = job.counts.size - 1
-    block_sum = s + PANEL_VECTORS * step * width
+    block_sum = s + (SCRATCH_TILES - 1) * tile
     for start in range(0, steps, job.steps_per_block):
         stop = min(start + job.steps_per_block, steps)
+        for column in range(first, last, width):
+            columns = min(width, last - column)
+            for group in range(group_first, group_last):
+                _, valid, z = _place(job, group)
+                total = s + ((column - first) // width * PANEL_VECTORS + group - group_first) * tile
+                if start == 0:
+                    _sum_block(job, z, valid, column * job.a_rows, columns, start, stop, scratch, total)
+                else:
+                    _sum_block(job, z, valid, column * job.a_rows, columns, start, stop, scratch, block_sum)
+                    for u in range(valid):
+                        _add_row(scratch, block_sum + u * width, scratch, total + u * width, width, False)
+    for column in range(first, last, width):
         for group in range(group_first, group_last):
-            _, valid, z = _place(job, group)
-            total = s + (group - group_first) * step * width
-            if start == 0:
-                _sum_block(job, z, valid, first * job.a_rows, columns, start, stop, scratch, total)
-            else:
-                _sum_block(job, z, valid, first * job.a_rows, columns, start, stop, scratch, block_sum)
-                for u in range(valid):
-                    _add_row(scratch, block_sum + u * width, scratch, total + u * width, width, False)
-    for group in range(group_first, group_last):
-        row, valid, _ = _place(job, group)
-        for u in range(valid):
-            at = (row + u) * job.gradient.shape[1] + first
-            _add_row(scratch, s + ((group - group_first) * step + u) * width, job.gradient, at, columns, overwrite)
+            row, valid, _ = _place(job, group)
+            total = s + ((column - first) // width * PANEL_VECTORS + group - group_first) * tile
+            for u in range(valid):
+                at = (row + u) * job.gradient.shape[1] + column
+                _add_row(scratch, total + u * width, job.gradient, at, min(width, last - column), overwrite)
 
 
 @subroutine
 def _accumulate(job, part, parts, overwrite, scratch):
     """One weight's gradient, for one part's share of dz's columns, some vectors of them at a time."""
     step = lanes(job.dz)
-    s = part * SCRATCH_TILES * step * PANEL_VECTORS * step
+    width = PANEL_VECTORS * step
+    s = part * SCRATCH_TILES * step * width
+    columns = job.gradient.shape[1]
     groups = (job.hidden_size + step - 1) // step * job.gates.size
     last = groups * (part + 1) // parts
     for group in range(groups * part // parts, last, PANEL_VECTORS):
-        for first in range(0, job.gradient.shape[1], PANEL_VECTORS * step):
-            _accumulate_groups(job, group, min(group + PANEL_VECTORS, last), first, overwrite, scratch, s)
+        group_last = min(group + PANEL_VECTORS, last)
+        for first in range(0, columns, _PANELS * width):
+            _accumulate_groups(
+                job, group, group_last, first, min(first + _PANELS * width, columns), overwrite, scratch, s
+            )
 
 
 @subroutine
