@@ -1,5 +1,6 @@
 """How things are timed: warm, in alternating bursts in one process, medians over all rounds."""
 
+import contextlib
 import statistics
 import sys
 import time
@@ -87,3 +88,31 @@ def cpus_used(timings, threads):
         if timing.cpus > threads + CPUS_ALLOWED:
             progress(f"  warning: {name} used {timing.cpus:.1f} CPUs, it has {threads} threads")
     return {name: timing.cpus for name, timing in timings.items()}
+
+
+class Stopwatch:
+    """Adds up the time of calls by name."""
+
+    def __init__(self):
+        self.seconds = {}
+
+    @contextlib.contextmanager
+    def watch(self, owner, attribute, name):
+        """Time every call of `owner.attribute` meanwhile."""
+        function = getattr(owner, attribute)
+        own = attribute in vars(owner)
+
+        def timed(*arguments, **named):
+            start = time.perf_counter()
+            result = function(*arguments, **named)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            return result
+
+        setattr(owner, attribute, timed)
+        try:
+            yield
+        finally:
+            if own:
+                setattr(owner, attribute, function)
+            else:
+                delattr(owner, attribute)

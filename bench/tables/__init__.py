@@ -14,6 +14,7 @@ NAMES = (
     "training_peers",
     "ragged",
     "scaling",
+    "phases",
     "streaming",
     "growth",
     "language_model",

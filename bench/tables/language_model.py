@@ -8,7 +8,7 @@ import numpy as np
 from .. import child, peers
 from ..checks import Void, difference
 from ..report import Verdict, busy_note, gain, geometric_mean, ratio, share, table
-from ..timing import alternate, cpus_used, progress, ratios_to
+from ..timing import Stopwatch, alternate, cpus_used, progress, ratios_to
 from . import THREADS
 
 TITLE = "Training step of the byte-level language model"
@@ -98,39 +98,11 @@ def contestants(hidden, threads):
     return models, worst
 
 
-class _Stopwatch:
-    """Adds up the time of calls by name."""
-
-    def __init__(self):
-        self.seconds = {}
-
-    @contextlib.contextmanager
-    def watch(self, owner, attribute, name):
-        """Time every call of `owner.attribute` meanwhile."""
-        function = getattr(owner, attribute)
-        own = attribute in vars(owner)
-
-        def timed(*arguments, **named):
-            start = time.perf_counter()
-            result = function(*arguments, **named)
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-            return result
-
-        setattr(owner, attribute, timed)
-        try:
-            yield
-        finally:
-            if own:
-                setattr(owner, attribute, function)
-            else:
-                delattr(owner, attribute)
-
-
 def parts(own, steps):
     """Share of every part in `steps` real training steps, name -> fraction."""
     from fastrnn import trainer
 
-    stopwatch = _Stopwatch()
+    stopwatch = Stopwatch()
     with contextlib.ExitStack() as stack:
         for layer, name in zip(own.model.layers, ("embedding", "LSTM", "linear"), strict=True):
             for attribute in ("_forward", "_backward"):

@@ -63,8 +63,8 @@ def _cells(row):
 def render(data):
     header = ("T, B, I, H", "µs", "packing", *_PRODUCTS, "Python")
     return [
-        f"LSTM, float32, {THREADS} threads. Shares of the time; in brackets a part's rate, pointwise work and all, as a",
-        "share of the peak of the machine's multiply-add units, measured a moment before.",
+        f"LSTM, float32, {THREADS} threads. Shares of the time; in brackets a part's rate, pointwise work and all, as",
+        "a share of the peak of the machine's multiply-add units, measured a moment before.",
         "",
         *table(header, [list(_cells(row)) for row in data]),
     ]

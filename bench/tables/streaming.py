@@ -4,7 +4,7 @@ import numpy as np
 
 from .. import child, peers
 from ..problem import Problem, Shape
-from ..report import Verdict, busy_note, judge_limit, ratio, significant, table
+from ..report import busy_note, judge_limit, ratio, significant, table
 from ..timing import alternate, cpus_used, progress, ratios_to
 from . import THREADS
 
@@ -149,10 +149,10 @@ def verdicts(data):
         limit = _KERNEL_LIMITS[row["hidden"]]
         yield judge_limit(f"streaming, H={row['hidden']}: `kernels.lstm_step`", limit, row["us"]["kernel"], " µs")
         question = f"streaming, H={row['hidden']}: {{}} / `layer.step`"
-        torch, runtime = _gains(row)
-        if torch is not None:
-            layer = row["ratios"]["torch nn.LSTM"]
-            measured = f"{significant(torch)}; {significant(layer)} with nn.LSTM alone"
-            yield Verdict(question.format("PyTorch's better call"), "at least 10", measured, torch >= 10)
+        for name in ("torch nn.LSTM", "torch nn.LSTMCell"):
+            if name in row["ratios"]:
+                title = name.replace("torch", "PyTorch's")
+                yield judge_limit(question.format(title), 10, row["ratios"][name], at_least=True)
+        runtime = _gains(row)[1]
         if runtime is not None:
             yield judge_limit(question.format("ONNX Runtime's call"), 2, runtime, at_least=True)
