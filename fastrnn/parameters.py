@@ -109,21 +109,26 @@ class Parameters:
         return self._gradients
 
     def gradient_target(self, name):
-        """The tensor's gradient as a kernel takes it, for one who asks `overwritten` in every pass."""
+        """The tensor's gradient as a kernel takes it, for one who asks `count_as_zero` in every pass."""
         return self._gradient_views[name]
 
-    def overwritten(self, names):
-        """Whether a kernel shall write over these tensors' gradients, which are zero, rather than add to them."""
+    def count_as_zero(self, names):
+        """Whether these tensors' gradients shall be written over, for they are zero, rather than added to.
+
+        Whoever does so calls `written` afterwards.
+        """
         uncleared = self._root._uncleared
         if not uncleared:
             return False
-        ranges = [self._ranges[name] for name in names]
-        if not all(first in uncleared for first, _ in ranges):
-            self._clear()
-            return False
-        for first, _ in ranges:
-            del uncleared[first]
-        return True
+        if all(self._ranges[name][0] in uncleared for name in names):
+            return True
+        self._clear()
+        return False
+
+    def written(self, names):
+        """These tensors' gradients hold what they should, and are no longer to be cleared."""
+        for name in names:
+            self._root._uncleared.pop(self._ranges[name][0], None)
 
     def _clear(self):
         root = self._root

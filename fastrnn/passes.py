@@ -25,11 +25,15 @@ _fill_schedule = TypedKernel(fill_schedule)
 _STEPS_PER_CALL_WORK = 2e10  # multiply-adds after which a kernel comes back, so that Ctrl-C is answered
 
 
+_STEP_WORK_OF_A_THREAD = 8_000  # multiply-adds, some 60 ns; to meet after a step takes 100 to 200
+
+
 def split_by_units(batch, hidden_size, gates, threads):
     """Whether threads share out a step's units rather than the batch.
 
     They then meet after every step, but each has its own part of W_h to read, and all rows to read it for: worth it
-    where a thread would have few rows, or where W_h is too large for a core's cache in any case.
+    where a thread would have few rows, or where W_h is too large for a core's cache in any case. The limits are those
+    from which it was faster for LSTM, GRU and RNN with 64 to 1024 units and 1 to 64 rows on 2 threads (1 MiB of L2).
     """
     rows = gates * hidden_size
     if batch < threads:  # not all threads would have a row
@@ -38,6 +42,13 @@ def split_by_units(batch, hidden_size, gates, threads):
         return True
     few = 16 if rows * hidden_size > 2**20 else 8 if rows >= 640 else 2 if rows >= 384 else 0
     return batch <= few * threads
+
+
+def threads_by_units(batch, hidden_size, gates, depth, dtype, threads):
+    """Threads that share out the units of a step with products of `depth` columns: at least a vector of units each."""
+    vectors = math.ceil(hidden_size * PANEL_VECTORS / panel_width(dtype))
+    work = batch * gates * hidden_size * depth
+    return max(1, min(threads, vectors, work // _STEP_WORK_OF_A_THREAD))
 
 
 class SequenceBatch:
@@ -194,9 +205,12 @@ class _Product:
             arrays.gradients = self.parameters.flat_gradients
             arrays.jobs = self.gradient_jobs(batch, buffers), self.bias_job(batch, buffers)
         jobs, bias_job = arrays.jobs
-        overwrite = self.parameters.overwritten([name for name in self.names if name])
+        names = [name for name in self.names if name]
+        overwrite = self.parameters.count_as_zero(names)
         work = batch.rows * sum([job.gradient.size for job in jobs])
         self._accumulate(jobs, bias_job, overwrite, arrays.scratch, threads_for(work))
+        if overwrite:
+            self.parameters.written(names)
 
 
 class PassBuffers:

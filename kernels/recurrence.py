@@ -134,6 +134,15 @@ def _few_rows(schedule, start, stop, first, bound):
     )  # fmt: skip
 
 
+@subroutine(returns=types.boolean)
+def _are_neighbours(schedule, start, stop):
+    """Whether the rows of a stretch's steps stand without gaps; the few places of inference have room for all rows."""
+    rows = 0
+    for t in range(start, stop):
+        rows += schedule.counts[t]
+    return stretch_rows(schedule, start, stop, 0, 1)[1] == rows
+
+
 def _grain(slots):
     """Units that parts don't divide: a block's, or a vector's where a block is nothing but one slot."""
 
@@ -191,10 +200,14 @@ def make_forward(cell):
         )  # fmt: skip
 
     @subroutine
-    def multiply_inputs(job, start, stop, first, bound, block, unit_first, unit_last):
-        """`multiply_input` for all steps of a stretch."""
+    def multiply_inputs(job, alone, start, stop, first, bound, block, unit_first, unit_last):
+        """`multiply_input` for all steps of a stretch.
+
+        Parts that run on by themselves may be at different stretches, and must keep to their own rows. With `alone` no
+        other part does: then all the stretch's rows go into one product, if they are neighbours.
+        """
         schedule, weights, buffers = job.schedule, job.weights, job.buffers
-        if first == 0 and bound >= schedule.counts[start]:  # the stretch's rows are neighbours: one product
+        if alone:
             rows = stretch_rows(schedule, start, stop, 0, 1)[1]
             multiply_input(weights, buffers, block, unit_first, unit_last, schedule.rows[start], rows, 1)
         elif _few_rows(schedule, start, stop, first, bound):
@@ -263,9 +276,10 @@ def make_forward(cell):
             if start == 0:
                 _load_state(job, hidden_size, first, bound)
         elif phase == 1:
+            alone = (span.by_units or parts == 1) and _are_neighbours(schedule, start, stop)
             for block in range(block_first, block_last):
                 low, high = _within(unit_first, unit_last, block, units)
-                multiply_inputs(job, start, stop, first, bound, block, low, high)
+                multiply_inputs(job, alone, start, stop, first, bound, block, low, high)
         elif active_rows(schedule, t, bound) > first:
             last = active_rows(schedule, t, bound)
             for n in range(block_last - block_first):

@@ -170,7 +170,13 @@ def _vector_load(context, builder, array_type, array, index):
     return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=array_type.dtype.bitwidth // 8)
 
 
+def _check_mutable(array_type):
+    if not array_type.mutable:
+        raise TypingError(f"fastrnn's kernels write into this array, it must not be read-only: {array_type}")
+
+
 def _vector_store(context, builder, array_type, array, index, value, value_type):
+    _check_mutable(array_type)
     value = context.cast(builder, value, value_type, VectorType(array_type.dtype))
     pointer = element_pointer(context, builder, array_type, array, index)
     pointer = builder.bitcast(pointer, value.type.as_pointer())
@@ -236,6 +242,7 @@ def _load_masked(context, builder, array_type, array, index, count):
 
 
 def _store_masked(context, builder, array_type, array, index, value, value_type, count):
+    _check_mutable(array_type)
     value = context.cast(builder, value, value_type, VectorType(array_type.dtype))
     pointer = element_pointer(context, builder, array_type, array, index)
     pointer = builder.bitcast(pointer, value.type.as_pointer())

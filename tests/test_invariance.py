@@ -35,6 +35,7 @@ def threads(monkeypatch):
 def eager(monkeypatch):
     """Threads are used however little there is to do."""
     monkeypatch.setattr("fastrnn.threads._WORTH_A_THREAD", 1)
+    monkeypatch.setattr("fastrnn.passes._STEP_WORK_OF_A_THREAD", 1)
 
 
 def build(kind, inputs=F, hidden=H, **options):
@@ -129,6 +130,25 @@ def test_invariance_number_of_threads_at_sizes_that_use_them(kind, steps, batch,
         assert_same({"y": y}, {"y": results[-1]["y"]})
         assert_same({"h": parts(state)[0]}, {"h": results[-1]["state0"]})
     assert_same(*results)
+
+
+@two_threads
+def test_invariance_threads_at_their_own_pace(threads, eager):
+    """Parts of a ragged batch run on by themselves, and may be in different places: they share no row of any buffer."""
+    rng = np.random.default_rng(11)
+    for case in range(40):
+        kind = [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN][case % 3]
+        steps, batch, inputs, hidden = (int(rng.integers(1, bound)) for bound in (60, 30, 80, 140))
+        layer = kind(inputs, hidden, bidirectional=bool(case % 2), seed=case)
+        arrays = problem(layer, steps, batch, case)
+        lengths = rng.integers(1, steps + 1, batch)
+        threads(1)
+        expected = train(layer, *arrays, lengths)
+        threads(2)
+        for _ in range(3):
+            results = train(layer, *arrays, lengths)
+            assert_same(results, expected)
+            assert_same({"y": layer.forward(*arrays[:2], lengths=lengths)[0]}, {"y": expected["y"]})
 
 
 @two_threads

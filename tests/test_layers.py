@@ -815,3 +815,19 @@ def test_layers_refuse_masked_arrays():
     x = np.ma.masked_array(np.ones((4, 3), np.float32), mask=np.eye(4, 3, dtype=bool))
     with pytest.raises(TypeError, match="masked"):
         fastrnn.Linear(3, 2).forward(x)
+
+
+def test_layers_copied_workspace_is_empty_and_works():
+    """A copy shares nothing with the original, and computes the same."""
+    layer = fastrnn.LSTM(5, 7, num_layers=2, bidirectional=True, seed=0)
+    x = np.random.default_rng(0).standard_normal((6, 3, 5), dtype=np.float32)
+    workspace = layer.workspace(6, 3)
+    expected = layer.forward(x, workspace=workspace)[0].copy()
+    for copied in (copy.deepcopy(workspace), pickle.loads(pickle.dumps(workspace))):
+        y = copied.layer.forward(x, workspace=copied)[0]
+        np.testing.assert_array_equal(y, expected)
+        assert copied.layer is not layer and not np.shares_memory(y, expected)
+        with pytest.raises(ValueError, match="forward pass"):
+            again = copy.deepcopy(copied)
+            again.layer.backward(y, workspace=again)
+    layer.backward(expected, workspace=workspace)  # the original still holds its forward pass

@@ -6,22 +6,37 @@ import numpy as np
 
 from .. import child, peers
 from ..checks import check_agreement
-from ..problem import FEW_SHAPES, Problem, Shape
+from ..problem import FEW_SHAPES, GATES, Problem, Shape
 from ..timing import alternate, progress
 from . import THREADS
 
 WORKS = ("train", "infer")
-_CHECKED = Shape(7, 5, 21, 37)  # over several panels of any width, none of them full
+# over several panels of any width, none of them full; then large enough for two threads, which share out rows or units
+_CHECKED = (Shape(7, 5, 21, 37), Shape(60, 12, 40, 100), Shape(60, 2, 70, 200))
+
+
+def _checked_results():
+    """Outputs and gradients of every cell for the cases that are checked, with full and ragged batches, by name."""
+    results = {}
+    for cell in GATES:
+        for shape in _CHECKED:
+            ragged = np.random.default_rng(0).integers(1, shape.steps + 1, shape.batch)
+            for lengths in (None, ragged):
+                peer = peers.make("fastrnn", Problem(cell, shape, lengths=lengths), THREADS)
+                for work in WORKS:
+                    label = f"{cell} {shape} {work} {'full' if lengths is None else 'ragged'}"
+                    results |= {f"{label} {name}": array for name, array in peer.results(work).items()}
+    return results
 
 
 def measure(shapes, rounds, path):
-    """ms of LSTM by work and shape, and what was really in use. Results of a small case go into the file `path`."""
+    """ms of LSTM by work and shape, and what was really in use. Results that are checked go into the file `path`."""
     import numba
 
     from fastrnn.kernels.simd import VECTOR_BYTES
 
     peers.load(("fastrnn",))
-    np.savez(path, **peers.make("fastrnn", Problem("LSTM", _CHECKED), THREADS).results("train"))
+    np.savez(path, **_checked_results())
     ms = {work: [] for work in WORKS}
     for shape in shapes:
         peer = peers.make("fastrnn", Problem("LSTM", shape), THREADS)
@@ -31,7 +46,7 @@ def measure(shapes, rounds, path):
 
 
 def run(options, variants, folder):
-    """A row for each of `variants`, name -> variables, each with a kernel cache of its own unless it names one.
+    """A row for each of `variants`, name -> variables, each in a process of its own.
 
     The first is the reference: `Void` if another differs from it by more than rounding.
     """

@@ -14,7 +14,7 @@ class Workspace:
     """Preallocated buffers of one layer for sequences up to `steps` and batches up to `batch`, reusable for ever.
 
     Made by `layer.workspace(T, B)`. Between a forward and a backward pass it holds what the latter needs. One thread
-    uses it at a time.
+    uses it at a time. A copy, or one that comes out of a pickle, is empty: it holds nothing of a forward pass.
     """
 
     def __init__(self, layer, steps, batch):
@@ -24,8 +24,15 @@ class Workspace:
         self.record = None  # what the last forward pass leaves for the backward pass, until that has taken it
         self.version = None  # the parameters' version at the forward pass
 
+    def __reduce__(self):
+        return _new_workspace, (self.layer, self.steps, self.batch)
+
     def __repr__(self):
         return f"<workspace of {type(self.layer).__name__} for T ≤ {self.steps}, B ≤ {self.batch}>"
+
+
+def _new_workspace(layer, steps, batch):
+    return layer.workspace(steps, batch)
 
 
 class Layer(ABC):

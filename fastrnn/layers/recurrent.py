@@ -12,7 +12,7 @@ from ..kernels.cells import CELLS
 from ..kernels.packing import Weights
 from ..kernels.step import RNN_WEIGHTS, layer_steps
 from ..parameters import aligned_empty
-from ..passes import PassBuffers, RecurrentPass, SequenceBatch, split_by_units, view
+from ..passes import PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
 from ..threads import threads_for
 from .base import Layer, Workspace, apart
 from .elementwise import draw_dropout, multiply_mask
@@ -34,7 +34,11 @@ def _lay_out(layer, steps, batch, lengths, plan):
     depth = layer.hidden_size + max(layer.input_size, layer.hidden_size)
     threads = threads_for(steps * batch * layer.gates * layer.hidden_size * depth)
     by_units = threads > 1 and split_by_units(batch, layer.hidden_size, layer.gates, threads)
-    plan.fill(steps, batch, lengths, by_units, threads if by_units else min(threads, batch))
+    if by_units:
+        threads = threads_by_units(batch, layer.hidden_size, layer.gates, depth, layer.dtype, threads)
+    else:
+        threads = min(threads, batch)
+    plan.fill(steps, batch, lengths, by_units and threads > 1, threads)
     return plan
 
 
