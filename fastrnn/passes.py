@@ -104,6 +104,7 @@ class _Product:
         self.parameters = parameters
         # of weight_ih, weight_hh, bias_ih, bias_hh; None where there is none
         self.names = tuple(name if name in parameters else None for name in names)
+        self._present = tuple(name for name in self.names if name)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.panel = panel_width(parameters.dtype)
@@ -205,12 +206,11 @@ class _Product:
             arrays.gradients = self.parameters.flat_gradients
             arrays.jobs = self.gradient_jobs(batch, buffers), self.bias_job(batch, buffers)
         jobs, bias_job = arrays.jobs
-        names = [name for name in self.names if name]
-        overwrite = self.parameters.count_as_zero(names)
+        overwrite = self.parameters.count_as_zero(self._present)
         work = batch.rows * sum([job.gradient.size for job in jobs])
         self._accumulate(jobs, bias_job, overwrite, arrays.scratch, threads_for(work))
         if overwrite:
-            self.parameters.written(names)
+            self.parameters.written(self._present)
 
 
 class PassBuffers:
