@@ -166,10 +166,16 @@ def leading_mask(name, value, shape_):
     """`value` as a boolean array of the first dimensions of `shape_`, some or all, or None."""
     if value is None:
         return None
+    dimensions = max(as_array(name, value).ndim, min(1, len(shape_)))
+    return boolean_array(name, value, shape_[:dimensions])
+
+
+def boolean_array(name, value, expected_shape):
+    """`value` as an array of booleans of this shape."""
     array = as_array(name, value)
     if array.dtype.kind != "b":
         raise TypeError(f"{name} must hold booleans, got dtype {array.dtype}")
-    shape(name, array.shape, shape_[: max(array.ndim, min(1, len(shape_)))])
+    shape(name, array.shape, expected_shape)
     return array
 
 

@@ -85,11 +85,11 @@ class Sequential(Layer):
         parts = [layer.__reduce__() for layer in self.layers]
         return _rebuild_model, (parts, self.batch_first)
 
-    def step(self, x_t, state=None):
+    def step(self, x_t, state=None, *, resets=None):
         """One time step through all layers: see `Layer.step`. The state is a tuple with an entry a layer."""
         states = self._state_entries("state", state)
         for i, layer in enumerate(self.layers):
-            x_t, states[i] = layer.step(x_t, states[i])
+            x_t, states[i] = layer.step(x_t, states[i], resets=resets)
         return x_t, tuple(states)
 
     # what `Layer` asks for
@@ -145,24 +145,26 @@ class Sequential(Layer):
     def _make_workspace(self, steps, batch):
         return _ModelWorkspace(self, steps, batch)
 
-    def _run(self, x, state, lengths, call):
-        """Take `x` through the layers by `call(i, layer, x, state, lengths)`."""
+    def _run(self, x, state, lengths, resets, call):
+        """Take `x` through the layers by `call(i, layer, x, state, lengths, resets)`."""
         states = []
         for i, layer in enumerate(self.layers):
-            x, new = call(i, layer, x, state[i], lengths)
+            x, new = call(i, layer, x, state[i], lengths, resets)
             states.append(new)
             if isinstance(layer, _Pooling):
-                lengths = None
+                lengths = resets = None
         return x, tuple(states)
 
-    def _infer(self, x, state, lengths):
-        return self._run(x, state, lengths, lambda i, layer, *arguments: layer._infer(*arguments))
+    def _infer(self, x, state, lengths, resets):
+        return self._run(x, state, lengths, resets, lambda i, layer, *arguments: layer._infer(*arguments))
 
-    def _forward(self, x, state, lengths, workspace):
+    def _forward(self, x, state, lengths, resets, workspace):
         parts = workspace.parts
+        for part in parts:
+            part.repeatable = workspace.repeatable
         batch = self._extent(x)[1]
         y, states = self._run(
-            x, state, lengths, lambda i, layer, *arguments: layer._forward(*arguments, parts[i])
+            x, state, lengths, resets, lambda i, layer, *arguments: layer._forward(*arguments, parts[i])
         )
         workspace.record = _Record(y.shape, batch)
         return y, states
@@ -170,6 +172,7 @@ class Sequential(Layer):
     def _backward(self, dy, dstate, workspace):
         dstates = list(dstate)
         for i in reversed(range(len(self.layers))):
+            workspace.parts[i].carry_factor = workspace.carry_factor
             dy, dstates[i] = self.layers[i]._backward(dy, dstate[i], workspace.parts[i])
         return dy, tuple(dstates)
 

@@ -23,6 +23,8 @@ class Workspace:
         self.batch = batch
         self.record = None  # what the last forward pass leaves for the backward pass, until that has taken it
         self.version = None  # the parameters' version at the forward pass
+        self.repeatable = False  # whether `backward` can be called again for one forward pass, before which it is set
+        self.carry_factor = 1.0  # by which `backward` multiplies a state's gradient from one step to the one before
 
     def __reduce__(self):
         return _new_workspace, (self.layer, self.steps, self.batch)
@@ -60,12 +62,14 @@ class Layer(ABC):
 
     # The public calls.
 
-    def forward(self, x, state=None, *, lengths=None, workspace=None):
+    def forward(self, x, state=None, *, lengths=None, resets=None, workspace=None):
         """Run the layer over a batch of sequences.
 
         x: input, (T,B,I) floats (Embedding, OneHot: (T,B) integers), batch first if the layer is.
         state: initial state, None for zeros; layers without state take None alone.
         lengths: (B,) integers, 1 ≤ n ≤ T, of right-padded sequences: outputs past the end are 0, padding is not read.
+        resets: (T,B) booleans, batch first if the layer is: where true, another sequence begins with that step, and the
+            state before it is what no `state` stands for, such as zeros. Layers without state take no notice.
         workspace: keeps what `backward` needs and applies dropout; `y` and `state` may then be views of it.
 
         Returns `(y, state)`. Raises TypeError or ValueError before anything is changed if an argument does not fit.
@@ -82,11 +86,12 @@ class Layer(ABC):
                 )
         lengths = checks.sequence_lengths(lengths, steps, batch)
         self._check_values("x", x, lengths)
+        resets = self._check_resets(resets, steps, batch)
         state = self._check_state("state", state, batch)
         if workspace is None:
-            return self._infer(x, state, lengths)
+            return self._infer(x, state, lengths, resets)
         workspace.record = None
-        result = self._forward(x, state, lengths, workspace)
+        result = self._forward(x, state, lengths, resets, workspace)
         workspace.version = self.parameters.version
         return result
 
@@ -109,14 +114,16 @@ class Layer(ABC):
             raise ValueError("the parameters were changed after the forward pass recorded in workspace")
         dy, dstate = self._check_gradients(dy, dstate, workspace)
         result = self._backward(dy, dstate, workspace)
-        workspace.record = None
+        if not workspace.repeatable:
+            workspace.record = None
         return result
 
-    def step(self, x_t, state=None):
+    def step(self, x_t, state=None, *, resets=None):
         """One time step, for streaming.
 
         x_t: (B,I) floats or (I,) for a single stream (Embedding, OneHot: (B,) integers or one integer).
         state: as in `forward`, without the batch dimension for a single stream.
+        resets: (B,) booleans, or one: where true, a new sequence begins, as in `forward`.
 
         Returns `(y_t, state)` as fresh arrays; the values are those of `forward` step by step.
         """
@@ -130,7 +137,12 @@ class Layer(ABC):
                 f"x_t must have {self._step_dimensions() - 1} or {self._step_dimensions()} dimensions, got {x_t.ndim}"
             )
         x_t = self._check_step_input(x_t)
-        y, state = self._step(x_t, self._check_state("state", state, x_t.shape[0]))
+        if resets is not None:
+            resets = checks.boolean_array("resets", resets, () if single else x_t.shape[:1]).reshape(-1)
+        state = self._check_state("state", state, x_t.shape[0])
+        if state is not None and resets is not None and resets.any():
+            state = self._begin_anew(state, resets)
+        y, state = self._step(x_t, state)
         return (y[0], self._without_batch(state)) if single else (y, state)
 
     def workspace(self, T, B):
@@ -228,6 +240,17 @@ class Layer(ABC):
         if state is not None:
             raise TypeError(f"{name} must be None for {type(self).__name__}, got {type(state).__name__}")
 
+    def _check_resets(self, resets, steps, batch):
+        """`resets` as booleans (T,B), or in the layer's own order; None if nothing is reset."""
+        if resets is None:
+            return None
+        resets = checks.boolean_array("resets", resets, (batch, steps) if self.batch_first else (steps, batch))
+        return resets if resets.any() else None
+
+    def _begin_anew(self, state, resets):
+        """A checked state in which the sequences of `resets` (B,) have the state that a new sequence begins with."""
+        return state
+
     def _with_batch(self, name, state):
         return state
 
@@ -254,10 +277,10 @@ class Layer(ABC):
     def _make_workspace(self, steps, batch): ...
 
     @abstractmethod
-    def _infer(self, x, state, lengths): ...
+    def _infer(self, x, state, lengths, resets): ...
 
     @abstractmethod
-    def _forward(self, x, state, lengths, workspace): ...
+    def _forward(self, x, state, lengths, resets, workspace): ...
 
     @abstractmethod
     def _backward(self, dy, dstate, workspace): ...

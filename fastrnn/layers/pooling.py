@@ -51,6 +51,6 @@ class MeanPool(_Pooling):
 
     _kernels = pool_mean, pool_mean_backward
 
-    def step(self, x_t, state=None):
+    def step(self, x_t, state=None, *, resets=None):
         """A mean over time has no single step: ValueError."""
         raise ValueError("MeanPool needs the whole sequence: it has no single step")

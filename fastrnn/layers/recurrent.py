@@ -215,6 +215,9 @@ class _Recurrent(Layer):
         parts = zip(("h", "c"), state, strict=True)
         return tuple(checks.float_array(f"{name}'s {part}", s, self.dtype, shape) for part, s in parts)
 
+    def _begin_anew(self, state, resets):
+        return tuple([np.where(resets[:, np.newaxis], part.dtype.type(0), part) for part in state])
+
     def _state_parts(self, state):
         return state if self.cell.states > 1 and isinstance(state, (tuple, list)) else (state,)
 
@@ -274,7 +277,7 @@ class _Recurrent(Layer):
         """The indices of a layer's passes."""
         return range(layer * self.directions, (layer + 1) * self.directions)
 
-    def _infer(self, x, state, lengths):
+    def _infer(self, x, state, lengths, resets):
         steps, batch = self._extent(x)
         shape = self._sequence_shape(steps, batch, self.directions * self.hidden_size)
         plan = _lay_out(self, steps, batch, lengths, SequenceBatch(steps, batch, keep=False))
@@ -298,7 +301,7 @@ class _Recurrent(Layer):
             spare, x = x, y
         return y, self._pack_state(final)
 
-    def _forward(self, x, state, lengths, ws):
+    def _forward(self, x, state, lengths, resets, ws):
         steps, batch = self._extent(x)
         plan = _lay_out(self, steps, batch, lengths, ws.plan)
         layout = ws.layout(steps, batch)
@@ -352,11 +355,11 @@ class _Recurrent(Layer):
             dy = dx
         return dx.view(), self._pack_state([d.view() for d in layout.d_initial])
 
-    def step(self, x_t, state=None):
+    def step(self, x_t, state=None, *, resets=None):
         if self.bidirectional:
             raise ValueError("step needs a unidirectional layer")
-        result = self._step_as_given(x_t, state)
-        return super().step(x_t, state) if result is None else result
+        result = self._step_as_given(x_t, state) if resets is None else None
+        return super().step(x_t, state, resets=resets) if result is None else result
 
     step.__doc__ = Layer.step.__doc__
 
@@ -401,7 +404,7 @@ class _Recurrent(Layer):
                 state = (np.zeros(self._state_shape(batch), self.dtype),) * self.cell.states
             return self._step_directly(x_t, state)
         time_axis = 1 if self.batch_first else 0
-        y, state = self._infer(np.expand_dims(x_t, time_axis), state, None)
+        y, state = self._infer(np.expand_dims(x_t, time_axis), state, None, None)
         return np.squeeze(y, time_axis), state
 
     def kernel_weights(self):

@@ -73,13 +73,13 @@ class Stateless(Layer):
         shape = self._output_shape(x.shape)
         checks.memory(f"the output of shape {shape}", math.prod(shape) * self.dtype.itemsize)
 
-    def _infer(self, x, state, lengths):
+    def _infer(self, x, state, lengths, resets):
         extent = self._extent_of(x, lengths, np.empty(self._extent(x)[1], np.int64))
         y = np.empty(self._output_shape(x.shape), self.dtype)
         self._compute(x, y, extent, None)
         return y, None
 
-    def _forward(self, x, state, lengths, workspace):
+    def _forward(self, x, state, lengths, resets, workspace):
         extent = self._extent_of(x, lengths, workspace.lengths)
         y = workspace.output(self._output_shape(x.shape))
         self._compute(apart(x, y), y, extent, workspace)
@@ -93,7 +93,7 @@ class Stateless(Layer):
         return dx, None
 
     def _step(self, x_t, state):
-        return self._infer(x_t, None, None)
+        return self._infer(x_t, None, None, None)
 
     def _clear_padding(self, array, extent):
         if extent.ragged:
