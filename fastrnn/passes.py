@@ -151,7 +151,8 @@ class _Product:
         matrix, vector = np.empty((0, 0), parameters.dtype), np.empty(0, parameters.dtype)
         self._empty = (matrix, matrix, vector, vector)
         self.vector_names = ()  # (name, count) of the parameters that the cell takes as vectors
-        self._vectors = ()
+        self.by_row = cell is not None and cell.by_row
+        self.vectors = ()  # what is in them, (⌈H/P⌉·P,) each
         self._forward = self._backward = None
         self._versions = [None, None]
         self._pack = TypedKernel(pack_forward), TypedKernel(pack_backward)
@@ -194,11 +195,11 @@ class _Product:
         self._versions[0] = version
 
     def _pack_vectors(self):
-        if self.vector_names and not self._vectors:
+        if self.vector_names and not self.vectors:
             size = self.padded(self.hidden_size)
             count = sum(count for _, count in self.vector_names)
-            self._vectors = tuple(aligned_zeros(size, self.parameters.dtype) for _ in range(count))
-        vectors = iter(self._vectors)
+            self.vectors = tuple(aligned_zeros(size, self.parameters.dtype) for _ in range(count))
+        vectors = iter(self.vectors)
         for name, count in self.vector_names:
             for values in self.parameters.tensor(name).reshape(count, self.hidden_size):
                 next(vectors)[: self.hidden_size] = values
@@ -228,9 +229,9 @@ class _Product:
         """The job of the gradient of weight `index` (0: input, 1: recurrent); `a` is its factor."""
         schedule = batch.schedule
         return dense.GradientJob(
-            buffers.dz, buffers.x_rows, self.units, self.firsts[index], self.gates[index], self.hidden_size,
-            schedule.rows, a, a_rows, a_starts, schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch),
-            self._tensors(gradient=True)[index],
+            buffers.du if index else buffers.dz, buffers.x_rows, self.units, self.firsts[index], self.gates[index],
+            self.hidden_size, schedule.rows, a, a_rows, a_starts, schedule.counts,
+            max(1, _ROWS_PER_BLOCK // batch.batch), self._tensors(gradient=True)[index],
         )  # fmt: skip
 
     def bias_job(self, batch, buffers):
@@ -282,6 +283,9 @@ class PassBuffers:
         self.tokens = self.token_order = None  # (rows,) int64, where the input is tokens
         self.repeatable = False  # whether `z` has to outlive a backward pass
         self._own_dz = None  # (as z), if so
+        self._own_u = ()  # (as z) each: the recurrent product, and its gradient, of a cell that keeps them apart
+        if product.by_row:
+            self._own_u = tuple(aligned_pieces([self.z.size] * (2 if keep else 1), dtype))
         self._product = product
         self._make_rows(steps, batch, states, inputs, units)
         self._key = self._fitted = None  # the last batch, and what `fit` gave for it
@@ -304,7 +308,7 @@ class PassBuffers:
         """Bytes of a kept pass."""
         panel = product.panel
         inputs, units = product.padded(product.input_size), product.padded(product.hidden_size)
-        per_row = inputs + product.blocks * panel + states * units
+        per_row = inputs + (4 if product.by_row else 1) * product.blocks * panel + states * units
         return steps * batch * per_row * product.parameters.dtype.itemsize
 
     def fit(self, batch):
@@ -316,14 +320,17 @@ class PassBuffers:
             self._make_rows(batch.steps, batch.batch, *self._per_sequence)
         if self.takes_tokens and self.tokens is None:
             self.tokens, self.token_order = np.empty((2, self.rows), np.int64)
-        if self.repeatable and self._own_dz is None:
+        own_dz = self.repeatable or self._product.by_row
+        if own_dz and self._own_dz is None:
             self._own_dz = aligned_empty(self.z.size, self.z.dtype)
         dx_rows = min(STRETCH, batch.steps) * batch.batch
         self._key, self.jobs = key, None
-        x, dz = self.tokens if self.takes_tokens else self.x, self._own_dz if self.repeatable else self.z
+        x, dz = self.tokens if self.takes_tokens else self.x, self._own_dz if own_dz else self.z
+        u, du = (self._own_u[0], self._own_u[-1]) if self._own_u else (self.z, dz)
         self._fitted = Buffers(
-            x, self.z, dz, self.states, self.d_states, self.d_vectors, self.dx, batch.rows, batch.state_rows, dx_rows
-        )
+            x, self.z, dz, u, du, self.states, self.d_states, self.d_vectors, self.dx, batch.rows, batch.state_rows,
+            dx_rows,
+        )  # fmt: skip
         return self._fitted
 
 
@@ -336,6 +343,11 @@ class PassBuffers:
     def gates_at(self, rows):
         """The values of the cell's gates in these rows, by name: (n,H) each."""
         product = self._product
+        if product.by_row:
+            names, size = product.cell.gate_names, product.hidden_size
+            gates = np.empty((len(names), len(rows), product.padded(size)), self.z.dtype)
+            product.cell.row_gates(self.z, self._own_u[0], rows, self._fitted.x_rows, product.vectors, size, gates)
+            return dict(zip(names, gates[..., :size], strict=True))
         count, blocks = self._fitted.x_rows, product.blocks
         kept = self.z[: blocks * count * product.panel].reshape(blocks, count, -1, product.units)[:, rows]
         return {name: self._units(kept[:, :, i]) for i, name in enumerate(product.cell.gate_names) if name}
@@ -374,7 +386,7 @@ class RecurrentPass(_Product):
         arrays.takes_tokens = x.data.dtype == np.int64
         weights = self.forward_weights()
         job = ForwardJob(
-            x, y, self.reverse, initial_state, final_state, weights, self._vectors, noise, batch.schedule,
+            x, y, self.reverse, initial_state, final_state, weights, self.vectors, noise, batch.schedule,
             arrays.fit(batch),
         )  # fmt: skip
         run = self._forward_passes[bool(noise.arrays), arrays.takes_tokens]
@@ -392,7 +404,7 @@ class RecurrentPass(_Product):
             sums.fill(0)
         weights = self.backward_weights()
         job = BackwardJob(
-            dy, dx, add_dx, self.reverse, d_final, d_initial, weights, self._vectors, noise, carry_factor, schedule,
+            dy, dx, add_dx, self.reverse, d_final, d_initial, weights, self.vectors, noise, carry_factor, schedule,
             buffers,
         )  # fmt: skip
         run = self._backward_passes[arrays.takes_tokens]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from numba import types
 
 from .cells import CELLS
+from .cells.layer_norm_lstm import Row
 from .gemm import PANEL_VECTORS, make_slot_product, panel_product, row_from_panels, row_to_panels
 from .jit import kernel, subroutine
 from .layout import (
@@ -305,6 +306,37 @@ def make_forward(cell, tokens):
                 store_slots(buffers.z, at, units, kept)
                 store_each(buffers.states, after + r * width + v, state)
 
+    @subroutine
+    def advance_blocks(job, t, first, last, block_first, block_last, unit_first, unit_last):
+        units = vectors * lanes(job.buffers.z)
+        for n in range(block_last - block_first):
+            block = _in_turn(n, block_first, block_last, t)
+            low, high = _within(unit_first, unit_last, block, units)
+            advance(job, t, first, last, block, low, high)
+
+    @subroutine
+    def advance_rows(job, t, first, last, block_first, block_last, unit_first, unit_last):
+        """Whole rows through step t: all of the recurrent product comes before the cell."""
+        weights, schedule, buffers = job.weights, job.schedule, job.buffers
+        width = PANEL_VECTORS * lanes(buffers.z)
+        units = width // slots
+        z = (schedule.rows[t] + first) * width
+        before = (schedule.state_rows[t] + first) * width
+        for block in range(block_first, block_last):
+            recurrent_product(
+                min(units, unit_last - block * units), last - first,
+                buffers.u, block * buffers.x_rows * width + z, width, weights.bias, block * width, 0,
+                buffers.states[0], before, width, buffers.state_rows * width, width,
+                unit_last, weights.recurrent, block * unit_last * h_slots * units,
+            )  # fmt: skip
+        after = (schedule.state_rows[t + 1] + first) * width
+        for r in range(0, (last - first) * width, width):
+            cell_forward(
+                buffers.z, buffers.u, Row(z + r, buffers.x_rows * width),
+                buffers.states, Row(before + r, buffers.state_rows * width), Row(after + r, buffers.state_rows * width),
+                job.vectors, unit_last,
+            )  # fmt: skip
+
     gather_inputs = _gather_tokens if tokens else _gather_values
     enter_inputs = look_up if tokens else multiply_inputs
 
@@ -340,12 +372,10 @@ def make_forward(cell, tokens):
                 enter_inputs(job, alone, start, stop, first, bound, block, low, high)
         elif active_rows(schedule, t, bound) > first:
             last = active_rows(schedule, t, bound)
-            for n in range(block_last - block_first):
-                block = _in_turn(n, block_first, block_last, t)
-                low, high = _within(unit_first, unit_last, block, units)
-                advance(job, t, first, last, block, low, high)
+            advance_some(job, t, first, last, block_first, block_last, unit_first, unit_last)
             _emit(job, hidden_size, t, first, last, unit_first, unit_last)
 
+    advance_some = advance_rows if cell.by_row else advance_blocks
     run_part = make_in_step(run_phase)
 
     @kernel(name=f"{cell.name}_forward_pass{'_of_tokens' if tokens else ''}")
@@ -370,7 +400,7 @@ def _recur(weights, schedule, buffers, column, columns, depth, t, first, last, p
     at = (panel * schedule.order.size + first) * width + unit_first
     panel_product(
         unit_last - unit_first, last - first, dh, at, width, dh, at, width,
-        buffers.dz, (schedule.rows[t + 1] + first) * width + column, width, buffers.x_rows * width, columns, depth,
+        buffers.du, (schedule.rows[t + 1] + first) * width + column, width, buffers.x_rows * width, columns, depth,
         weights.recurrent, panel * weights.recurrent.shape[1] * width + unit_first,
     )  # fmt: skip
 
@@ -455,7 +485,7 @@ def make_backward(cell):
     h_first, h_slots = window(cell.recurrent_slots)
     grain = _grain(slots)
     load_slots, store_slots = slot_access(slots)
-    cell_backward = cell.backward
+    cell_backward, by_row = cell.backward, cell.by_row
 
     @subroutine
     def differentiate(job, t, first, last, block, unit_first, unit_last):
@@ -484,6 +514,28 @@ def make_backward(cell):
                 add_each(buffers.d_vectors, gradient + offset, d_vectors)
         if slots > 1 and unit_last < units:
             _clear_lanes(buffers.dz, z, slots, units, last - first, unit_last)
+
+    @subroutine
+    def differentiate_rows(job, t, first, last):
+        """The same for whole rows."""
+        schedule, buffers, hidden_size = job.schedule, job.buffers, job.dy.columns
+        width = PANEL_VECTORS * lanes(buffers.z)
+        units = width // slots
+        z = (schedule.rows[t] + first) * width
+        before = (schedule.state_rows[t] + first) * width
+        after = (schedule.state_rows[t + 1] + first) * width
+        for r in range(0, (last - first) * width, width):
+            cell_backward(
+                buffers.z, buffers.u, buffers.dz, buffers.du, Row(z + r, buffers.x_rows * width),
+                buffers.states, Row(before + r, buffers.state_rows * width), Row(after + r, buffers.state_rows * width),
+                buffers.d_states, Row(first * width + r, schedule.order.size * width),
+                job.vectors, buffers.d_vectors, hidden_size,
+            )  # fmt: skip
+        block = hidden_size // units
+        if block * units < hidden_size:
+            at = block * buffers.x_rows * width + z
+            _clear_lanes(buffers.dz, at, slots, units, last - first, hidden_size - block * units)
+            _clear_lanes(buffers.du, at, slots, units, last - first, hidden_size - block * units)
 
     @subroutine(returns=types.intp)
     def depth(hidden_size, packed_rows):
@@ -514,9 +566,12 @@ def make_backward(cell):
                 if job.carry_factor != 1.0:
                     _scale(job, first, going_on, panel, low, high)
             _receive(job, t, first, last, panel, low, high)
-            for block in range(panel * slots + low // units, panel * slots + (high + units - 1) // units):
-                begin, end = _within(panel * width + low, panel * width + high, block, units)
-                differentiate(job, t, first, last, block, begin, end)
+            if not by_row:
+                for block in range(panel * slots + low // units, panel * slots + (high + units - 1) // units):
+                    begin, end = _within(panel * width + low, panel * width + high, block, units)
+                    differentiate(job, t, first, last, block, begin, end)
+        if by_row:
+            differentiate_rows(job, t, first, last)
 
     @subroutine
     def leave(job, first, last, unit_first, unit_last):

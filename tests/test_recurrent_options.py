@@ -11,6 +11,7 @@ torch_nets = pytest.importorskip("torch_nets", reason="PyTorch is not installed"
 torch = torch_nets.torch
 
 LAYERS = {"rnn": fastrnn.RNN, "gru": fastrnn.GRU, "lstm": fastrnn.LSTM, "peephole": fastrnn.PeepholeLSTM}
+LAYERS["layer_norm"] = fastrnn.LayerNormLSTM
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-11}
 
 
@@ -76,9 +77,10 @@ def test_recurrent_options_resets_lengths_and_states(kind, data):
     options = {
         "num_layers": draw(st.integers(1, 2)),
         "bidirectional": draw(st.booleans()),
-        "bias": draw(st.booleans()),
         "initial_state": draw(st.sampled_from(["zeros", "learned"])),
     }
+    if kind != "layer_norm":
+        options["bias"] = draw(st.booleans())
     if not options["bidirectional"]:
         options["dilation"] = draw(st.integers(1, 3))
     layer = LAYERS[kind](2, hidden, dtype="float64", seed=1, **options)
@@ -240,7 +242,7 @@ def test_recurrent_options_carry_factor(kind):
     compare(layer, rng.standard_normal((6, 3, 3)), random_state(rng, layer, 3), [6, 2, 4], carry_factor=1.25)
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("kind", ["gru", "lstm", "rnn", "layer_norm"])
 def test_recurrent_options_states_and_gates(kind):
     rng = np.random.default_rng(2)
     layer = LAYERS[kind](3, 19, 2, bidirectional=True, dtype="float64", seed=0)
@@ -257,10 +259,12 @@ def test_recurrent_options_states_and_gates(kind):
             np.testing.assert_array_equal(states[2][name][n - 1, b], part[2, b])
             np.testing.assert_array_equal(states[3][name][0, b], part[3, b])
     assert all((a[lengths[b] :, b] == 0).all() for s in (*states, *gates) for a in s.values() for b in range(3))
-    if kind == "lstm":
+    if kind in ("lstm", "layer_norm"):
         i, f, g, o = (gates[2][name] for name in "ifgo")
         c = states[2]["c"]
         np.testing.assert_allclose(c[1:2, 0], f[1:2, 0] * c[:1, 0] + (i * g)[1:2, 0], rtol=1e-14)
+        if kind == "layer_norm":
+            c = (c - c.mean(2, keepdims=True)) / np.sqrt(c.var(2, keepdims=True) + 1e-5)
         np.testing.assert_allclose(y[..., :19], o * np.tanh(c), rtol=1e-12, atol=1e-14)
     if kind == "gru":
         r, z, n = (gates[2][name] for name in "rzn")

@@ -33,6 +33,8 @@ class _ScaleGradient(torch.autograd.Function):
 def _step(kind, p, x, state, keep):
     """One step of one sequence: x (I,), state tuple of (H,); `keep` multiplies the candidate."""
     h = state[0]
+    if kind == "LayerNormLSTM":
+        return _layer_norm_step(p, x, *state)
     z_x = p["weight_ih"] @ x + p["bias_ih"]
     z_h = p["weight_hh"] @ h + p["bias_hh"]
     if kind in ("tanh", "relu", "sigmoid"):
@@ -49,6 +51,16 @@ def _step(kind, p, x, state, keep):
     c = f * c + i * torch.tanh(g) * keep
     o = torch.sigmoid(o + p_o * c)
     return o * torch.tanh(c), c
+
+
+def _layer_norm_step(p, x, h, c):
+    """Ba, Kiros & Hinton 2016."""
+    norm = torch.nn.functional.layer_norm
+    from_input = norm(p["weight_ih"] @ x, p["gain_ih"].shape) * p["gain_ih"]
+    from_state = norm(p["weight_hh"] @ h, p["gain_hh"].shape) * p["gain_hh"]
+    i, f, g, o = (from_input + from_state + p["shift"]).chunk(4)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(norm(c, c.shape, p["gain_c"], p["shift_c"])), c
 
 
 def run(layer, parameters, x, state=None, lengths=None, resets=None, *, noise=None, carry_factor=1.0):

@@ -156,3 +156,49 @@ class PeepholeLSTM(Recurrent):
             bidirectional=bidirectional, variational=variational, initial_state=initial_state, dilation=dilation,
             dtype=dtype, seed=seed,
         )  # fmt: skip
+
+
+class LayerNormLSTM(Recurrent):
+    """The LSTM with layer normalisation (Ba, Kiros & Hinton 2016) of both products and of the memory.
+
+    z = γ_x N(W_ih x_t) + γ_h N(W_hh h_{t−1}) + β; gates and c_t as in the LSTM; h_t = o tanh(γ_c N(c_t) + β_c). N takes
+    mean and variance of a step's 4·H numbers, or H units. Instead of biases there are `gain_ih_l0`, `gain_hh_l0` and
+    `shift_l0` (4·H) for γ_x, γ_h and β, and `gain_c_l0`, `shift_c_l0` (H). Gains are 1 at first, shifts 0. Arguments as
+    for `LSTM`.
+    """
+
+    gates, states = 4, 2
+    vectors = CELLS["layer_norm_lstm"].vectors
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        variational: bool = False,
+        initial_state: str | NoisyState = "zeros",
+        dilation: int = 1,
+        dtype="float32",
+        seed=None,
+    ):
+        super().__init__(
+            "layer_norm_lstm", input_size, hidden_size, num_layers, bias=False, batch_first=batch_first,
+            dropout=dropout, bidirectional=bidirectional, variational=variational, initial_state=initial_state,
+            dilation=dilation, dtype=dtype, seed=seed,
+        )  # fmt: skip
+        values = self.parameters.state_dict()
+        for name, value in values.items():
+            if name.startswith(("gain", "shift")):
+                value[...] = name.startswith("gain")
+        self.parameters.load_state_dict(values)
+
+    @classmethod
+    def parameter_shapes(cls, **config):
+        return super().parameter_shapes(**{**config, "bias": False})
+
+    def config(self):
+        return {name: value for name, value in super().config().items() if name != "bias"}

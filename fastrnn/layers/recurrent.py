@@ -39,7 +39,7 @@ def _lay_out(layer, steps, batch, lengths, segments, plan):
         steps, batch = int(segments.lengths.max()), segments.count
     depth = layer.hidden_size + max(layer.input_size, layer.hidden_size)
     threads = threads_for(steps * batch * layer.gates * layer.hidden_size * depth)
-    by_units = threads > 1 and split_by_units(batch, layer.hidden_size, layer.gates, threads)
+    by_units = threads > 1 and not layer.cell.by_row and split_by_units(batch, layer.hidden_size, layer.gates, threads)
     if by_units:
         threads = threads_by_units(batch, layer.hidden_size, layer.gates, depth, layer.dtype, threads)
     else:

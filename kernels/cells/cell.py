@@ -20,6 +20,9 @@ class Cell(NamedTuple):
 
     The state's first part is h, the cell's output and what the recurrent product takes. `vectors` are parameters of the
     cell's own, a number a unit; `noise` are numbers for each unit, step and sequence that are drawn beforehand.
+
+    A cell `by_row` sums over a row's units: its formulas take the whole row, from where it stands in the buffers, and
+    keep the two products apart; see `layer_norm_lstm`.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Cell(NamedTuple):
     gate_names: tuple[str, ...]  # of the kept values, "" for one that is no gate
     vectors: tuple[tuple[str, int], ...] = ()  # (name, count), of parameters of count·H numbers
     noise: int = 0  # how many numbers a unit are drawn for a step
+    by_row: bool = False
+    row_gates: Callable | None = None  # by row: a kernel for the values of the gates, which are not kept
 
     @property
     def gates(self):
