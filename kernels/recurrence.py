@@ -201,6 +201,12 @@ def _gather_tokens(job, start, stop, first, last):
             job.buffers.x[schedule.rows[t] + row] = job.x.data[place(job.x, job.reverse, schedule, row, t)]
 
 
+@subroutine(returns=types.intp)
+def _nowhere(noise, reverse, schedule, row, t):
+    """In place of `place` for a cell without noise."""
+    return 0
+
+
 def make_forward(cell, tokens):
     """The forward pass over a `Cell`, as a kernel, whose input is `tokens` or real."""
     slots = cell.slots
@@ -212,6 +218,7 @@ def make_forward(cell, tokens):
     grain = _grain(slots)
     load_slots, store_slots = slot_access(slots)
     cell_forward = cell.forward
+    noise_place = place if cell.noise else _nowhere
 
     @subroutine
     def multiply_input(weights, buffers, block, unit_first, unit_last, row, rows, stride):
@@ -294,7 +301,7 @@ def make_forward(cell, tokens):
         before = panel + (schedule.state_rows[t] + first) * width
         after = panel + (schedule.state_rows[t + 1] + first) * width
         for r in range(last - first):
-            noise = place(job.noise, job.reverse, schedule, first + r, t) + block * units
+            noise = noise_place(job.noise, job.reverse, schedule, first + r, t) + block * units
             for v in range(unit_first, unit_last, step):
                 at = z + r * width + v
                 kept, state = cell_forward(
@@ -486,6 +493,7 @@ def make_backward(cell):
     grain = _grain(slots)
     load_slots, store_slots = slot_access(slots)
     cell_backward, by_row = cell.backward, cell.by_row
+    noise_place = place if cell.noise else _nowhere
 
     @subroutine
     def differentiate(job, t, first, last, block, unit_first, unit_last):
@@ -499,7 +507,7 @@ def make_backward(cell):
         before = (panel * buffers.state_rows + schedule.state_rows[t] + first) * width + column
         gradient = (panel * schedule.order.size + first) * width + column
         for r in range(last - first):
-            noise = place(job.noise, job.reverse, schedule, first + r, t) + block * units
+            noise = noise_place(job.noise, job.reverse, schedule, first + r, t) + block * units
             for v in range(unit_first, unit_last, step):
                 offset = r * width + v
                 d_slots, d_previous, d_vectors = cell_backward(

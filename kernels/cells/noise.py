@@ -63,6 +63,16 @@ def with_zoneout(cell):
     )
 
 
+@formula
+def no_dropout(noise):
+    return 1.0
+
+
+@formula
+def dropout(noise):
+    return noise[0]
+
+
 def with_dropout(cell: Cell, forward, backward):
     """`cell` with its candidate multiplied by the noise (Semeniuta et al. 2016), by these formulas: dropout that does
     not touch the memory, for what is in it stays."""
