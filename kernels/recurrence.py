@@ -217,7 +217,7 @@ def make_forward(cell, tokens):
     recurrent_product = make_slot_product(h_slots, vectors)
     grain = _grain(slots)
     load_slots, store_slots = slot_access(slots)
-    cell_forward = cell.forward
+    cell_forward, by_row = cell.forward, cell.by_row
     noise_place = place if cell.noise else _nowhere
 
     @subroutine
@@ -314,34 +314,27 @@ def make_forward(cell, tokens):
                 store_each(buffers.states, after + r * width + v, state)
 
     @subroutine
-    def advance_blocks(job, t, first, last, block_first, block_last, unit_first, unit_last):
-        units = vectors * lanes(job.buffers.z)
-        for n in range(block_last - block_first):
-            block = _in_turn(n, block_first, block_last, t)
-            low, high = _within(unit_first, unit_last, block, units)
-            advance(job, t, first, last, block, low, high)
-
-    @subroutine
-    def advance_rows(job, t, first, last, block_first, block_last, unit_first, unit_last):
+    def advance_rows(job, t, first, last):
         """Whole rows through step t: all of the recurrent product comes before the cell."""
         weights, schedule, buffers = job.weights, job.schedule, job.buffers
+        hidden_size = weights.recurrent.shape[1]
         width = PANEL_VECTORS * lanes(buffers.z)
         units = width // slots
         z = (schedule.rows[t] + first) * width
         before = (schedule.state_rows[t] + first) * width
-        for block in range(block_first, block_last):
+        for block in range(weights.recurrent.shape[0]):
             recurrent_product(
-                min(units, unit_last - block * units), last - first,
+                min(units, hidden_size - block * units), last - first,
                 buffers.u, block * buffers.x_rows * width + z, width, weights.bias, block * width, 0,
                 buffers.states[0], before, width, buffers.state_rows * width, width,
-                unit_last, weights.recurrent, block * unit_last * h_slots * units,
+                hidden_size, weights.recurrent, block * hidden_size * h_slots * units,
             )  # fmt: skip
         after = (schedule.state_rows[t + 1] + first) * width
         for r in range(0, (last - first) * width, width):
             cell_forward(
                 buffers.z, buffers.u, Row(z + r, buffers.x_rows * width),
                 buffers.states, Row(before + r, buffers.state_rows * width), Row(after + r, buffers.state_rows * width),
-                job.vectors, unit_last,
+                job.vectors, hidden_size,
             )  # fmt: skip
 
     gather_inputs = _gather_tokens if tokens else _gather_values
@@ -379,10 +372,15 @@ def make_forward(cell, tokens):
                 enter_inputs(job, alone, start, stop, first, bound, block, low, high)
         elif active_rows(schedule, t, bound) > first:
             last = active_rows(schedule, t, bound)
-            advance_some(job, t, first, last, block_first, block_last, unit_first, unit_last)
+            if by_row:
+                advance_rows(job, t, first, last)
+            else:
+                for n in range(block_last - block_first):
+                    block = _in_turn(n, block_first, block_last, t)
+                    low, high = _within(unit_first, unit_last, block, units)
+                    advance(job, t, first, last, block, low, high)
             _emit(job, hidden_size, t, first, last, unit_first, unit_last)
 
-    advance_some = advance_rows if cell.by_row else advance_blocks
     run_part = make_in_step(run_phase)
 
     @kernel(name=f"{cell.name}_forward_pass{'_of_tokens' if tokens else ''}")
