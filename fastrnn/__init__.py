@@ -1,8 +1,9 @@
 """fastrnn: recurrent neural networks (RNN, GRU, LSTM) for the CPU, in Python, NumPy and Numba.
 
 Layers: `RNN`, `GRU`, `LSTM`, `Linear`, `Embedding`, `OneHot`, `Tanh`, `ReLU`, `Sigmoid`, `Dropout`, `Last`, `MeanPool`,
-joined by `Sequential`. Losses, optimisers and learning-rate schedules, `Trainer` with the truncation rules of `bptt`,
-`data`, `save` and `load`, `gradcheck`. Everything takes and returns NumPy arrays; shapes and names are PyTorch's.
+`MaxPool`, joined by `Sequential`. Losses, optimisers and learning-rate schedules, `init`, `Trainer` with callbacks and
+the truncation rules of `bptt`, `data`, `save` and `load`, `gradcheck`. Everything takes and returns NumPy arrays;
+shapes and names are PyTorch's.
 """
 
 import importlib.util as _importlib_util
@@ -27,6 +28,7 @@ from .layers import (  # noqa: E402
     Embedding,
     Last,
     Linear,
+    MaxPool,
     MeanPool,
     OneHot,
     ReLU,
@@ -78,6 +80,7 @@ __all__ = [
     "Huber",
     "Last",
     "Linear",
+    "MaxPool",
     "MeanPool",
     "OneCycle",
     "OneHot",

@@ -125,9 +125,9 @@ class Trainer:
     def step(self, x, targets, state=None, *, lengths=None, mask=None) -> tuple[float, Any]:
         """Train on one batch of sequences, with one update or several, by the rule.
 
-        Arguments as in `bptt.Rule.gradients`; `lengths` also masks the loss. Returns `(value, state)`: the loss, before
-        each update and over all of them the mean over the valid elements (or the sum), and the final state, which may
-        be handed to the next call and is good until then. The last update's gradients stay in the model.
+        Arguments as in `bptt.Rule.gradients`; `lengths` also masks the loss. Returns `(value, state)`: the loss of the
+        whole batch, each part before its update, and the final state, which may be handed to the next call and is good
+        until then. The last update's gradients stay in the model.
 
         TypeError or ValueError, before anything is changed, if an argument does not fit.
         """
@@ -239,19 +239,19 @@ class Trainer:
         return value
 
     def evaluate(self, batches: Iterable) -> float:
-        """The loss over all `batches`, as `fit` takes them, without dropout: the mean over the valid elements, or the
-        sum. Nothing is changed. ValueError if there are no batches."""
+        """The loss over all `batches`, as `fit` takes them, without dropout, as over one: the mean over all valid
+        elements or sequences, or the sum. Nothing is changed. ValueError if there are no batches."""
         _check_batches("batches", batches)
-        total, count, state = 0.0, 0, None
+        total, count, sequences, state = 0.0, 0, 0, None
         for batch in batches:
             arguments = {"lengths": None, "mask": None, **_arguments(batch)}
             run = Run(self.model, self.loss, self._buffers, **arguments, state=state, joint=False)
             run.evaluate()
-            total, count = total + run.total, count + run.count
+            total, count, sequences = total + run.total, count + run.count, sequences + run.batch
             state = run.state if _is_stateful(batches) else None
         if count == 0:
             raise ValueError("batches must not be empty")
-        return total / count if self.loss.reduction == "mean" else total
+        return total / self.loss.denominator(count, sequences)
 
     # checkpoints
 

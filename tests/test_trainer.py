@@ -97,6 +97,24 @@ def test_truncated_makes_an_update_a_chunk(reduction):
     bptt.map_state(np.testing.assert_array_equal, final, state)
 
 
+def test_each_update_averages_over_all_sequences():
+    """With `reduction="sequence"`, also in chunks that some sequences do not reach; weights count as elsewhere."""
+    (x, targets), k, lengths = batch(), 4, np.array([10, 3, 5, 8])
+    weights = np.random.default_rng(1).random((T, B))
+    per_sequence = fastrnn.CrossEntropy(reduction="sequence")
+    one = trainer(model(0.0), loss=per_sequence, bptt=bptt.Truncated(k), optimizer=fastrnn.SGD(0.4))
+    other = trainer(model(0.0), loss=fastrnn.CrossEntropy(reduction="sum"), bptt=bptt.Truncated(k),
+                    optimizer=fastrnn.SGD(0.1))  # fmt: skip
+    value, _ = one.step(x, targets, lengths=lengths, mask=weights)
+    assert value == pytest.approx(other.step(x, targets, lengths=lengths, mask=weights)[0] / B, rel=1e-12)
+    difference = one.model.parameters_to_vector() - other.model.parameters_to_vector()
+    assert np.abs(difference).max() < 1e-13 and one.updates == 3
+    part = x[:, :3], targets[:, :3]
+    assert one.evaluate([(x, targets), part]) == pytest.approx(
+        (B * one.evaluate([(x, targets)]) + 3 * one.evaluate([part])) / (B + 3), rel=1e-13
+    )
+
+
 def test_chunks_without_valid_elements_make_no_update():
     x, targets = batch()
     targets[4:8] = -100

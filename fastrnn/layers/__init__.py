@@ -3,10 +3,10 @@
 from .elementwise import Dropout, ReLU, Sigmoid, Tanh
 from .embedding import Embedding, OneHot
 from .linear import Linear
-from .pooling import Last, MeanPool
+from .pooling import Last, MaxPool, MeanPool
 from .recurrent import GRU, LSTM, RNN
 
-_ALL = (RNN, GRU, LSTM, Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool)
+_ALL = (RNN, GRU, LSTM, Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool, MaxPool)
 LAYERS = {layer.__name__: layer for layer in _ALL}  # by the names that files use
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Embedding",
     "Last",
     "Linear",
+    "MaxPool",
     "MeanPool",
     "OneHot",
     "ReLU",
