@@ -18,7 +18,8 @@ if _importlib_util.find_spec("fastrnn.kernels") is None:
         raise SystemExit(2)
     raise ImportError(_message)
 
-from . import bptt, data, kernels  # noqa: E402, I001
+from . import bptt, data, init, kernels  # noqa: E402, I001
+from .callbacks import EarlyStopping, ReduceOnPlateau  # noqa: E402
 from .diagnostics import GradcheckReport, gradcheck  # noqa: E402
 from .layers import (  # noqa: E402
     GRU,
@@ -51,6 +52,7 @@ from .optim import (  # noqa: E402
     WarmUp,
     clip_grad_norm,
     clip_grad_value,
+    clip_gradients,
 )
 from .storage import FormatError, load, save  # noqa: E402
 from .trainer import Trainer  # noqa: E402
@@ -73,6 +75,7 @@ __all__ = [
     "Cosine",
     "CrossEntropy",
     "Dropout",
+    "EarlyStopping",
     "Embedding",
     "Exponential",
     "FormatError",
@@ -86,6 +89,7 @@ __all__ = [
     "OneHot",
     "RMSprop",
     "ReLU",
+    "ReduceOnPlateau",
     "Sequential",
     "Sigmoid",
     "StepDecay",
@@ -95,9 +99,11 @@ __all__ = [
     "bptt",
     "clip_grad_norm",
     "clip_grad_value",
+    "clip_gradients",
     "data",
     "get_num_threads",
     "gradcheck",
+    "init",
     "kernels",
     "load",
     "save",

@@ -127,4 +127,4 @@ def _use_optimizers(dtype):
     for optimizer in (optim.SGD(0.1), optim.RMSprop(), optim.Adagrad(), optim.Adam(), optim.AdamW()):
         model = layers.Linear(_SIZE, _SIZE, dtype=dtype)
         optimizer.step(model)
-        optim.clip_grad_norm(model, 1.0)
+        optim.clip_gradients(model, 1.0, 1.0)
