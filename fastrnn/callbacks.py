@@ -2,7 +2,7 @@
 
 A callback is anything that can be called as `callback(trainer, record)`. `fit` heeds two attributes besides, if there:
 a true `needs_validation` refuses training without validation, and `finish(trainer)` is called when training has ended,
-by its last epoch or by a callback. Ctrl-C is a pause, after which `fit` can go on: it does not call `finish`.
+by its last epoch or by a callback. It is not called after an error, nor after Ctrl-C, a pause from which `fit` goes on.
 """
 
 import math

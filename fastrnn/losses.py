@@ -1,4 +1,12 @@
-"""Losses: `value, dy = loss(y, targets)`, checked here, computed in `kernels.losses`."""
+"""Losses: `value, dy = loss(y, targets)`, checked here, computed in `kernels.losses`.
+
+Arguments of all constructors, with l the loss of a valid element and w its weight, 1 unless `mask` has others:
+
+reduction: "mean" is Σ w·l / Σ w, "sum" Σ w·l, and "sequence" Σ w·l over the number of sequences: summed over time (and
+    the features of elementwise losses), averaged over the batch.
+batch_first: with "sequence", whether predictions are (B,T,F) rather than (T,B,F); those of pooled sequences are (B,F).
+    A `Trainer` and the rules of `bptt` go by their model's order instead.
+"""
 
 import functools
 import math
@@ -28,11 +36,6 @@ def _same_memory(a, b):
 
 class _Loss:
     """What all losses share: checks, buffers, reduction.
-
-    reduction: "mean", over the valid elements, each as often as its weight says: Σ w·l / Σ w. "sum": Σ w·l. "sequence":
-        Σ w·l over the number of sequences, that is summed over time and averaged over the batch.
-    batch_first: with "sequence", that predictions are (B,T,F) rather than (T,B,F); those of pooled sequences are (B,F).
-        A `Trainer` and the rules of `bptt` go by the model's order instead.
 
     Buffers belong to the loss, one set for each thread, and grow on demand: a call with `out` allocates nothing that
     grows with the data once the sizes have been seen.
