@@ -1,8 +1,9 @@
 """fastrnn: recurrent neural networks (RNN, GRU, LSTM) for the CPU, in Python, NumPy and Numba.
 
 Layers: `RNN`, `GRU`, `LSTM`, `Linear`, `Embedding`, `OneHot`, `Tanh`, `ReLU`, `Sigmoid`, `Dropout`, `Last`, `MeanPool`,
-joined by `Sequential`. Losses, optimisers and learning-rate schedules, `Trainer` with the truncation rules of `bptt`,
-`data`, `save` and `load`, `gradcheck`. Everything takes and returns NumPy arrays; shapes and names are PyTorch's.
+`MaxPool`, joined by `Sequential`. Losses, optimisers and learning-rate schedules, `init`, `Trainer` with callbacks and
+the truncation rules of `bptt`, `data`, `save` and `load`, `gradcheck`. Everything takes and returns NumPy arrays;
+shapes and names are PyTorch's.
 """
 
 import importlib.util as _importlib_util
@@ -17,7 +18,8 @@ if _importlib_util.find_spec("fastrnn.kernels") is None:
         raise SystemExit(2)
     raise ImportError(_message)
 
-from . import bptt, data, kernels  # noqa: E402, I001
+from . import bptt, data, init, kernels  # noqa: E402, I001
+from .callbacks import EarlyStopping, ReduceOnPlateau  # noqa: E402
 from .diagnostics import GradcheckReport, gradcheck  # noqa: E402
 from .layers import (  # noqa: E402
     GRU,
@@ -28,6 +30,7 @@ from .layers import (  # noqa: E402
     Last,
     LayerNormLSTM,
     Linear,
+    MaxPool,
     MeanPool,
     NoisyState,
     OneHot,
@@ -52,6 +55,7 @@ from .optim import (  # noqa: E402
     WarmUp,
     clip_grad_norm,
     clip_grad_value,
+    clip_gradients,
 )
 from .storage import FormatError, load, save  # noqa: E402
 from .trainer import Trainer  # noqa: E402
@@ -74,6 +78,7 @@ __all__ = [
     "Cosine",
     "CrossEntropy",
     "Dropout",
+    "EarlyStopping",
     "Embedding",
     "Exponential",
     "FormatError",
@@ -82,6 +87,7 @@ __all__ = [
     "Last",
     "LayerNormLSTM",
     "Linear",
+    "MaxPool",
     "MeanPool",
     "NoisyState",
     "OneCycle",
@@ -89,6 +95,7 @@ __all__ = [
     "PeepholeLSTM",
     "RMSprop",
     "ReLU",
+    "ReduceOnPlateau",
     "Sequential",
     "Sigmoid",
     "StepDecay",
@@ -98,9 +105,11 @@ __all__ = [
     "bptt",
     "clip_grad_norm",
     "clip_grad_value",
+    "clip_gradients",
     "data",
     "get_num_threads",
     "gradcheck",
+    "init",
     "kernels",
     "load",
     "save",

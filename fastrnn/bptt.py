@@ -24,7 +24,7 @@ from .parameters import aligned_empty
 
 def check_loss(loss):
     """Refuse what is not one of `fastrnn`'s losses, or of their kind."""
-    if isinstance(loss, type) or not all(hasattr(loss, name) for name in ("count", "evaluate", "reduction")):
+    if isinstance(loss, type) or not all(hasattr(loss, name) for name in ("count", "denominator", "evaluate")):
         raise TypeError(f"loss must be a loss of fastrnn, got {loss!r}")
 
 
@@ -88,9 +88,9 @@ class Run:
     joint: whether the gradients are those of the whole batch's loss, whose mean is over all its valid elements, rather
         than of the mean over the elements that one update is made of.
 
-    `total` and `count` are the sum of the losses and the number of valid elements so far, `state` the state at the end
-    of the last segment, `dx` and `dstate` the gradients with respect to that segment's input and initial state. They
-    may be views of buffers, good until the next segment.
+    `total` and `count` are the sum of the losses and the number of valid elements so far, with `mask`'s weights if it
+    has any, `state` the state at the end of the last segment, `dx` and `dstate` the gradients with respect to that
+    segment's input and initial state. They may be views of buffers, good until the next segment.
     """
 
     def __init__(self, model, loss, buffers, x, targets, state, lengths, mask, *, joint):
@@ -134,13 +134,13 @@ class Run:
             row[:length] = True
         if mask is None:
             return valid
-        joined = self._buffers.array("mask", mask.shape, np.bool_)
-        return np.logical_and(mask, valid.reshape(lead + (1,) * (mask.ndim - 2)), out=joined)
+        valid = valid.reshape(lead + (1,) * (mask.ndim - 2))
+        return np.multiply(mask, valid, out=self._buffers.array("mask", mask.shape, mask.dtype))
 
     @property
     def value(self) -> float:
-        """The loss over all segments so far: the mean over their valid elements, or the sum."""
-        return self.total / self.count if self.loss.reduction == "mean" else self.total
+        """The loss over all segments so far, by its reduction."""
+        return self.total / self.loss.denominator(self.count, self.batch)
 
     def evaluate(self, *, training: bool = False) -> float:
         """The loss of the whole batch without gradients; `training` is with dropout."""
@@ -182,9 +182,7 @@ class Run:
         return count
 
     def _denominator(self, count):
-        if self.loss.reduction == "sum":
-            return 1
-        return count if self._whole is None else self._whole
+        return self.loss.denominator(count if self._whole is None else self._whole, self.batch)
 
     def _running(self, start, stop):
         """Indices of the sequences that have not ended before `start` (None: all), and their lengths from there."""
@@ -238,8 +236,8 @@ class Rule(ABC):
 
         x, state, lengths: as in `model.forward`, batch first if the model is.
         targets: as `loss` takes them for the model's output.
-        mask: booleans of the leading shape of `targets`, the elements that count; with `lengths`, steps past a
-            sequence's end do not count either.
+        mask: booleans or weights ≥ 0 of the leading shape of `targets`, the elements that count or how much they do;
+            with `lengths`, steps past a sequence's end do not count either.
 
         Returns `(value, state)`: the loss of the whole batch, of which the gradients of all parts are the sum, each
         with its rule's paths cut, and the final state. Buffers are kept by the rule, for one thread at a time.

@@ -163,11 +163,18 @@ def prediction(name, value):
 
 
 def leading_mask(name, value, shape_):
-    """`value` as a boolean array of the first dimensions of `shape_`, some or all, or None."""
+    """`value` as booleans, or finite weights ≥ 0, of the first dimensions of `shape_`, some or all; or None."""
     if value is None:
         return None
-    dimensions = max(as_array(name, value).ndim, min(1, len(shape_)))
-    return boolean_array(name, value, shape_[:dimensions])
+    array = as_array(name, value)
+    if array.dtype.kind not in "bf":
+        raise TypeError(f"{name} must hold booleans, or weights in floating point, got dtype {array.dtype}")
+    shape(name, array.shape, shape_[: max(array.ndim, min(1, len(shape_)))])
+    if array.dtype.kind == "f":
+        low, high = array.min(), array.max()  # both are NaN if anything is
+        if not (low >= 0 and high < math.inf):
+            raise ValueError(f"{name} must hold finite weights of at least 0, got {high if low >= 0 else low}")
+    return array
 
 
 def boolean_array(name, value, expected_shape):

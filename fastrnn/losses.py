@@ -1,4 +1,12 @@
-"""Losses: `value, dy = loss(y, targets)`, checked here, computed in `kernels.losses`."""
+"""Losses: `value, dy = loss(y, targets)`, checked here, computed in `kernels.losses`.
+
+Arguments of all constructors, with l the loss of a valid element and w its weight, 1 unless `mask` has others:
+
+reduction: "mean" is Σ w·l / Σ w, "sum" Σ w·l, and "sequence" Σ w·l over the number of sequences: summed over time (and
+    the features of elementwise losses), averaged over the batch.
+batch_first: with "sequence", whether predictions are (B,T,F) rather than (T,B,F); those of pooled sequences are (B,F).
+    A `Trainer` and the rules of `bptt` go by their model's order instead.
+"""
 
 import functools
 import math
@@ -12,6 +20,7 @@ from .kernels import losses as kernels
 from .threads import get_num_threads
 
 _ALL_VALID = np.zeros(0, np.bool_)  # what the kernels take for no mask
+_REDUCTIONS = ("mean", "sum", "sequence")
 
 
 def _usable(array, dtype, out):
@@ -32,9 +41,9 @@ class _Loss:
     grows with the data once the sizes have been seen.
     """
 
-    def __init__(self, reduction, **config):
-        checks.choice("reduction", reduction, ("mean", "sum"))
-        self._config = {**config, "reduction": reduction}
+    def __init__(self, reduction, batch_first, **config):
+        checks.choice("reduction", reduction, _REDUCTIONS)
+        self._config = {**config, "reduction": reduction, "batch_first": checks.flag("batch_first", batch_first)}
         self._local = threading.local()
 
     def config(self) -> dict[str, Any]:
@@ -54,23 +63,36 @@ class _Loss:
     def __call__(self, y, targets, *, mask=None, out=None) -> tuple[float, np.ndarray]:
         """The loss and its gradient with respect to `y`, an array of y's shape: `out` if given, else a new one.
 
-        `mask`, booleans of the leading shape of `targets` (some or all of its dimensions), says which elements are
-        valid. What stands behind the others is never read and has gradient 0. `out` may be `y` itself.
+        `mask`, of the leading shape of `targets` (some or all of its dimensions), has booleans, which elements are
+        valid, or floating-point weights ≥ 0, how much each counts. What stands behind False or 0 is never read and has
+        gradient 0. `out` may be `y` itself.
         """
         total, count, dy = self.evaluate(y, targets, mask, out)
-        return (total / count if self.reduction == "mean" else total), dy
+        return total / self.denominator(count, self._sequences(dy.shape)), dy
 
-    def count(self, y, targets, mask=None) -> int:
-        """Number of valid elements, the denominator of the mean; arguments are checked as in a call."""
+    def denominator(self, count: float, sequences: int | None) -> float:
+        """What the loss divides the sum by over valid elements of total weight `count` in this number of sequences."""
+        return {"mean": count, "sum": 1, "sequence": sequences}[self.reduction]
+
+    def _sequences(self, shape):
+        """The number of sequences in predictions of this shape; None unless the loss divides by it."""
+        if self.reduction != "sequence":
+            return None
+        if len(shape) not in (2, 3):
+            raise ValueError(f'y must have 2 or 3 dimensions with reduction="sequence", got {len(shape)}')
+        return shape[1 if len(shape) == 3 and not self._config["batch_first"] else 0]
+
+    def count(self, y, targets, mask=None) -> float:
+        """Number of valid elements, or their total weight: the denominator of the mean. Arguments are checked as in a
+        call."""
         y, dtype = checks.prediction("y", y)
         targets, mask = self._check(y, targets, mask)
         return self._prepare(y, dtype, targets, mask, _ALL_VALID)[-1]
 
     def evaluate(self, y, targets, mask=None, out=None, denominator=None):
-        """Sum of the loss over the valid elements, their number, and the gradient of sum / `denominator`.
+        """Sum of the loss over the valid elements, their `count`, and the gradient of sum / `denominator`.
 
-        `denominator` is the number of valid elements for the mean and 1 for the sum, if None; then nothing valid is
-        a `ValueError`.
+        If None, `denominator` is that of a call, and nothing valid is a `ValueError`.
         """
         y, dtype = checks.prediction("y", y)
         targets, mask = self._check(y, targets, mask)
@@ -79,7 +101,7 @@ class _Loss:
         if denominator is None:
             if count == 0:
                 raise ValueError("mask and targets leave no valid element, expected at least one")
-            denominator = count if self.reduction == "mean" else 1
+            denominator = self.denominator(count, self._sequences(y.shape))
         if not _usable(y, dtype, dy):
             if not _same_memory(y, dy):
                 with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is visible in the result
@@ -108,7 +130,9 @@ class _Loss:
         return buffer
 
     def _plain_mask(self, mask, out):
-        return _ALL_VALID if mask is None else self._plain("mask", mask, np.bool_, out).reshape(-1)
+        if mask is None:
+            return _ALL_VALID
+        return self._plain("mask", mask, np.bool_ if mask.dtype.kind == "b" else np.float64, out).reshape(-1)
 
 
 class CrossEntropy(_Loss):
@@ -116,16 +140,24 @@ class CrossEntropy(_Loss):
 
     With p = softmax(y), the loss of an element is -Σ q·log p and its gradient p - q, where q is
     (1 - ε)·onehot(target) + ε/C and ε is `label_smoothing` in [0, 1]. Elements whose target is `ignore_index` are not
-    valid. `reduction="mean"` divides by the number of valid elements, as PyTorch does without class weights.
+    valid.
 
     A call raises `TypeError` for `y` that is not floating-point or targets that are not integers, `ValueError` for
     shapes that don't fit, a class out of range at a valid element, and if no element is valid.
     """
 
-    def __init__(self, *, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean"):
+    def __init__(
+        self,
+        *,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        batch_first: bool = False,
+    ):
         bounds = np.iinfo(np.int64)
         super().__init__(
             reduction,
+            batch_first,
             ignore_index=checks.integer("ignore_index", ignore_index, minimum=int(bounds.min), maximum=int(bounds.max)),
             label_smoothing=checks.number("label_smoothing", label_smoothing, minimum=0.0, maximum=1.0),
         )
@@ -147,7 +179,7 @@ class CrossEntropy(_Loss):
         count, wrong = kernels.check_classes(targets, mask, self._config["ignore_index"], classes)
         if wrong >= 0:
             raise ValueError(f"targets must be in [0, {classes}) where valid, got {targets[wrong]}")
-        return (targets.size, classes), targets, mask, count
+        return (targets.size, classes), targets, mask, int(count) if mask.dtype == np.bool_ else count
 
     def _sum(self, y, targets, mask, scale, dy, partial):
         ignore_index, smoothing = self._config["ignore_index"], self._config["label_smoothing"]
@@ -175,29 +207,32 @@ class _ElementwiseLoss(_Loss):
     def _prepare(self, y, dtype, targets, mask, out):
         width = 1 if mask is not None and mask.ndim == y.ndim else y.shape[-1]
         rows = y.size // width, width
-        count = y.size if mask is None else np.count_nonzero(mask) * (y.size // mask.size)
-        return rows, self._plain("targets", targets, dtype, out).reshape(rows), self._plain_mask(mask, out), count
+        targets, weights = self._plain("targets", targets, dtype, out).reshape(rows), self._plain_mask(mask, out)
+        if mask is None:
+            return rows, targets, weights, y.size
+        count = np.count_nonzero(mask) if mask.dtype.kind == "b" else kernels.sum_of_weights(weights)
+        return rows, targets, weights, count * (y.size // mask.size)
 
     def _sum(self, y, targets, mask, scale, dy, partial):
         return self._kernel(y, targets, mask, self._delta, scale, dy, partial, get_num_threads())
 
 
 class MSE(_ElementwiseLoss):
-    """Mean squared error (y - targets)²; `reduction="sum"` for the sum. y and targets (...) floating-point."""
+    """Squared error (y - targets)². y and targets (...) floating-point."""
 
     _kernel = staticmethod(kernels.squared_error)
 
-    def __init__(self, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, *, reduction: str = "mean", batch_first: bool = False):
+        super().__init__(reduction, batch_first)
 
 
 class MAE(_ElementwiseLoss):
-    """Mean absolute error |y - targets|, whose gradient is 0 where they are equal. y and targets (...) floats."""
+    """Absolute error |y - targets|, whose gradient is 0 where they are equal. y and targets (...) floats."""
 
     _kernel = staticmethod(kernels.absolute_error)
 
-    def __init__(self, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, *, reduction: str = "mean", batch_first: bool = False):
+        super().__init__(reduction, batch_first)
 
 
 class Huber(_ElementwiseLoss):
@@ -205,9 +240,9 @@ class Huber(_ElementwiseLoss):
 
     _kernel = staticmethod(kernels.huber)
 
-    def __init__(self, delta: float = 1.0, *, reduction: str = "mean"):
+    def __init__(self, delta: float = 1.0, *, reduction: str = "mean", batch_first: bool = False):
         self._delta = checks.number("delta", delta, above=0.0)
-        super().__init__(reduction, delta=self._delta)
+        super().__init__(reduction, batch_first, delta=self._delta)
 
 
 class BinaryCrossEntropy(_ElementwiseLoss):
@@ -219,8 +254,8 @@ class BinaryCrossEntropy(_ElementwiseLoss):
     _kernel = staticmethod(kernels.binary_cross_entropy)
     _target_kinds = "fb"
 
-    def __init__(self, *, reduction: str = "mean"):
-        super().__init__(reduction)
+    def __init__(self, *, reduction: str = "mean", batch_first: bool = False):
+        super().__init__(reduction, batch_first)
 
     def _prepare(self, y, dtype, targets, mask, out):
         rows, targets, mask, count = super()._prepare(y, dtype, targets, mask, out)

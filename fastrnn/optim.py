@@ -298,28 +298,44 @@ def gradient_norm(model) -> float:
     return math.sqrt(kernels.sum_of_squares(_parameters_of(model).gradients, np.empty(kernels.SUMS), get_num_threads()))
 
 
-def clip_grad_norm(model, max_norm: float) -> float:
-    """Scale all gradients by max_norm / (norm + 1e-6) if that is below 1; return the norm as it was.
+def limit_gradients(model, norm: float, max_norm: float | None, max_value: float | None) -> None:
+    """What `clip_gradients` does once it knows the norm of all gradients: one pass, or none if nothing is to change."""
+    factor = 1.0 if max_norm is None else max_norm / (norm + 1e-6)
+    if factor >= 1.0:  # NaN is not, and goes on into the gradients
+        factor = 1.0
+    bound = math.inf if max_value is None else max_value
+    if factor != 1.0 or bound < math.inf:
+        kernels.clip((model.parameters.gradients,), (factor, bound), get_num_threads())
 
-    The norm is that of all gradients together, summed in float64. If it is not finite, neither are the gradients
-    after the call, or they are zero, as in `torch.nn.utils.clip_grad_norm_`. `max_norm` is above 0.
+
+def clip_gradients(model, max_norm: float | None = None, max_value: float | None = None) -> float:
+    """Scale all gradients down to a norm, then clip each of them to a range; return their norm as it was.
+
+    max_norm: above 0. Gradients are multiplied by max_norm / (norm + 1e-6) if that is below 1 (Pascanu et al. 2013).
+    max_value: above 0. After that, each is clipped to [-max_value, max_value]. NaN stays.
+
+    One pass reads the gradients, whose norm together is summed in float64, and one writes them. If the norm is not
+    finite, scaling by it leaves gradients that are not finite or zero, as `torch.nn.utils.clip_grad_norm_` does.
     """
-    gradients = _parameters_of(model).gradients
-    max_norm = checks.number("max_norm", max_norm, above=0.0)
+    _parameters_of(model)
+    if max_norm is not None:
+        max_norm = checks.number("max_norm", max_norm, above=0.0)
+    if max_value is not None:
+        max_value = checks.number("max_value", max_value, above=0.0)
     norm = gradient_norm(model)
-    coefficient = max_norm / (norm + 1e-6)
-    if not coefficient >= 1.0:  # NaN goes on into the gradients
-        with np.errstate(invalid="ignore"):
-            np.multiply(gradients, coefficient, out=gradients)
+    limit_gradients(model, norm, max_norm, max_value)
     return norm
+
+
+def clip_grad_norm(model, max_norm: float) -> float:
+    """Scale all gradients down to a norm; return the norm as it was: `clip_gradients` without a range."""
+    return clip_gradients(model, checks.number("max_norm", max_norm, above=0.0))
 
 
 def clip_grad_value(model, v: float) -> None:
     """Clip every gradient to [-v, v]; NaN stays. `v` is above 0."""
     gradients = _parameters_of(model).gradients
-    v = checks.number("v", v, above=0.0)
-    with np.errstate(over="ignore"):  # a bound beyond float32 is infinity
-        np.clip(gradients, -v, v, out=gradients)
+    kernels.clip((gradients,), (1.0, checks.number("v", v, above=0.0)), get_num_threads())
 
 
 class _Schedule:

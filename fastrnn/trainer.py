@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import os
 import signal
 import sys
@@ -15,8 +16,10 @@ import numpy as np
 from . import checks, storage
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state
 from .data import TokenStream
-from .optim import clip_grad_norm, gradient_norm
+from .optim import gradient_norm, limit_gradients
 
+_NONFINITE = ("ignore", "raise", "skip")
+_COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
 _BATCH_NAMES = ("x", "targets", "lengths", "mask")
 _END = object()
 
@@ -25,7 +28,8 @@ class History(list):
     """What `fit` recorded: one dict a batch, and one an epoch with validation, all of it good for JSON.
 
     A batch's: `step` (updates so far), `epoch` (from 0), `loss`, `lr` and `grad_norm` (before clipping) of its last
-    update, `seconds` since `fit` began. An epoch's: `step`, `epoch`, `validation_loss`, `seconds`.
+    update, `seconds` since `fit` began; and, only if there were any, `nonfinite`: how often its gradients were not
+    finite. An epoch's: `step`, `epoch`, `validation_loss`, `seconds`.
 
     `stopped` says what ended training early: None, "callback" or "interrupt".
     """
@@ -78,11 +82,15 @@ class Trainer:
     loss: one of `fastrnn`'s losses.
     optimizer: `optimizer.step(model, factor)` moves the parameters.
     bptt: a rule of `fastrnn.bptt`; None is `Full()`.
-    clip_norm: gradients are scaled down to this norm, see `clip_grad_norm`; None for no clipping.
+    clip_norm, clip_value: gradients are scaled down to this norm, then clipped to this value, see `clip_gradients`;
+        None for not.
+    nonfinite: what to do about gradients whose norm is not finite: "ignore" goes on with them; "skip" leaves out the
+        update, so that parameters, optimizer and `updates` stay; "raise" does so with a FloatingPointError.
     schedule: callable, number of updates so far -> factor of the optimizer's learning rate.
     seed: of the model's dropout masks, an integer ≥ 0; None leaves the model's generators as they are.
 
-    `updates` counts the updates, `epoch` the finished epochs, `batch` the batches done in the one under way.
+    `updates` counts the updates, `epoch` the finished epochs, `batch` the batches done in the one under way,
+    `nonfinite` how often gradients were not finite.
     One thread uses a trainer at a time. Buffers are kept: after the largest batch, no step allocates arrays.
     """
 
@@ -94,6 +102,8 @@ class Trainer:
         *,
         bptt: Rule | None = None,
         clip_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: str = "ignore",
         schedule: Callable[[int], float] | None = None,
         seed: int | None = 0,
     ):
@@ -107,13 +117,15 @@ class Trainer:
         if schedule is not None and not callable(schedule):
             raise TypeError(f"schedule must be callable, step -> factor, got {type(schedule).__name__}")
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
+        self.clip_value = None if clip_value is None else checks.number("clip_value", clip_value, above=0)
+        self._on_nonfinite = checks.choice("nonfinite", nonfinite, _NONFINITE)
         if seed is not None:
             seed = checks.integer("seed", seed, minimum=0)
             generators = model._generators()
             for generator, child in zip(generators, np.random.SeedSequence(seed).spawn(len(generators)), strict=True):
                 generator.bit_generator.state = type(generator.bit_generator)(child).state
         self.model, self.loss, self.optimizer, self.bptt, self.schedule = model, loss, optimizer, bptt, schedule
-        self.updates = self.epoch = self.batch = 0
+        self.updates = self.epoch = self.batch = self.nonfinite = 0
         self._state = None  # carried from batch to batch within an epoch
         self._batches = None  # what `batch` counts in; None before the first epoch and in a checkpoint
         self._last_update: dict[str, Any] = {}
@@ -125,11 +137,12 @@ class Trainer:
     def step(self, x, targets, state=None, *, lengths=None, mask=None) -> tuple[float, Any]:
         """Train on one batch of sequences, with one update or several, by the rule.
 
-        Arguments as in `bptt.Rule.gradients`; `lengths` also masks the loss. Returns `(value, state)`: the loss, before
-        each update and over all of them the mean over the valid elements (or the sum), and the final state, which may
-        be handed to the next call and is good until then. The last update's gradients stay in the model.
+        Arguments as in `bptt.Rule.gradients`; `lengths` also masks the loss. Returns `(value, state)`: the loss of the
+        whole batch, each part before its update, and the final state, which may be handed to the next call and is good
+        until then. The last update's gradients stay in the model.
 
-        TypeError or ValueError, before anything is changed, if an argument does not fit.
+        TypeError or ValueError, before anything is changed, if an argument does not fit; FloatingPointError for
+        gradients that are not finite, if so asked, after the updates before them.
         """
         run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, joint=False)
         for add_gradients in self.bptt.updates(run):
@@ -142,13 +155,17 @@ class Trainer:
 
     def _update(self):
         factor = 1.0 if self.schedule is None else self.schedule(self.updates)
-        if self.clip_norm is None:
-            norm = gradient_norm(self.model)
-        else:
-            norm = clip_grad_norm(self.model, self.clip_norm)
+        norm = gradient_norm(self.model)
+        self._last_update = {"lr": float(self.optimizer.lr * factor), "grad_norm": norm}
+        if not math.isfinite(norm):
+            self.nonfinite += 1
+            if self._on_nonfinite == "raise":
+                raise FloatingPointError(f"the norm of the gradients is {norm} after {self.updates} updates")
+            if self._on_nonfinite == "skip":
+                return
+        limit_gradients(self.model, norm, self.clip_norm, self.clip_value)
         self.optimizer.step(self.model, factor)
         self.updates += 1
-        self._last_update = {"lr": float(self.optimizer.lr * factor), "grad_norm": norm}
 
     # many batches
 
@@ -168,7 +185,7 @@ class Trainer:
             with a true attribute `stateful`, the state is carried from batch to batch within an epoch.
         validation: the same, for `evaluate` at the end of each epoch.
         callbacks: called as `callback(trainer, record)` for every new record, see `History`. One that returns True
-            stops training.
+            stops training. `fastrnn.callbacks` has some, and says what else they may have.
         progress: show a bar, if tqdm is installed (`pip install 'fastrnn[train]'`).
 
         Ctrl-C ends training, too, and never in the middle of an update. What was stopped goes on: an epoch that ended
@@ -178,6 +195,7 @@ class Trainer:
         epochs = checks.integer("epochs", epochs, minimum=1)
         progress = checks.flag("progress", progress)
         callbacks = _check_fit_arguments(batches, validation, callbacks)
+        finishers = [callback.finish for callback in callbacks if hasattr(callback, "finish")]
         if self._batches is not None and (self._batches is not batches or isinstance(batches, Iterator)):
             self.batch, self._state = 0, None  # other batches, or what is left of an iterator
         self._batches = batches
@@ -196,6 +214,9 @@ class Trainer:
                     pass
             except KeyboardInterrupt:
                 history.stopped = "interrupt"
+            else:
+                for finish in finishers:
+                    finish(self)
         return history
 
     def _records(self, batches, epochs, validation):
@@ -213,8 +234,10 @@ class Trainer:
                     batch = next(iterator, _END)
                 if batch is _END:
                     break
+                before = self.nonfinite
                 value = self._fit_batch(_arguments(batch), _is_stateful(batches))
-                yield record(loss=value, **self._last_update)
+                bad = self.nonfinite - before
+                yield record(loss=value, **self._last_update, **({"nonfinite": bad} if bad else {}))
             if self.batch == 0:
                 raise ValueError("batches gave nothing: it must be an iterable that can be gone through once an epoch")
             last = None
@@ -239,19 +262,19 @@ class Trainer:
         return value
 
     def evaluate(self, batches: Iterable) -> float:
-        """The loss over all `batches`, as `fit` takes them, without dropout: the mean over the valid elements, or the
-        sum. Nothing is changed. ValueError if there are no batches."""
+        """The loss over all `batches`, as `fit` takes them, without dropout, as over one: the mean over all valid
+        elements or sequences, or the sum. Nothing is changed. ValueError if there are no batches."""
         _check_batches("batches", batches)
-        total, count, state = 0.0, 0, None
+        total, count, sequences, state = 0.0, 0, 0, None
         for batch in batches:
             arguments = {"lengths": None, "mask": None, **_arguments(batch)}
             run = Run(self.model, self.loss, self._buffers, **arguments, state=state, joint=False)
             run.evaluate()
-            total, count = total + run.total, count + run.count
+            total, count, sequences = total + run.total, count + run.count, sequences + run.batch
             state = run.state if _is_stateful(batches) else None
         if count == 0:
             raise ValueError("batches must not be empty")
-        return total / count if self.loss.reduction == "mean" else total
+        return total / self.loss.denominator(count, sequences)
 
     # checkpoints
 
@@ -268,9 +291,7 @@ class Trainer:
         tensors |= {f"optimizer.{name}": array for name, array in arrays.items()}
         names = (f"state.{i}" for i in itertools.count())
         meta = {
-            "updates": self.updates,
-            "epoch": self.epoch,
-            "batch": self.batch,
+            **{name: getattr(self, name) for name in _COUNTS},
             "optimizer": {name: value for name, value in optimizer.items() if name not in arrays},
             "random": [_plain(state) for state in self._random_states()],
             "state": map_state(lambda array: _store(tensors, next(names), array), self._state),
@@ -288,7 +309,8 @@ class Trainer:
         """
         tensors, meta = storage.load_tensors(path, "checkpoint")
         try:
-            counts = [checks.integer(name, meta[name], minimum=0) for name in ("updates", "epoch", "batch")]
+            meta = {"nonfinite": 0, **meta}  # older checkpoints have none
+            counts = [checks.integer(name, meta[name], minimum=0) for name in _COUNTS]
             parameters = self._checked_parameters(tensors, meta)
             random = self._checked_random_states(meta["random"])
             state = self._checked_state(tensors, meta["state"])
@@ -300,7 +322,7 @@ class Trainer:
             raise storage.FormatError(f"{os.fsdecode(path)} does not fit this trainer: {text}") from None
         self.model.load_state_dict(parameters)
         self._set_random_states(random)
-        self.updates, self.epoch, self.batch = counts
+        self.updates, self.epoch, self.batch, self.nonfinite = counts
         self._state, self._batches = state, None
         return extra
 
@@ -367,6 +389,8 @@ def _check_fit_arguments(batches, validation, callbacks):
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be callable, got {type(callback).__name__}")
+        if validation is None and getattr(callback, "needs_validation", False):
+            raise ValueError(f"validation must be given for {type(callback).__name__}, which watches it, got None")
     return callbacks
 
 

@@ -107,3 +107,28 @@ def pool_mean_backward(dy, time, batch, features, steps, lengths, dx):
         for t in range(steps):
             for j in range(features):
                 dx[t * time + b * batch + j] = dy[b * features + j] / lengths[b] if t < lengths[b] else 0.0
+
+
+@kernel
+def pool_max(x, time, batch, features, lengths, y, steps_of_max):
+    """y (B·F) = the maximum over each sequence's steps, NaN if there is any; steps_of_max (B·F) int64 = where."""
+    for b in range(lengths.size):
+        for j in range(features):
+            y[b * features + j] = x[b * batch + j]
+            steps_of_max[b * features + j] = 0
+        for t in range(1, lengths[b]):
+            for j in range(features):
+                value, largest = x[t * time + b * batch + j], y[b * features + j]
+                if value > largest or (value != value and largest == largest):
+                    y[b * features + j] = value
+                    steps_of_max[b * features + j] = t
+
+
+@kernel
+def pool_max_backward(dy, time, batch, features, steps, lengths, dx, steps_of_max):
+    """dx = dy at each maximum's step, zero elsewhere."""
+    for b in range(lengths.size):
+        for t in range(steps):
+            for j in range(features):
+                at = b * features + j
+                dx[t * time + b * batch + j] = dy[at] if t == steps_of_max[at] else 0.0

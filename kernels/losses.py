@@ -4,8 +4,8 @@ A loss is summed over a row of predictions, the rows' sums stand in `partial`, a
 rows: the value depends neither on the number of threads nor on rows that are masked.
 
 What all the loss kernels share:
-- `mask` (M,) bool says which rows count: row r does if `mask[r // (rows // M)]`; an empty mask, that all do. What a
-  masked row holds is never read, and its gradient is zero.
+- `mask` (M,), bool or float64 and then ≥ 0, has the rows' weights: `mask[r // (rows // M)]` is that of row r; an empty
+  mask, that all are 1. Loss and gradient of a row are multiplied by it. What a row of weight 0 holds is never read.
 - `out` has the predictions' shape and takes their gradient times `scale`; it may be the predictions' own memory.
 - `partial` (rows,) float64 is work space; at most `threads` threads share the rows.
 - Arrays are C-contiguous, `y`, `out` (and the targets, unless they are classes) of one dtype, float32 or float64.
@@ -40,8 +40,8 @@ _PART_SIZE = 1 << 14  # elements that are worth a thread: some 5 µs of work, th
 
 
 @formula
-def _is_valid(mask, rows, r):
-    return mask.size == 0 or mask[r // (rows // mask.size)]
+def _weight(mask, rows, r):
+    return 1.0 if mask.size == 0 else 1.0 * mask[r // (rows // mask.size)]
 
 
 @subroutine(returns=types.float64)
@@ -52,22 +52,29 @@ def _ordered_sum(partial, rows):
     return total
 
 
+@kernel
+def sum_of_weights(weights):
+    """Sum of `weights` (M,) float64, in their order: zeros among them, such as padding's, change no bit of it."""
+    return _ordered_sum(weights, weights.size)
+
+
 # Softmax cross-entropy
 
 
 @kernel
 def check_classes(targets, mask, ignore_index, classes):
-    """Number of rows that count, and the first of them whose target is not in [0, `classes`), or -1.
+    """Sum of the weights of the rows that count, and the first of them whose target is not in [0, `classes`), or -1.
 
-    `targets` (N,) int64; a row does not count if masked (see above) or if its target is `ignore_index`.
+    `targets` (N,) int64; a row does not count if its weight is 0 (see above) or its target is `ignore_index`.
     """
-    count, wrong = 0, -1
+    total, wrong = 0.0, -1
     for r in range(targets.size):
-        if _is_valid(mask, targets.size, r) and targets[r] != ignore_index:
-            count += 1
+        weight = _weight(mask, targets.size, r)
+        if weight != 0.0 and targets[r] != ignore_index:
+            total += weight
             if wrong < 0 and not 0 <= targets[r] < classes:
                 wrong = r
-    return count, wrong
+    return total, wrong
 
 
 @subroutine(returns=lambda y, r: y.dtype)
@@ -96,11 +103,12 @@ def _cross_entropy_row(y, r, targets, mask, ignore_index, smoothing, scale, out)
     rest = classes % lanes(y)
     start = r * classes
     full = start + classes - rest
-    target = targets[r]
-    if target == ignore_index or not _is_valid(mask, targets.size, r):
+    target, weight = targets[r], _weight(mask, targets.size, r)
+    if target == ignore_index or weight == 0.0:
         for j in range(classes):
             out[r, j] = 0.0
         return 0.0
+    scale *= weight
     shift = _row_max(y, r)
     at_target = np.float64(y[r, target]) - shift
     exp_sum, sum_ = 0.0, 0.0  # of exp(y - shift) and of y - shift
@@ -129,7 +137,7 @@ def _cross_entropy_row(y, r, targets, mask, ignore_index, smoothing, scale, out)
     loss = math.log(exp_sum) - (1.0 - smoothing) * at_target
     if smoothing > 0.0:  # a logit of -inf has an infinite part in the sum, which 0 times would be NaN
         loss -= smoothing * sum_ / classes
-    return loss
+    return weight * loss
 
 
 @subroutine
@@ -199,11 +207,12 @@ def _elementwise(name, loss, text):
         rows, width = y.shape
         start, rest = r * width, width % lanes(y)
         full = start + width - rest
-        total = 0.0
-        if not _is_valid(mask, rows, r):
+        total, weight = 0.0, _weight(mask, rows, r)
+        if weight == 0.0:
             for j in range(width):
                 out[r, j] = 0.0
             return total
+        scale *= weight
         for chunk in range(start, full, _CHUNK):
             part = splat(y, 0.0)
             for i in range(chunk, min(chunk + _CHUNK, full), lanes(y)):
@@ -216,7 +225,7 @@ def _elementwise(name, loss, text):
             store_first(out, full, value, rest)
             total += horizontal_sum(load_first(out, full, rest))
             store_first(out, full, slope * scale, rest)
-        return total
+        return weight * total
 
     @subroutine
     def rows_of_part(part, parts, y, targets, mask, delta, scale, out, partial):
@@ -241,10 +250,10 @@ binary_cross_entropy = _elementwise("binary_cross_entropy", _logistic, "Sum of b
 
 @kernel
 def first_outside_unit(targets, mask):
-    """Flat index of the first element that counts and is not in [0, 1] (NaN is not), or -1. targets (rows, width)."""
+    """Flat index of the first element of a weight and not in [0, 1] (NaN is not), or -1. targets (rows, width)."""
     rows, width = targets.shape
     for r in range(rows):
-        if _is_valid(mask, rows, r):
+        if _weight(mask, rows, r) != 0.0:
             for j in range(width):
                 if not 0.0 <= targets[r, j] <= 1.0:
                     return r * width + j

@@ -1,4 +1,4 @@
-"""Updates of flat parameter buffers, element by element, and the sum of squares that clipping needs.
+"""Updates of flat parameter buffers, element by element; clipping of gradients, and the sum of squares it needs.
 
 Every update kernel takes `arrays`, a tuple of flat arrays of one size and dtype (float32 or float64), all
 C-contiguous: the values, their gradients, then the optimiser's own state; and `coefficients`, a tuple of float64. An
@@ -115,6 +115,13 @@ def _adam(arrays, coefficients, i, count):
     _put(values, i, fma(-step_size, m / (square_root(v) / root2 + eps), shrink * p), count)
 
 
+@formula
+def _clip(arrays, coefficients, i, count):
+    factor, bound = coefficients
+    g = factor * _take(arrays[0], i, count)
+    _put(arrays[0], i, where_greater(g, bound, bound, where_less(g, -bound, -bound, g)), count)  # NaN stays
+
+
 sgd = _make(
     "sgd",
     _sgd,
@@ -149,6 +156,16 @@ adam = _make(
     arrays: values, gradients, mean, mean square, its largest value so far (off unless amsgrad).
     coefficients: lr / (1 - β₁ᵗ), 1 - β₁, β₂, 1 - β₂, √(1 - β₂ᵗ), eps, weight_decay (Adam's, else 0),
     1 - lr·weight_decay (AdamW's, else 1), amsgrad (0 or 1).
+    """,
+)
+
+
+clip = _make(
+    "clip",
+    _clip,
+    """Gradients times a factor, then clipped to [-bound, bound], in one pass.
+
+    arrays: the gradients alone. coefficients: factor, bound ≥ 0, which may be infinite.
     """,
 )
 

@@ -40,7 +40,7 @@ def leaves(state):
     return found
 
 
-def torch_oracle(net, x, targets, state, lengths, k, reduction):
+def torch_oracle(net, x, targets, state, lengths, k, reduction, weights=None):
     """Value, gradients and final state of truncated BPTT, sequence by sequence, the state detached at each cut."""
     torch = pytest.importorskip("torch")
     lstm, linear = torch.nn.LSTM(F, H, 2).double(), torch.nn.Linear(H, C).double()
@@ -56,9 +56,11 @@ def torch_oracle(net, x, targets, state, lengths, k, reduction):
             carried = tuple(part.detach() for part in carried)
             y, carried = lstm(torch.from_numpy(x[start:stop, b : b + 1]), carried)
             y, wanted = linear(y)[:, 0], torch.from_numpy(targets[start:stop, b])
-            total = total + torch.nn.functional.cross_entropy(y, wanted, reduction="sum")
+            losses = torch.nn.functional.cross_entropy(y, wanted, reduction="none")
+            total = total + (losses if weights is None else losses * torch.from_numpy(weights[start:stop, b])).sum()
         finals.append([part.detach().numpy() for part in carried])
-    loss = total / int(np.sum(lengths)) if reduction == "mean" else total
+    count = np.sum(lengths) if weights is None else sum(weights[:n, b].sum() for b, n in enumerate(lengths))
+    loss = total / {"mean": count, "sum": 1, "sequence": len(lengths)}[reduction]
     loss.backward()
     gradients = [p.grad.numpy().ravel() for p in (*lstm.parameters(), *linear.parameters())]
     final = [np.concatenate(parts, 1) for parts in zip(*finals, strict=True)]
@@ -89,6 +91,22 @@ def test_truncated_against_autograd(k, kind, ragged, reduction):
     assert relative(net.gradients_to_vector(), gradients) < 1e-10
     for ours, theirs in zip(leaves(new), final, strict=True):
         assert relative(ours, theirs) < 1e-12
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "sequence"])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("k", [4, T])
+def test_weights_and_reductions_against_autograd(k, batch_first, reduction):
+    """Chunk by chunk the same loss, although sequences end before the later chunks."""
+    net, (x, targets) = model(batch_first=batch_first), batch()
+    weights = np.random.default_rng(5).random((T, B)) * (np.arange(T * B).reshape(T, B) % 5 > 0)
+    expected, gradients, _ = torch_oracle(net, x, targets, None, LENGTHS, k, reduction, weights)
+    targets[weights == 0] = C  # not read
+    swap = (lambda a: np.swapaxes(a, 0, 1)) if batch_first else (lambda a: a)
+    loss = fastrnn.CrossEntropy(reduction=reduction)
+    value, _ = bptt.Truncated(k).gradients(net, loss, swap(x), swap(targets), lengths=LENGTHS, mask=swap(weights))
+    assert value == pytest.approx(expected, rel=1e-12)
+    assert relative(net.gradients_to_vector(), gradients) < 1e-10
 
 
 def test_full_is_the_layers_own_backward():

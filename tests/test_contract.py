@@ -31,6 +31,7 @@ LAYERS = {
     "dropout": lambda: fastrnn.Dropout(0.5, seed=0),
     "last": lambda: fastrnn.Last(),
     "mean": lambda: fastrnn.MeanPool(),
+    "max": lambda: fastrnn.MaxPool(),
     "model": lambda: fastrnn.Sequential(
         fastrnn.Tanh(), fastrnn.LSTM(F, H, seed=0), fastrnn.Dropout(0.5, seed=1), fastrnn.Linear(H, 2, seed=2)
     ),
@@ -430,6 +431,8 @@ def test_contract_step_of_a_bidirectional_layer():
         model.step(x((B, F)))
     with pytest.raises(ValueError):
         fastrnn.MeanPool().step(x((B, F)))
+    with pytest.raises(ValueError, match="MaxPool"):
+        fastrnn.MaxPool().step(x((B, F)))
     with pytest.raises(ValueError):
         case.layer.kernel_weights()
 

@@ -33,6 +33,7 @@ OTHERS = {
     "dropout": lambda: [fastrnn.Dropout(0.5, seed=0, **D), _recurrent("GRU")],
     "last": lambda: [_recurrent("LSTM"), fastrnn.Last()],
     "mean-pool": lambda: [_recurrent("GRU"), fastrnn.MeanPool()],
+    "max-pool": lambda: [_recurrent("GRU"), fastrnn.MaxPool()],
 }
 TOKENS = {
     "embedding": lambda: [fastrnn.Embedding(7, F, seed=0, **D), _recurrent("LSTM")],
@@ -82,9 +83,10 @@ def test_gradcheck_batch_first():
     assert report.ok and report.max_error < 1e-7, str(report)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["mask", "weights"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "sequence"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradcheck_loss(name, reduction):
+def test_gradcheck_loss(name, reduction, weighted):
     rng = np.random.default_rng(3)
     model = fastrnn.Sequential(_recurrent("RNN"), fastrnn.Linear(5, C, seed=1, **D))
     x = rng.standard_normal((T, B, F))
@@ -94,6 +96,8 @@ def test_gradcheck_loss(name, reduction):
     else:
         targets = rng.random((T, B, C))
     mask = rng.random((T, B)) < 0.7
+    if weighted:
+        mask = mask * rng.uniform(0.2, 3, (T, B))
     report = fastrnn.gradcheck(model, LOSSES[name](reduction), x, targets, lengths=[4, 5, 2], mask=mask)
     assert report.ok and report.max_error < 1e-7, str(report)
 

@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastrnn
 
@@ -177,6 +179,41 @@ def test_layers_mean_pool_is_numpys(batch_first, lengths):
     np.testing.assert_allclose(dx, np.where(there, dy / there.sum(axis=0), 0), rtol=1e-14)
 
 
+@pytest.mark.parametrize("batch_first", SEQUENCES.values(), ids=SEQUENCES)
+@with_lengths
+def test_layers_max_pool_is_numpys(batch_first, lengths):
+    x, dy = with_nan_padding(np.round(normal(T, B, F)), lengths), normal(B, F, seed=1)  # some maxima come twice
+    y, dx = both_ways(fastrnn.MaxPool(dtype="float64"), x, dy, lengths, batch_first)
+    visible = np.where(valid(lengths)[:, :, None], x, -np.inf)
+    np.testing.assert_array_equal(y, visible.max(axis=0))
+    np.testing.assert_array_equal(dx, np.where(visible.argmax(axis=0) == np.arange(T)[:, None, None], dy, 0))
+
+
+def test_layers_max_pool_shows_nan_and_infinity():
+    x, dy = np.full((5, 1, 3), -np.inf), np.array([[1.0, 2.0, 3.0]])
+    x[3, 0, :2], x[4, 0, :2] = (np.inf, np.nan), (1.0, np.nan)
+    y, dx = both_ways(fastrnn.MaxPool(dtype="float64"), x, dy, None, False)
+    np.testing.assert_array_equal(y, [[np.inf, np.nan, -np.inf]])
+    expected = np.zeros((5, 1, 3))
+    expected[[3, 3, 0], 0, [0, 1, 2]] = dy
+    np.testing.assert_array_equal(dx, expected)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**32), st.integers(1, T + 2), st.integers(1, B + 1), st.integers(1, 20), st.booleans())
+def test_layers_max_pool_as_torch(seed, steps, batch, features, batch_first):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    x, dy = rng.standard_normal((steps, batch, features)), rng.standard_normal((batch, features))
+    lengths = rng.integers(1, steps + 1, batch)
+    y, dx = both_ways(fastrnn.MaxPool(dtype="float64"), x, dy, lengths, batch_first)
+    leaf = torch.tensor(x, requires_grad=True)
+    theirs = torch.stack([leaf[:n, b].max(dim=0).values for b, n in enumerate(lengths)])
+    theirs.backward(torch.tensor(dy))
+    np.testing.assert_array_equal(y, theirs.detach().numpy())
+    np.testing.assert_array_equal(dx, leaf.grad.numpy())
+
+
 def test_layers_dropout_masks():
     layer = fastrnn.Dropout(0.25, dtype="float64", seed=0)
     x, dy = normal(50, 20, 10), normal(50, 20, 10, seed=1)
@@ -276,8 +313,8 @@ def test_layers_arrays_of_any_form(form):
     for ours, theirs in zip(results, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(gradients, expected_gradients)
-    for given, before in zip((x, *state, dy, *dstate), (plain[0], *plain[1], plain[2], *plain[3]), strict=True):
-        np.testing.assert_array_equal(given, before)  # unchanged
+    for array, before in zip((x, *state, dy, *dstate), (plain[0], *plain[1], plain[2], *plain[3]), strict=True):
+        np.testing.assert_array_equal(array, before)  # unchanged
     np.testing.assert_array_equal(layer.step(x[0], state)[0], layer.step(plain[0][0], plain[1])[0])
 
 
@@ -718,6 +755,7 @@ COPIED = {
     "dropout": lambda: fastrnn.Dropout(0.5, dtype="float64", seed=2),
     "tanh": lambda: fastrnn.Tanh(dtype="float64"),
     "mean": lambda: fastrnn.MeanPool(dtype="float64"),
+    "max": lambda: fastrnn.MaxPool(dtype="float64"),
     "other generator": lambda: fastrnn.Dropout(0.5, dtype="float64", seed=np.random.Generator(np.random.MT19937(0))),
 }
 

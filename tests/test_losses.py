@@ -151,6 +151,112 @@ def test_losses_central_differences(loss):
     np.testing.assert_allclose(dy, numeric, rtol=0, atol=1e-8 * np.abs(dy).max() + 1e-10)
 
 
+# ---- weights, and the mean over sequences ----
+
+
+def denominator(reduction, weights, sequences):
+    return {"mean": weights.sum(), "sum": 1, "sequence": sequences}[reduction]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(0, 2**32), st.sampled_from([*ELEMENTWISE, losses.CrossEntropy(label_smoothing=0.1)]),
+    st.sampled_from(DTYPES), st.sampled_from(["mean", "sum", "sequence"]), st.integers(1, 3), st.booleans(),
+    st.sampled_from(["float16", "float32", "float64"]), st.tuples(*[st.integers(1, n) for n in (5, 4, 19)]),
+)  # fmt: skip
+def test_losses_weights_against_naive(seed, loss, dtype, reduction, mask_dims, batch_first, mask_dtype, shape):
+    rng = np.random.default_rng(seed)
+    y, targets = float_case(rng, shape, dtype)
+    of_classes = isinstance(loss, losses.CrossEntropy)
+    weights = (rng.uniform(0, 3, shape[: min(mask_dims, 2 if of_classes else 3)])).astype(mask_dtype)
+    weights[rng.random(weights.shape) < 0.3] = 0
+    weights.flat[0] = 1.5
+    full = np.broadcast_to(
+        weights.reshape(weights.shape + (1,) * (3 - weights.ndim)), (*shape[:2], 1) if of_classes else shape
+    ).astype(float)
+    if of_classes:
+        targets = rng.integers(0, shape[2], shape[:2])
+        values, slopes = naive_cross_entropy(y.reshape(-1, shape[2]).astype(float), targets.reshape(-1), 0.1)
+        values, slopes = values.reshape(*shape[:2], 1), slopes.reshape(shape)
+        targets = np.where(full[..., 0] > 0, targets, 12345)
+    else:
+        values, slopes = naive_elementwise(loss, y.astype(float), targets.astype(float))
+        targets[full == 0] = np.nan
+    y[np.broadcast_to(full, shape) == 0] = np.nan
+    wanted = denominator(reduction, full, shape[0 if batch_first else 1])
+    value, dy = type(loss)(**{**loss.config(), "reduction": reduction, "batch_first": batch_first})(
+        y, targets, mask=weights
+    )
+    assert_close(value, (full * values).sum() / wanted, dtype)
+    assert_close(dy, full * slopes / wanted, dtype)
+    assert loss.count(y, targets, weights) == pytest.approx(full.sum(), rel=1e-14)
+
+
+def test_losses_weights_of_one_are_a_mask():
+    y, mask, cases = all_cases((9, 5))
+    for loss, targets in cases:
+        value, dy = loss(y, targets, mask=mask)
+        weighted, weighted_dy = loss(y, targets, mask=mask.astype("float32"))
+        assert value == weighted and np.array_equal(dy, weighted_dy)
+
+
+def test_losses_weights_as_torch():
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    rng = np.random.default_rng(3)
+    (y, t), classes, weights = float_case(rng, (5, 4, 19), "float64"), rng.integers(0, 19, (5, 4)), rng.random((5, 4))
+    for loss, theirs, targets in (
+        (losses.MSE, functional.mse_loss, t),
+        (losses.MAE, functional.l1_loss, t),
+        (losses.Huber, functional.huber_loss, t),
+        (losses.BinaryCrossEntropy, functional.binary_cross_entropy_with_logits, t),
+        (losses.CrossEntropy, lambda y, t, **k: functional.cross_entropy(y.movedim(-1, 1), t, **k)[..., None], classes),
+    ):
+        for reduction in ("mean", "sum", "sequence"):
+            leaf = torch.tensor(y, requires_grad=True)
+            each = theirs(leaf, torch.tensor(targets), reduction="none") * torch.tensor(weights)[..., None]
+            expected = each.sum() / denominator(reduction, np.broadcast_to(weights[..., None], each.shape), 4)
+            expected.backward()
+            value, dy = loss(reduction=reduction)(y, targets, mask=weights)
+            assert value == pytest.approx(expected.item(), rel=1e-13)
+            np.testing.assert_allclose(dy, leaf.grad.numpy(), rtol=1e-12, atol=1e-15)
+
+
+def test_losses_weights_do_not_depend_on_padding_or_threads():
+    y, _, cases = all_cases((150, 32))
+    weights = np.random.default_rng(0).random((150, 32))
+    padded = np.zeros((150, 32))
+    padded[:140, :30] = weights[:140, :30]
+    before = threads.get_num_threads()
+    for loss, targets in cases:
+        value, dy = loss(y[:140, :30], targets[:140, :30], mask=weights[:140, :30])
+        try:
+            threads.set_num_threads(1)
+            same, same_dy = loss(y, targets, mask=padded)
+        finally:
+            threads.set_num_threads(before)
+        assert value == same and np.array_equal(dy, same_dy[:140, :30])
+
+
+def test_losses_mean_over_sequences():
+    y, _, cases = all_cases((6, 4), dtype="float64")
+    for loss, targets in cases:
+        make, config = type(loss), {**loss.config(), "reduction": "sequence"}
+        summed, slopes = make(**{**config, "reduction": "sum"})(y, targets)
+        for given_y, given_targets, batch_first, sequences in (
+            (y, targets, False, 4), (y, targets, True, 6), (y[0], targets[0], False, 4), (y[0], targets[0], True, 4)
+        ):  # fmt: skip
+            value, dy = make(**{**config, "batch_first": batch_first})(given_y, given_targets)
+            part, _ = make(**{**config, "reduction": "sum"})(given_y, given_targets)
+            assert value == part / sequences
+            if given_y is y:
+                np.testing.assert_allclose(dy, slopes / sequences, rtol=1e-14)
+        out = np.ones((1, *y.shape))
+        with pytest.raises(ValueError, match="y must have 2 or 3 dimensions"):
+            make(**config)(y[None], targets[None], out=out)
+        assert (out == 1).all()
+
+
 # ---- extreme values ----
 
 
@@ -309,7 +415,7 @@ def test_losses_config_copies():
     for loss in (losses.CrossEntropy(ignore_index=3, label_smoothing=0.1), losses.Huber(2.0, reduction="sum")):
         for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), type(loss)(**loss.config())):
             assert twin.config() == loss.config() and repr(twin) == repr(loss)
-    assert repr(losses.Huber(2.0)) == "Huber(delta=2.0, reduction='mean')"
+    assert repr(losses.Huber(2.0)) == "Huber(delta=2.0, reduction='mean', batch_first=False)"
 
 
 def test_losses_evaluate_by_denominator():
@@ -357,7 +463,11 @@ CLASSES = np.zeros((3, 2), np.int64)
         (Y, CLASSES, {"mask": np.zeros((3, 2), bool)}, ValueError, "valid"),
         (Y, CLASSES, {"mask": np.ones((3, 3), bool)}, ValueError, "mask must have shape"),
         (Y, CLASSES, {"mask": np.ones((3, 2, 5), bool)}, ValueError, "mask must have shape"),
-        (Y, CLASSES, {"mask": np.ones((3, 2))}, TypeError, "mask must hold booleans"),
+        (Y, CLASSES, {"mask": np.ones((3, 2), int)}, TypeError, "mask must hold booleans"),
+        (Y, CLASSES, {"mask": np.zeros((3, 2))}, ValueError, "valid"),
+        (Y, CLASSES, {"mask": np.full((3, 2), -1.0)}, ValueError, "weights of at least 0, got -1.0"),
+        (Y, CLASSES, {"mask": np.array([1, 1, np.nan])}, ValueError, "finite weights"),
+        (Y, CLASSES, {"mask": np.array([1, np.inf, 1])}, ValueError, "finite weights"),
         (Y, CLASSES, {"mask": True}, ValueError, "mask must have shape"),
         (Y, CLASSES, {"out": np.zeros((3, 2, 5))}, TypeError, "out must have dtype"),
         (Y, CLASSES, {"out": np.zeros((3, 2, 4), np.float32)}, ValueError, "out must have shape"),
@@ -397,6 +507,7 @@ def test_losses_refused_content_changes_nothing(bad):
         (lambda: losses.CrossEntropy(ignore_index=0.5), TypeError),
         (lambda: losses.CrossEntropy(ignore_index=2**63), ValueError),
         (lambda: losses.MSE(reduction="none"), ValueError),
+        (lambda: losses.MSE(reduction="sequence", batch_first=1), TypeError),
         (lambda: losses.Huber(0.0), ValueError),
         (lambda: losses.Huber("1"), TypeError),
     ],

@@ -117,6 +117,7 @@ STATELESS = {
     "dropout": lambda inputs, hidden: fastrnn.Dropout(0.5, seed=0),
     "last": lambda inputs, hidden: fastrnn.Last(),
     "mean": lambda inputs, hidden: fastrnn.MeanPool(),
+    "max": lambda inputs, hidden: fastrnn.MaxPool(),
     "embedding": lambda inputs, hidden: fastrnn.Embedding(inputs, hidden, seed=0),
     "onehot": lambda inputs, hidden: fastrnn.OneHot(inputs),
 }

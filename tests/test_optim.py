@@ -151,7 +151,8 @@ def test_optim_does_not_depend_on_threads():
             threads.set_num_threads(n)
             model, optimizer = Model(size), optim.Adam(0.01)
             model.train(optimizer, 2)
-            results.append((optim.clip_grad_norm(model, 1.0), model.parameters.values, model.parameters.gradients))
+            norm = optim.clip_gradients(model, 1.0, 0.01)
+            results.append((norm, model.parameters.values, model.parameters.gradients))
     finally:
         threads.set_num_threads(before)
     for norm, values, clipped in results:
@@ -168,6 +169,7 @@ def test_optim_allocates_nothing():
             optimizer.step(model)
         optim.clip_grad_norm(model, 1.0)
         optim.clip_grad_value(model, 0.001)
+        optim.clip_gradients(model, 0.1, 0.0001)
 
     model.parameters.gradients[:] = 1
     all_steps()
@@ -300,6 +302,10 @@ def test_optim_loaded_state_must_fit_the_model():
         (lambda: optim.clip_grad_norm(Model(), math.inf), ValueError),
         (lambda: optim.clip_grad_norm(None, 1.0), TypeError),
         (lambda: optim.clip_grad_value(Model(), -1.0), ValueError),
+        (lambda: optim.clip_grad_norm(Model(), None), TypeError),
+        (lambda: optim.clip_gradients(Model(), 1.0, 0.0), ValueError),
+        (lambda: optim.clip_gradients(Model(), math.nan), ValueError),
+        (lambda: optim.clip_gradients(3), TypeError),
         (lambda: optim.StepDecay(0), ValueError),
         (lambda: optim.Exponential(0.0), ValueError),
         (lambda: optim.Cosine(2.5), TypeError),
@@ -354,6 +360,40 @@ def test_optim_clip_grad_value():
     model.parameters.gradients[:] = [-3, 0.25, np.inf, np.nan]
     optim.clip_grad_value(model, 0.5)
     np.testing.assert_array_equal(model.parameters.gradients, np.float32([-0.5, 0.25, 0.5, np.nan]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32), st.sampled_from([1, 7, 64, 1000]), st.sampled_from(["float32", "float64"]),
+    st.none() | st.floats(0.1, 40), st.none() | st.floats(1e-3, 3),
+)  # fmt: skip
+def test_optim_clip_gradients_as_torch(seed, size, dtype, max_norm, max_value):
+    """First the norm, then the value; the scaled gradients are NumPy's product bit for bit."""
+    torch = pytest.importorskip("torch")
+    model = Model(size, dtype)
+    model.parameters.gradients[:] = before = np.random.default_rng(seed).standard_normal(size).astype(dtype)
+    leaf = torch.zeros(size, dtype=getattr(torch, dtype), requires_grad=True)
+    leaf.grad = torch.tensor(before.copy())
+    norm = optim.clip_gradients(model, max_norm, max_value)
+    assert norm == pytest.approx(math.sqrt(math.fsum(before.astype(float) ** 2)), rel=1e-14)
+    if max_norm is not None:
+        torch.nn.utils.clip_grad_norm_([leaf], max_norm)
+    if max_value is not None:
+        torch.nn.utils.clip_grad_value_([leaf], max_value)
+    np.testing.assert_allclose(model.parameters.gradients, leaf.grad.numpy(), rtol=4 * np.finfo(dtype).eps)
+    scaled = before if max_norm is None or max_norm >= norm + 1e-6 else before * (max_norm / (norm + 1e-6))
+    bound = np.inf if max_value is None else max_value
+    np.testing.assert_array_equal(model.parameters.gradients, np.clip(scaled, -bound, bound))
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_optim_clip_gradients_hides_nothing(bad):
+    model = Model(3, "float32")
+    model.parameters.gradients[:] = [1.0, bad, -3.0]
+    assert not math.isfinite(optim.clip_gradients(model, max_value=1e300))
+    np.testing.assert_array_equal(model.parameters.gradients, np.float32([1.0, bad, -3.0]))
+    assert not math.isfinite(optim.clip_gradients(model, 1.0, 1.0))
+    assert np.isnan(model.parameters.gradients[1])
 
 
 # ---- schedules ----

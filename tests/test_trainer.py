@@ -11,6 +11,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import bptt
@@ -97,6 +99,24 @@ def test_truncated_makes_an_update_a_chunk(reduction):
     bptt.map_state(np.testing.assert_array_equal, final, state)
 
 
+def test_each_update_averages_over_all_sequences():
+    """With `reduction="sequence"`, also in chunks that some sequences do not reach; weights count as elsewhere."""
+    (x, targets), k, lengths = batch(), 4, np.array([10, 3, 5, 8])
+    weights = np.random.default_rng(1).random((T, B))
+    per_sequence = fastrnn.CrossEntropy(reduction="sequence")
+    one = trainer(model(0.0), loss=per_sequence, bptt=bptt.Truncated(k), optimizer=fastrnn.SGD(0.4))
+    other = trainer(model(0.0), loss=fastrnn.CrossEntropy(reduction="sum"), bptt=bptt.Truncated(k),
+                    optimizer=fastrnn.SGD(0.1))  # fmt: skip
+    value, _ = one.step(x, targets, lengths=lengths, mask=weights)
+    assert value == pytest.approx(other.step(x, targets, lengths=lengths, mask=weights)[0] / B, rel=1e-12)
+    difference = one.model.parameters_to_vector() - other.model.parameters_to_vector()
+    assert np.abs(difference).max() < 1e-13 and one.updates == 3
+    part = x[:, :3], targets[:, :3]
+    assert one.evaluate([(x, targets), part]) == pytest.approx(
+        (B * one.evaluate([(x, targets)]) + 3 * one.evaluate([part])) / (B + 3), rel=1e-13
+    )
+
+
 def test_chunks_without_valid_elements_make_no_update():
     x, targets = batch()
     targets[4:8] = -100
@@ -140,6 +160,8 @@ def test_a_wrong_argument_changes_nothing():
 def test_constructor_refusals():
     for error, wrong in (
         (ValueError, {"clip_norm": 0}),
+        (ValueError, {"clip_value": -1.0}),
+        (ValueError, {"nonfinite": "stop"}),
         (TypeError, {"schedule": 0.5}),
         (TypeError, {"bptt": bptt.Full}),
         (ValueError, {"seed": -1}),
@@ -172,6 +194,88 @@ def test_a_step_allocates_nothing_that_grows(rule):
     finally:
         tracemalloc.stop()
     assert peak < 40_000  # dy has 960,000 bytes, the parameters 140,000
+
+
+# ---- clipping, gradients that are not finite ----
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 2**32), st.none() | st.floats(0.01, 1), st.none() | st.floats(0.001, 0.1))
+def test_a_step_clips_as_by_hand(seed, clip_norm, clip_value):
+    ours, by_hand = model(dropout=0.0), model(dropout=0.0)
+    x, targets = batch(seed)
+    trainer(ours, optimizer=fastrnn.SGD(1.0), clip_norm=clip_norm, clip_value=clip_value).step(x, targets)
+    workspace = by_hand.workspace(T, B)
+    y, _ = by_hand(x, workspace=workspace)
+    by_hand.backward(fastrnn.CrossEntropy()(y, targets)[1], workspace=workspace)
+    fastrnn.clip_gradients(by_hand, clip_norm, clip_value)
+    fastrnn.SGD(1.0).step(by_hand)
+    np.testing.assert_array_equal(ours.parameters_to_vector(), by_hand.parameters_to_vector())
+
+
+class ExplodingLoss(fastrnn.CrossEntropy):
+    """Gradients that are `bad` at the calls of these numbers."""
+
+    def __init__(self, *bad_calls, bad=np.nan):
+        super().__init__()
+        self._calls, self._bad_calls, self._bad = 0, bad_calls, bad
+
+    def evaluate(self, *arguments):
+        total, count, dy = super().evaluate(*arguments)
+        if self._calls in self._bad_calls:
+            dy[0, 0, 0] = self._bad
+        self._calls += 1
+        return total, count, dy
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_non_finite_gradients_are_skipped(bad):
+    """As if the chunk had been looked at only: the schedule does not move on either."""
+    rates = []
+    options = {"bptt": bptt.Truncated(5), "schedule": lambda step: rates.append(step) or 1.0, "clip_norm": 1.0}
+    job = trainer(model(0.0), loss=ExplodingLoss(0, 3, bad=bad), nonfinite="skip", **options)
+    before = job.model.parameters_to_vector()
+    history = fit(job, [tuple(batch())] * 3)
+    assert job.updates == 4 and job.nonfinite == 2 and rates == [0, 0, 1, 2, 2, 3]
+    assert [record.get("nonfinite") for record in history] == [1, 1, None]
+    assert not np.isfinite(history[1]["grad_norm"]) and history[1]["lr"] == 1e-2
+    assert np.isfinite(job.model.parameters_to_vector()).all() and (job.model.parameters_to_vector() != before).any()
+    assert job.optimizer.state_dict()["step"] == 4
+
+
+def test_non_finite_gradients_are_raised():
+    job = trainer(loss=ExplodingLoss(1), nonfinite="raise", clip_norm=1.0)
+    job.step(*batch())
+    before, state = job.model.parameters_to_vector(), job.optimizer.state_dict()
+    with pytest.raises(FloatingPointError, match="nan after 1 updates"):
+        job.step(*batch())
+    np.testing.assert_array_equal(job.model.parameters_to_vector(), before)
+    for name, value in job.optimizer.state_dict().items():
+        np.testing.assert_array_equal(value, state[name])
+    assert (job.updates, job.nonfinite) == (1, 1)
+    assert np.isfinite(job.model.gradients_to_vector()).any()  # as they came, not scaled to NaN
+    job.step(*batch())
+    assert job.updates == 2
+
+
+def test_non_finite_gradients_are_ignored_unless_asked_for():
+    job = trainer(loss=ExplodingLoss(0))
+    job.step(*batch())
+    assert (job.updates, job.nonfinite) == (1, 1) and np.isnan(job.model.parameters_to_vector()).any()
+
+
+def test_checkpoints_count_non_finite_gradients(tmp_path):
+    pytest.importorskip("safetensors")
+    job, other = trainer(loss=ExplodingLoss(0), nonfinite="skip"), trainer()
+    fit(job, [tuple(batch())] * 2)
+    job.save_checkpoint(tmp_path / "checkpoint")
+    other.load_checkpoint(tmp_path / "checkpoint")
+    assert other.nonfinite == 1
+    tensors, meta = fastrnn.storage.load_tensors(tmp_path / "checkpoint", "checkpoint")
+    del meta["nonfinite"]  # as it was written before there was such a count
+    fastrnn.storage.save_tensors(tmp_path / "older", "checkpoint", tensors, meta)
+    other.load_checkpoint(tmp_path / "older")
+    assert (other.updates, other.nonfinite) == (1, 0)
 
 
 # ---- many batches ----

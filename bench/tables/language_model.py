@@ -108,7 +108,8 @@ def parts(own, steps):
             for attribute in ("_forward", "_backward"):
                 stack.enter_context(stopwatch.watch(layer, attribute, name))
         stack.enter_context(stopwatch.watch(own.trainer.loss, "evaluate", "loss"))
-        stack.enter_context(stopwatch.watch(trainer, "clip_grad_norm", "clipping"))
+        for function in ("gradient_norm", "limit_gradients"):
+            stack.enter_context(stopwatch.watch(trainer, function, "clipping"))
         stack.enter_context(stopwatch.watch(own.trainer.optimizer, "step", "Adam"))
         stack.enter_context(stopwatch.watch(own.model, "zero_grad", "zero_grad"))
         start = time.perf_counter()

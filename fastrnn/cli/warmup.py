@@ -109,21 +109,22 @@ def _use_layers(dtype):
     tokens = np.zeros((_STEPS, _BATCH), np.int64)
     for first in (layers.OneHot(_SIZE, dtype=dtype), layers.Embedding(_SIZE, _SIZE, dtype=dtype)):
         _forward_and_backward(first, tokens)
-    for middle in (layers.Tanh, layers.ReLU, layers.Sigmoid, layers.Dropout, layers.Last, layers.MeanPool):
+    activations = layers.Tanh, layers.ReLU, layers.Sigmoid, layers.Dropout
+    for middle in (*activations, layers.Last, layers.MeanPool, layers.MaxPool):
         _forward_and_backward(middle(dtype=dtype), x)
     _forward_and_backward(Sequential(layers.Linear(_SIZE, _SIZE, dtype=dtype)), x)
 
 
 def _use_losses(dtype):
     y = _floats(_STEPS, _BATCH, _SIZE, dtype=dtype)
-    mask = np.ones((_STEPS, _BATCH), np.bool_)
-    losses.CrossEntropy()(y, np.zeros((_STEPS, _BATCH), np.int64), mask=mask)
-    for loss in (losses.MSE(), losses.MAE(), losses.Huber(), losses.BinaryCrossEntropy()):
-        loss(y, np.zeros_like(y), mask=mask)
+    for mask in (np.ones((_STEPS, _BATCH), np.bool_), np.ones((_STEPS, _BATCH))):
+        losses.CrossEntropy()(y, np.zeros((_STEPS, _BATCH), np.int64), mask=mask)
+        for loss in (losses.MSE(), losses.MAE(), losses.Huber(), losses.BinaryCrossEntropy()):
+            loss(y, np.zeros_like(y), mask=mask)
 
 
 def _use_optimizers(dtype):
     for optimizer in (optim.SGD(0.1), optim.RMSprop(), optim.Adagrad(), optim.Adam(), optim.AdamW()):
         model = layers.Linear(_SIZE, _SIZE, dtype=dtype)
         optimizer.step(model)
-        optim.clip_grad_norm(model, 1.0)
+        optim.clip_gradients(model, 1.0, 1.0)

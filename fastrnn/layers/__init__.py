@@ -5,10 +5,10 @@ from .elementwise import Dropout, ReLU, Sigmoid, Tanh
 from .embedding import Embedding, OneHot
 from .initial_state import NoisyState
 from .linear import Linear
-from .pooling import Last, MeanPool
+from .pooling import Last, MaxPool, MeanPool
 
 _RECURRENT = RNN, GRU, LSTM, PeepholeLSTM, LayerNormLSTM
-_OTHERS = Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool
+_OTHERS = Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool, MaxPool
 LAYERS = {layer.__name__: layer for layer in (*_RECURRENT, *_OTHERS)}  # by the names that files use
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Last",
     "LayerNormLSTM",
     "Linear",
+    "MaxPool",
     "MeanPool",
     "NoisyState",
     "OneHot",

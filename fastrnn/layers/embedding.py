@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .. import checks, init
+from .. import checks
+from ..init import Spec, fill, generator
 from ..kernels.embedding import look_up, one_hot, scatter_add
 from ..threads import threads_for_elements
 from .stateless import Stateless, StatelessWorkspace
@@ -59,15 +60,18 @@ class _TokenInput(Stateless):
 
 
 class Embedding(_TokenInput):
-    """Rows of a table looked up by integers: (T,B) → (T,B,E). `weight` (num_embeddings, embedding_dim)."""
+    """Rows of a table looked up by integers: (T,B) → (T,B,E). `weight` (num_embeddings, embedding_dim).
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, *, dtype="float32", seed=None):
+    init: of `weight`, a name or a callable: see `fastrnn.init`; None is normal.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, init: Spec = None, dtype="float32", seed=None):
         self.num_embeddings = checks.integer("num_embeddings", num_embeddings, minimum=1)
         self.embedding_dim = checks.integer("embedding_dim", embedding_dim, minimum=1)
-        rng = init.generator(seed)
+        rng = generator(seed)
         shapes = self.parameter_shapes(num_embeddings=self.num_embeddings, embedding_dim=self.embedding_dim)
         super().__init__(shapes, dtype)
-        init.normal(self.parameters, rng)
+        fill(self.parameters, self.embedding_dim, init, rng, default="normal")
 
     @classmethod
     def parameter_shapes(cls, *, num_embeddings, embedding_dim, **_):

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from .. import checks, init
+from .. import checks
 from ..dispatch import TypedKernel
+from ..init import Spec, fill, generator
 from ..kernels.step import dense_step
 from ..passes import DensePass, PassBuffers, SequenceBatch, view
 from ..threads import threads_for
@@ -18,16 +19,28 @@ class _LinearWorkspace(StatelessWorkspace):
 
 
 class Linear(FloatInput):
-    """y = x Wᵀ + b, for (T,B,I) or (B,I) floats. `weight` (out_features, in_features), `bias` (out_features)."""
+    """y = x Wᵀ + b, for (T,B,I) or (B,I) floats. `weight` (out_features, in_features), `bias` (out_features).
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, dtype="float32", seed=None):
+    init: of `weight`, a name or a callable, or a dict by "weight" and "bias": see `fastrnn.init`; None is uniform.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        init: Spec = None,
+        dtype="float32",
+        seed=None,
+    ):
         self.in_features = checks.integer("in_features", in_features, minimum=1)
         self.out_features = checks.integer("out_features", out_features, minimum=1)
         self.bias = checks.flag("bias", bias)
-        rng = init.generator(seed)
+        rng = generator(seed)
         shapes = self.parameter_shapes(in_features=self.in_features, out_features=self.out_features, bias=self.bias)
         super().__init__(shapes, dtype)
-        init.uniform(self.parameters, self.in_features, rng)
+        fill(self.parameters, self.in_features, init, rng)
         self._pass = DensePass(self.parameters, self.in_features, self.out_features)
         self._dense_step = TypedKernel(dense_step)
 

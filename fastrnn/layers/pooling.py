@@ -1,8 +1,17 @@
 """Layers that sum up a sequence: (T,B,F) → (B,F)."""
 
+import numpy as np
+
 from .. import checks
-from ..kernels.elementwise import pool_last, pool_last_backward, pool_mean, pool_mean_backward
-from .stateless import FloatInput
+from ..kernels.elementwise import (
+    pool_last,
+    pool_last_backward,
+    pool_max,
+    pool_max_backward,
+    pool_mean,
+    pool_mean_backward,
+)
+from .stateless import FloatInput, StatelessWorkspace
 
 
 class _Pooling(FloatInput):
@@ -23,15 +32,20 @@ class _Pooling(FloatInput):
     def _compute(self, x, y, extent, workspace):
         features = x.shape[-1]
         self._kernels[0](
-            x.reshape(-1), extent.time * features, extent.batch * features, features, extent.lengths, y.reshape(-1)
-        )
+            x.reshape(-1), extent.time * features, extent.batch * features, features, extent.lengths, y.reshape(-1),
+            *self._kept(y.size, workspace),
+        )  # fmt: skip
 
     def _differentiate(self, dy, dx, extent, workspace):
         features = dx.shape[-1]
         self._kernels[1](
             dy.reshape(-1), extent.time * features, extent.batch * features, features, extent.steps, extent.lengths,
-            dx.reshape(-1),
+            dx.reshape(-1), *self._kept(dy.size, workspace),
         )  # fmt: skip
+
+    def _kept(self, size, workspace):
+        """Further arrays of the kernels: what the backward pass has to know, for an output of this size."""
+        return ()
 
 
 class Last(_Pooling):
@@ -54,3 +68,33 @@ class MeanPool(_Pooling):
     def step(self, x_t, state=None, *, resets=None):
         """A mean over time has no single step: ValueError."""
         raise ValueError("MeanPool needs the whole sequence: it has no single step")
+
+
+class _MaxPoolWorkspace(StatelessWorkspace):
+    """Keeps the steps that the maxima come from besides, (B·F) int64."""
+
+    def __init__(self, layer, steps, batch):
+        super().__init__(layer, steps, batch)
+        self._steps_of_max = np.empty(0, np.int64)  # allocated when the number of features is known
+
+    def steps_of_max(self, size):
+        """The kept steps of `size` maxima."""
+        if self._steps_of_max.size < size:
+            self._steps_of_max = np.empty(size, np.int64)
+        return self._steps_of_max[:size]
+
+
+class MaxPool(_Pooling):
+    """The maximum over each sequence's valid steps, NaN if any is. The gradient goes to the first step that has it."""
+
+    _kernels = pool_max, pool_max_backward
+
+    def _make_workspace(self, steps, batch):
+        return _MaxPoolWorkspace(self, steps, batch)
+
+    def _kept(self, size, workspace):
+        return (np.empty(size, np.int64) if workspace is None else workspace.steps_of_max(size),)
+
+    def step(self, x_t, state=None, *, resets=None):
+        """A maximum over time has no single step: ValueError."""
+        raise ValueError("MaxPool needs the whole sequence: it has no single step")

@@ -1,0 +1,181 @@
+"""Callbacks for `Trainer.fit` that go by the validation loss: early stopping, and lower learning rates on a plateau.
+
+A callback is anything that can be called as `callback(trainer, record)`. `fit` heeds two attributes besides, if there:
+a true `needs_validation` refuses training without validation, and `finish(trainer)` is called when training has ended,
+by its last epoch or by a callback. It is not called after an error, nor after Ctrl-C, a pause from which `fit` goes on.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import checks
+
+
+class _ValidationWatch(ABC):
+    """Looks at each epoch's validation loss; NaN is no improvement."""
+
+    needs_validation = True
+
+    def __call__(self, trainer, record: Mapping[str, Any]) -> bool:
+        """Take notice of a record of `fit`; True stops training."""
+        return "validation_loss" in record and self._watch(trainer, record["validation_loss"])
+
+    @abstractmethod
+    def _watch(self, trainer, loss):
+        """Act on an epoch's validation loss; whether to stop."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that going on in another process needs, beside the constructor's arguments."""
+
+    def _checked(self, state):
+        """`state` if it has the entries of `state_dict()`."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state_dict must be a mapping, got {type(state).__name__}")
+        if set(state) != (expected := set(self.state_dict())):
+            raise ValueError(f"state_dict must have the entries {sorted(expected)}, got {sorted(state, key=str)}")
+        return state
+
+
+def _checked_loss(name, value):
+    """`value` as a float that a loss can be compared with: infinite before the first one."""
+    return math.inf if value == math.inf else checks.number(name, value)
+
+
+class EarlyStopping(_ValidationWatch):
+    """Stops training when the validation loss has not improved for `patience` epochs, and gives the best weights back.
+
+    patience: epochs without improvement, at least 1.
+    min_delta: by how much the loss must fall to count as improved.
+    restore_best: keep a copy of the weights of the lowest loss and give them back to the model when `fit` ends, by this
+        callback or otherwise; after Ctrl-C, `restore` does so. The optimizer's state stays that of the last epoch.
+
+    `best` is the lowest validation loss so far, `waited` the number of epochs since the last improvement. Prechelt,
+    "Early Stopping – But When?", 1998.
+    """
+
+    def __init__(self, patience: int, *, min_delta: float = 0.0, restore_best: bool = True):
+        self.patience = checks.integer("patience", patience, minimum=1)
+        self.min_delta = checks.number("min_delta", min_delta, minimum=0.0)
+        self.restore_best = checks.flag("restore_best", restore_best)
+        self.best, self.waited = math.inf, 0
+        self._improved = math.inf  # the loss that counted as improved last
+        self._weights = None  # of the best loss
+
+    def __repr__(self):
+        return f"EarlyStopping({self.patience}, min_delta={self.min_delta}, restore_best={self.restore_best})"
+
+    def _watch(self, trainer, loss):
+        if loss < self.best:
+            self.best = loss
+            if self.restore_best:
+                self._keep(trainer.model.parameters.values)
+        if loss < self._improved - self.min_delta:
+            self._improved, self.waited = loss, 0
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+    def _keep(self, weights):
+        if self._weights is None:
+            self._weights = np.empty_like(weights)
+        np.copyto(self._weights, weights)
+
+    def restore(self, model) -> None:
+        """Give `model` the weights of the lowest validation loss; ValueError if none are kept, or they don't fit."""
+        if self._weights is None:
+            raise ValueError("no weights are kept: it takes restore_best=True and a finite validation loss")
+        model.vector_to_parameters(self._weights)
+
+    def finish(self, trainer) -> None:
+        """The end of training: the best weights are given back."""
+        if self._weights is not None:
+            self.restore(trainer.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that going on in another process needs, beside the constructor's arguments: three numbers, and the kept
+        weights (1-D array or None)."""
+        weights = None if self._weights is None else self._weights.copy()
+        return {"best": self.best, "improved": self._improved, "waited": self.waited, "weights": weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict()` gave. TypeError or ValueError, before anything is changed, if it does not fit."""
+        state = self._checked(state)
+        best, improved = (_checked_loss(name, state[name]) for name in ("best", "improved"))
+        waited, weights = checks.integer("waited", state["waited"], minimum=0), state["weights"]
+        if weights is not None:
+            dtype = checks.float_dtype(checks.as_array("weights", weights).dtype)
+            weights = checks.float_array("weights", weights, dtype, (None,)).copy()
+        self.best, self._improved, self.waited, self._weights = best, improved, waited, weights
+
+
+class ReduceOnPlateau(_ValidationWatch):
+    """Multiplies the optimizer's `lr` by `factor` after more than `patience` epochs without improvement.
+
+    factor: between 0 and 1.
+    patience: epochs without improvement that are borne with.
+    threshold, threshold_mode: a loss improves on the best if it is below best · (1 - threshold) with "rel", below
+        best - threshold with "abs".
+    cooldown: epochs after a reduction in which none is counted.
+    min_lr: what `lr` is never lowered beyond.
+    eps: smallest reduction that is made.
+
+    A `schedule` of the trainer's multiplies `lr` besides. The rule is that of PyTorch's `ReduceLROnPlateau`.
+    """
+
+    def __init__(
+        self,
+        factor: float = 0.1,
+        patience: int = 10,
+        min_lr: float = 0.0,
+        *,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        eps: float = 1e-8,
+    ):
+        self._config = {
+            "factor": checks.number("factor", factor, above=0.0, below=1.0),
+            "patience": checks.integer("patience", patience, minimum=0),
+            "min_lr": checks.number("min_lr", min_lr, minimum=0.0),
+            "threshold": checks.number("threshold", threshold, minimum=0.0),
+            "threshold_mode": checks.choice("threshold_mode", threshold_mode, ("rel", "abs")),
+            "cooldown": checks.integer("cooldown", cooldown, minimum=0),
+            "eps": checks.number("eps", eps, minimum=0.0),
+        }
+        self.best, self.waited = math.inf, 0
+        self._cooling = 0  # epochs of the cooldown that are left
+
+    def __repr__(self):
+        return f"ReduceOnPlateau({', '.join(f'{name}={value!r}' for name, value in self._config.items())})"
+
+    def _watch(self, trainer, loss):
+        c, optimizer = self._config, trainer.optimizer
+        relative = c["threshold_mode"] == "rel"
+        if loss < (self.best * (1 - c["threshold"]) if relative else self.best - c["threshold"]):
+            self.best, self.waited = loss, 0
+        else:
+            self.waited += 1
+        if self._cooling > 0:
+            self._cooling -= 1
+            self.waited = 0
+        if self.waited > c["patience"]:
+            lr = max(optimizer.lr * c["factor"], c["min_lr"])
+            if optimizer.lr - lr > c["eps"]:
+                optimizer.lr = lr
+            self._cooling, self.waited = c["cooldown"], 0
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that going on in another process needs, beside the constructor's arguments and `lr`: numbers alone."""
+        return {"best": self.best, "waited": self.waited, "cooling": self._cooling}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict()` gave. TypeError or ValueError, before anything is changed, if it does not fit."""
+        state = self._checked(state)
+        waited, cooling = (checks.integer(name, state[name], minimum=0) for name in ("waited", "cooling"))
+        self.best, self.waited, self._cooling = _checked_loss("best", state["best"]), waited, cooling
