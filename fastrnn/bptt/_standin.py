@@ -37,7 +37,7 @@ class Chain(_Chain):
                     if entry is None:
                         entry = map_state(np.zeros_like, layer.step(x_t)[1])
                     if r is not None:
-                        entry = map_state(lambda a: np.where(r[:, None], 0, a), entry)
+                        entry = map_state(lambda a, r=r: np.where(r[:, None], 0, a), entry)
                     before.append(map_state(np.copy, entry))
                     x_t, states[i] = layer.step(x_t, entry)
                 else:
