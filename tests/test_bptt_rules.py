@@ -219,7 +219,7 @@ def check(problem, rule, spans, factor=1):
 
 @pytest.mark.parametrize("resets", [False, True])
 def test_every_rule_against_autograd(resets):
-    @settings(deadline=None, max_examples=60, derandomize=True)
+    @settings(deadline=None, max_examples=40, derandomize=True)
     @given(problems(resets))
     def agree(drawn):
         problem, rule = drawn
@@ -254,12 +254,16 @@ def deep(**options):
     """Layers below, between and above the recurrent ones."""
     wide = {"dtype": "float64"}
     p = options.pop("dropout", 0.0)
+
+    def dropout(seed):
+        return [fastrnn.Dropout(p, seed=seed, **wide)] if p else []
+
     return fastrnn.Sequential(
-        fastrnn.Embedding(7, F, seed=0, **wide), fastrnn.Dropout(p, seed=1, **wide),
+        fastrnn.Embedding(7, F, seed=0, **wide), *dropout(1),
         fastrnn.LSTM(F, H, 2, dropout=p, seed=2, **wide),
-        fastrnn.Tanh(**wide), fastrnn.Dropout(p, seed=3, **wide), fastrnn.Linear(H, 3, seed=4, **wide),
+        fastrnn.Tanh(**wide), *dropout(3), fastrnn.Linear(H, 3, seed=4, **wide),
         fastrnn.GRU(3, H, seed=5, **wide),
-        fastrnn.Dropout(p, seed=6, **wide), fastrnn.Linear(H, C, seed=7, **wide), **options,
+        *dropout(6), fastrnn.Linear(H, C, seed=7, **wide), **options,
     )  # fmt: skip
 
 
@@ -368,7 +372,8 @@ def test_randomized_is_unbiased():
     moved = error > 1e-12 * np.abs(full).max()  # the gradient of the head has no lag, and is always right
     z = (samples.mean(0) - full)[moved] / error[moved]
     np.testing.assert_allclose(samples[:, ~moved], np.broadcast_to(full[~moved], (draws, (~moved).sum())), rtol=1e-9)
-    assert moved.sum() > 50 and 0.5 < math.sqrt(np.mean(z**2)) < 1.6 and np.abs(z).max() < 5
+    # all elements depend on the same few cuts: the root mean square varies more than that of independent ones would
+    assert moved.sum() > 50 and 0.2 < math.sqrt(np.mean(z**2)) < 2 and np.abs(z).max() < 5
     biased = run_gradient(problem, bptt.Windowed(2))
     assert np.abs((biased - full)[moved] / error[moved]).max() > 20
 
@@ -497,11 +502,11 @@ def test_a_failing_batch_leaves_the_rule_as_it_was():
     job = fastrnn.Trainer(deep(), fastrnn.CrossEntropy(), fastrnn.SGD(0.1), bptt=rule)
     before = rule.state_dict()
 
-    def stop(number, frame):
+    def stop(model, factor):
         raise RuntimeError
 
     job.optimizer.step = stop
-    with pytest.raises(TypeError):
+    with pytest.raises(RuntimeError):
         job.fit([tokens()], progress=False)
     assert rule.state_dict() == before
 
@@ -629,10 +634,10 @@ def test_checkpointed_takes_little_memory():
     assert peaks[1] < peaks[0] / 10
 
 
-@pytest.mark.parametrize("rule", [bptt.Online(), bptt.Randomized(0.1), bptt.Checkpointed()], ids=repr)
+@pytest.mark.parametrize("rule", [bptt.Growing(9, every=1), bptt.Randomized(0.1), bptt.Checkpointed()], ids=repr)
 def test_nothing_is_allocated_after_the_first_calls(rule):
     rng = np.random.default_rng(0)
-    steps, batch, hidden = 60, 64, 16
+    steps, batch, hidden = 60, 256, 16
     net = fastrnn.Sequential(
         fastrnn.LSTM(F, hidden, dtype="float64", seed=0), fastrnn.Linear(hidden, C, dtype="float64", seed=0)
     )
@@ -646,7 +651,7 @@ def test_nothing_is_allocated_after_the_first_calls(rule):
 
     for _ in range(2):
         call()
-    assert peak_of(call) < 60_000  # a state has 16,384 bytes, dy 153,600
+    assert peak_of(call) < 60_000  # a state has 65,536 bytes, dy 614,400
 
 
 # ---- truncation_bias ----

@@ -19,9 +19,10 @@ class Windowed(Rule):
     All windows go back at once, a step at a time: the rows of all of them are one product. That takes a forward pass
     over single steps besides that over the sequences, and k2 / k1 backward passes.
 
-    Refused are bidirectional layers and pooled outputs, and random masks within or between recurrent layers that single
-    steps can't have the same: one mask for a whole sequence, and with k1 > 1 any. Index arrays of T·B numbers, and the
-    states before all steps, are made anew in every call.
+    Refused are bidirectional layers and pooled outputs, dilation, and random masks within or between recurrent layers
+    that single steps can't have the same: one for a whole sequence, with k1 > 1 any, and with `batch_first` those of
+    recurrent dropout and zoneout. Index arrays of T·B numbers, and the states before all steps, are made anew in every
+    call.
     """
 
     cuts = True
@@ -33,6 +34,16 @@ class Windowed(Rule):
 
     def __repr__(self):
         return f"Windowed({self.k2})" if self.k1 == 1 else f"Windowed({self.k2}, {self.k1})"
+
+    def check(self, model) -> None:
+        super().check(model)
+        for layer in layers_of(model):
+            name = type(layer).__name__
+            if getattr(layer, "dilation", 1) > 1:
+                raise ValueError(f"{self!r} goes back by single steps, and a dilated {name} has several states at once")
+            noisy = getattr(layer, "recurrent_dropout", 0) or any(getattr(layer, "zoneout", ()))
+            if noisy and layer.batch_first:  # its masks don't lie in the order of a batch of single steps
+                raise ValueError(f"{self!r} can't draw the noise of {name} again with batch_first: use time first")
 
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:
         yield functools.partial(self._add_gradients, run)
