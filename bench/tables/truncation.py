@@ -31,7 +31,6 @@ def measure_windowed(shape, horizons, rounds):
     import fastrnn
 
     shape = Shape(*shape)
-    fastrnn.set_num_threads(THREADS)
     layer, loss = fastrnn.LSTM(shape.inputs, shape.hidden, seed=0), fastrnn.MSE()
     x, targets = _batch(shape)
     workspace = layer.workspace(shape.steps, shape.batch)
@@ -50,7 +49,6 @@ def measure_windowed(shape, horizons, rounds):
 def _model(shape):
     import fastrnn
 
-    fastrnn.set_num_threads(THREADS)
     model = fastrnn.Sequential(
         fastrnn.LSTM(shape.inputs, shape.hidden, seed=0), fastrnn.Linear(shape.hidden, _CLASSES, seed=0)
     )
@@ -117,7 +115,7 @@ def render(data):
     memory = [[name, checkpointed["ms"][name], size / 2**20] for name, size in data["bytes"].items()]
     return [
         f"LSTM alone, T, B, I, H = {_WINDOWED}, float32, {THREADS} threads. A forward pass takes",
-        f"{significant(windowed['ms']['forward'])} ms, a whole training step {significant(windowed['ms']['train'])} ms.",
+        f"{significant(windowed['ms']['forward'])} ms, a training step {significant(windowed['ms']['train'])} ms.",
         "",
         *table(("rule", "ms", "time / one forward and k backward passes"), rows),
         f"LSTM and linear layer of {_CLASSES} classes, T, B, I, H = {_CHECKPOINTED}. Memory is the peak of all",
