@@ -44,8 +44,8 @@ class Checkpointed(Rule):
         length = math.ceil(run.steps / (self.segments or math.isqrt(run.steps)))
         starts = range(0, run.steps, length)
         points = []  # what each segment begins with: the state, and those of the random generators
-        for start in starts:
-            points.append((keep(("start", start), run.state), random_states(run.model)))
+        for n, start in enumerate(starts):
+            points.append((keep(("start", n), run.state), random_states(run.model)))
             segment = run.forward(start, min(start + length, run.steps))
         final, random = keep("final", run.state), random_states(run.model)
         dstate = keep("gradient", final)  # of the state that the segment at hand ends with

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from .. import checks
-from ..layers.recurrent import _Recurrent
+from ..model import Sequential
 from .base import Rule, Run, layers_of, map_state, random_states, set_random_states
 
 
@@ -169,8 +169,8 @@ class _Windows:
 
     def __init__(self, rule, run, buffers):
         self._run, self._buffers, self._k2 = run, buffers, rule.k2
-        layers = layers_of(run.model)
-        self._bare = layers[0] is run.model
+        self._bare = not isinstance(run.model, Sequential)
+        layers = (run.model,) if self._bare else run.model.layers
         self._states = [run.state] if self._bare else run.model._state_entries("state", run.state)
         stateful = [i for i, layer in enumerate(layers) if layer.stateful]
         self._span = slice(stateful[0], stateful[-1] + 1)  # the core's layers
@@ -283,7 +283,3 @@ class _Windows:
             flat[rows.places] = rows.dx.reshape(-1, features)
             rows.dx.fill(0)
         self._lower.backward(dx)
-
-
-if not hasattr(_Recurrent, "_states_before"):  # STAND-IN: goes as soon as the engine has what `_Chain` calls
-    from ._standin import Chain as _Chain
