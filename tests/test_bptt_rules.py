@@ -303,6 +303,34 @@ def test_a_window_over_everything_is_full(rule, dropout, lengths, batch_first):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("resets", [False, True])
+@pytest.mark.parametrize("options", [
+    {"initial_state": "learned"}, {"initial_state": fastrnn.NoisyState(0.5)},
+    {"recurrent_dropout": 0.3, "zoneout": (0.2, 0.1), "dropout": 0.2},
+], ids=["learned", "noisy", "zoneout"])  # fmt: skip
+def test_options_of_recurrent_layers(options, resets):
+    """Windows over everything give what Full() gives, learned initial states and drawn noise included."""
+    net = fastrnn.LSTM(F, H, 2, dtype="float64", seed=0, **options)
+    rng = np.random.default_rng(1)
+    net.vector_to_parameters(rng.uniform(-1, 1, net.num_parameters))
+    x, targets = rng.standard_normal((8, 3, F)), rng.standard_normal((8, 3, H))
+    random, found = bptt.random_states(net), []
+    resets = rng.random((8, 3)) < 0.3 if resets else None
+    for rule in (bptt.Full(), bptt.Windowed(8), *([bptt.Windowed(8, 3)] if "zoneout" not in options else [])):
+        bptt.set_random_states(net, random)
+        net.zero_grad()
+        value, _ = rule.gradients(net, fastrnn.MSE(), x, targets, lengths=[8, 3, 6], resets=resets)
+        found.append((value, net.gradients_to_vector()))
+        assert found[0][0] == value
+        close(found[-1][1], found[0][1], 1e-12)
+    bptt.set_random_states(net, random)
+    net.zero_grad()
+    value, _ = bptt.Checkpointed(3).gradients(net, fastrnn.MSE(), x, targets, lengths=[8, 3, 6], resets=resets)
+    if "learned" in options.values():
+        assert value == pytest.approx(found[0][0], rel=1e-14)
+        close(net.gradients_to_vector(), found[0][1], 1e-12)
+
+
 def test_checkpoints_draw_the_same_dropout_again():
     """The gradient is that of the drawn loss: by central differences along a direction."""
     net, (x, targets) = deep(dropout=0.3), tokens()
@@ -581,6 +609,15 @@ def test_masks_for_whole_sequences_are_refused(rule):
     with pytest.raises(ValueError, match="masks"):
         rule.gradients(net, fastrnn.MSE(), np.zeros((6, 2, F)), np.zeros((6, 2, H)))
     assert not net.gradients_to_vector().any()
+
+
+@pytest.mark.parametrize("options, word", [
+    ({"dilation": 2}, "dilated"), ({"zoneout": 0.1, "batch_first": True}, "time first"),
+])  # fmt: skip
+def test_what_single_steps_do_not_have(options, word):
+    net = fastrnn.LSTM(F, H, dtype="float64", seed=0, **options)
+    with pytest.raises(ValueError, match=word):
+        bptt.Windowed(2).gradients(net, fastrnn.MSE(), np.zeros((6, 6, F)), np.zeros((6, 6, H)))
 
 
 @pytest.mark.parametrize("call, error, word", [

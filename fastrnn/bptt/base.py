@@ -6,7 +6,6 @@ may move the parameters between two of them, so nothing may be computed ahead.
 """
 
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -14,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks
+from ..buffers import NamedArrays
 from ..layers.base import Layer, Workspace
 from ..layers.pooling import _Pooling
-from ..parameters import aligned_empty
 
 
 def check_loss(loss):
@@ -34,15 +33,15 @@ def map_state(function: Callable, state: Any, *others: Any) -> Any:
     return function(state, *others)
 
 
-class Buffers:
+class Buffers(NamedArrays):
     """What stays from one call to the next: workspaces and arrays by name, grown on demand.
 
     One thread uses them at a time.
     """
 
     def __init__(self):
+        super().__init__()
         self._workspaces = {}
-        self._arrays = {}
 
     def workspace(self, model, steps: int, batch: int, name: Any = None):
         """The workspace of `model`, a layer or model, for at least `steps` and `batch`."""
@@ -54,14 +53,6 @@ class Buffers:
         self._workspaces[name] = kept = None  # given back before the larger one is asked for
         self._workspaces[name] = model.workspace(steps, batch)
         return self._workspaces[name]
-
-    def array(self, name, shape: tuple[int, ...], dtype) -> np.ndarray:
-        """An array with undefined contents, in the memory that `name` had before."""
-        size, dtype = math.prod(shape), np.dtype(dtype)
-        flat = self._arrays.get(name)
-        if flat is None or flat.size < size or flat.dtype != dtype:
-            flat = self._arrays[name] = aligned_empty(size, dtype)
-        return flat[:size].reshape(shape)
 
     def keep_state(self, name, state, rows=None):
         """A copy of `state`, of the sequences `rows` alone if given, in the memory that `name` had before."""
