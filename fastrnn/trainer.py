@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from . import checks, storage
-from .bptt import Buffers, Full, Rule, Run, check_loss, map_state
+from .bptt import Buffers, Full, Rule, Run, check_loss, map_state, random_states, set_random_states
 from .data import TokenStream
 from .optim import gradient_norm, limit_gradients
 
 _NONFINITE = ("ignore", "raise", "skip")
 _COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
-_BATCH_NAMES = ("x", "targets", "lengths", "mask")
+_BATCH_NAMES = ("x", "targets", "lengths", "mask", "resets")
 _END = object()
 
 
@@ -134,7 +134,7 @@ class Trainer:
 
     # one batch
 
-    def step(self, x, targets, state=None, *, lengths=None, mask=None) -> tuple[float, Any]:
+    def step(self, x, targets, state=None, *, lengths=None, resets=None, mask=None) -> tuple[float, Any]:
         """Train on one batch of sequences, with one update or several, by the rule.
 
         Arguments as in `bptt.Rule.gradients`; `lengths` also masks the loss. Returns `(value, state)`: the loss of the
@@ -144,7 +144,9 @@ class Trainer:
         TypeError or ValueError, before anything is changed, if an argument does not fit; FloatingPointError for
         gradients that are not finite, if so asked, after the updates before them.
         """
-        run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, joint=False)
+        run = Run(
+            self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False
+        )
         for add_gradients in self.bptt.updates(run):
             with self._interrupts.allowed():
                 self.model.zero_grad()
@@ -181,8 +183,8 @@ class Trainer:
         """Train on all `batches`, `epochs` times over.
 
         batches: an iterable, for more than one epoch one that can be gone through again, of `(x, targets)`,
-            `(x, targets, lengths)` or dicts with these names and `mask`. Over a `TokenStream`, or any other iterable
-            with a true attribute `stateful`, the state is carried from batch to batch within an epoch.
+            `(x, targets, lengths)` or dicts with these names, `mask` and `resets`. Over a `TokenStream`, or any other
+            iterable with a true attribute `stateful`, the state is carried from batch to batch within an epoch.
         validation: the same, for `evaluate` at the end of each epoch.
         callbacks: called as `callback(trainer, record)` for every new record, see `History`. One that returns True
             stops training. `fastrnn.callbacks` has some, and says what else they may have.
@@ -244,18 +246,20 @@ class Trainer:
             if validation is not None:
                 with self._interrupts.allowed():
                     last = record(validation_loss=self.evaluate(validation))
+                self.bptt.observe(last["validation_loss"])
             self.epoch += 1
             self.batch, self._state = 0, None
             if last is not None:
                 yield last
 
     def _fit_batch(self, arguments, stateful):
-        updates, random = self.updates, self._random_states()
+        updates, random, rule = self.updates, random_states(self.model), self.bptt.state_dict()
         try:
             value, state = self.step(**arguments, state=self._state)
         except BaseException:
             if self.updates == updates:  # as if the batch had never been begun
-                self._set_random_states(random)
+                set_random_states(self.model, random)
+                self.bptt.load_state_dict(rule)
             raise
         self._state = self._buffers.keep_state("carried", state) if stateful else None
         self.batch += 1
@@ -280,7 +284,8 @@ class Trainer:
 
     def save_checkpoint(self, path: storage.Path, *, extra: dict | None = None) -> None:
         """Write all that resuming needs to one file: parameters, the optimizer's state, counts of updates, epochs and
-        batches, the states of the random generators, the carried state, and `extra`, anything JSON can hold.
+        batches, the states of the random generators and of the rule, the carried state, and `extra`, anything JSON can
+        hold.
 
         The file is a `storage.load_tensors(path, "checkpoint")`, whose meta has the model's `architecture` too. An
         existing one is replaced whole, or stays as it was. OSError if it can't be written.
@@ -293,7 +298,8 @@ class Trainer:
         meta = {
             **{name: getattr(self, name) for name in _COUNTS},
             "optimizer": {name: value for name, value in optimizer.items() if name not in arrays},
-            "random": [_plain(state) for state in self._random_states()],
+            "random": [_plain(state) for state in random_states(self.model)],
+            "rule": _plain(self.bptt.state_dict()),
             "state": map_state(lambda array: _store(tensors, next(names), array), self._state),
             "architecture": self._architecture(),
             "extra": extra,
@@ -301,13 +307,14 @@ class Trainer:
         storage.save_tensors(path, "checkpoint", tensors, meta)
 
     def load_checkpoint(self, path: storage.Path) -> dict | None:
-        """Take up the work of the trainer that wrote the checkpoint, with a model and an optimizer of the same kind.
+        """Take up the work of the trainer that wrote the checkpoint, with a model, optimizer and rule of the same kind.
 
         `fit` with the same batches then does what it would have done there, bit for bit. Returns what was saved as
         `extra`. FormatError for a file that is not a checkpoint, is damaged or does not fit, OSError if it can't be
         read; then nothing is changed.
         """
         tensors, meta = storage.load_tensors(path, "checkpoint")
+        rule = self.bptt.state_dict()
         try:
             meta = {"nonfinite": 0, **meta}  # older checkpoints have none
             counts = [checks.integer(name, meta[name], minimum=0) for name in _COUNTS]
@@ -316,12 +323,15 @@ class Trainer:
             state = self._checked_state(tensors, meta["state"])
             extra = meta["extra"]
             optimizer = self._checked_optimizer_state(tensors, meta["optimizer"])
-            self.optimizer.load_state_dict(optimizer)  # changes nothing if it does not fit
+            if "rule" in meta:  # older ones have none
+                self.bptt.load_state_dict(meta["rule"])  # changes nothing if it does not fit
+            self.optimizer.load_state_dict(optimizer)  # neither does this
         except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
+            self.bptt.load_state_dict(rule)
             text = f"its {error} is missing" if isinstance(error, KeyError) else error
             raise storage.FormatError(f"{os.fsdecode(path)} does not fit this trainer: {text}") from None
         self.model.load_state_dict(parameters)
-        self._set_random_states(random)
+        set_random_states(self.model, random)
         self.updates, self.epoch, self.batch, self.nonfinite = counts
         self._state, self._batches = state, None
         return extra
@@ -367,13 +377,6 @@ class Trainer:
             type(generator.bit_generator)().state = state  # raises if it is none
         return states
 
-    def _random_states(self):
-        return [generator.bit_generator.state for generator in self.model._generators()]
-
-    def _set_random_states(self, states):
-        for generator, state in zip(self.model._generators(), states, strict=True):
-            generator.bit_generator.state = state
-
 
 def _check_batches(name, batches):
     if not isinstance(batches, Iterable):
@@ -402,7 +405,7 @@ def _arguments(batch):
     """One batch as keyword arguments of `Trainer.step`."""
     if isinstance(batch, dict):
         if not {"x", "targets"} <= batch.keys() <= set(_BATCH_NAMES):
-            raise ValueError(f"a batch must have x and targets, and may have lengths and mask, got {list(batch)}")
+            raise ValueError(f"a batch must have x and targets, and may have lengths, resets, mask, got {list(batch)}")
         return batch
     if not isinstance(batch, (tuple, list)):
         raise TypeError(f"a batch must be a tuple or a dict, got {type(batch).__name__}")

@@ -146,7 +146,7 @@ def test_a_wrong_argument_changes_nothing():
     x, targets = batch()
     job.step(x, targets)
     before = job.model.parameters_to_vector(), job.model.gradients_to_vector()
-    random = job._random_states()
+    random = bptt.random_states(job.model)
     targets[-1, -1] = V
     with pytest.raises(ValueError, match="targets"):
         job.step(x, targets)
@@ -154,7 +154,7 @@ def test_a_wrong_argument_changes_nothing():
         job.step(*batch(), lengths=[0, 1, 2, 3])
     np.testing.assert_array_equal(job.model.parameters_to_vector(), before[0])
     np.testing.assert_array_equal(job.model.gradients_to_vector(), before[1])
-    assert job._random_states() == random and job.updates == 3
+    assert bptt.random_states(job.model) == random and job.updates == 3
 
 
 def test_constructor_refusals():
@@ -307,7 +307,7 @@ def test_evaluate_weighs_elements_and_carries_state():
     net = model()
     job = trainer(net)
     x, targets = batch()
-    before, random = net.parameters_to_vector(), job._random_states()
+    before, random = net.parameters_to_vector(), bptt.random_states(job.model)
     lengths = np.array([10, 1, 2, 3])
     ragged = [(x, targets, lengths), {"x": x[:2], "targets": targets[:2], "mask": np.arange(8).reshape(2, 4) > 3}]
     valid = [np.arange(T)[:, None] < lengths, ragged[1]["mask"]]
@@ -320,7 +320,7 @@ def test_evaluate_weighs_elements_and_carries_state():
     total = trainer(net, loss=fastrnn.CrossEntropy(reduction="sum"), seed=None).evaluate(data)
     assert total == pytest.approx(job.evaluate(data) * whole[1].size, rel=1e-13)
     np.testing.assert_array_equal(net.parameters_to_vector(), before)
-    assert job._random_states() == random and job.updates == 0
+    assert bptt.random_states(job.model) == random and job.updates == 0
     with pytest.raises(ValueError, match="empty"):
         job.evaluate([])
 
@@ -502,11 +502,11 @@ def test_checkpoints_that_do_not_fit(tmp_path):
         wrong("parameters", {n: a for n, a in tensors.items() if n != "model.0.weight"}),
     ):
         fresh = trainer()
-        start, places = fresh.model.parameters_to_vector(), fresh._random_states()
+        start, places = fresh.model.parameters_to_vector(), bptt.random_states(fresh.model)
         with pytest.raises(fastrnn.FormatError):
             fresh.load_checkpoint(file)
         np.testing.assert_array_equal(fresh.model.parameters_to_vector(), start)
-        assert fresh._random_states() == places and fresh.updates == 0
+        assert bptt.random_states(fresh.model) == places and fresh.updates == 0
         assert fresh.optimizer.state_dict().keys() == fastrnn.Adam().state_dict().keys()
     with pytest.raises(OSError):
         job.load_checkpoint(tmp_path / "nothing")

@@ -17,6 +17,7 @@ NAMES = (
     "phases",
     "streaming",
     "growth",
+    "truncation",
     "language_model",
     "denormals",
     "cold_start",

@@ -1,25 +1,21 @@
-"""Rules of backpropagation through time: how far back the gradient goes, and how often the parameters move.
-
-A rule is usable alone, `value, state = rule.gradients(model, loss, x, targets)`, and as the engine of a `Trainer`.
+"""What all rules of backpropagation through time share: buffers, a batch on its way, and the base class.
 
 A new rule gives `updates(run)`: an iterator of callables, one for each update, each of which adds that update's
 gradients to the model's by the means of `Run` and returns the number of valid elements they come from. The caller
 may move the parameters between two of them, so nothing may be computed ahead.
 """
 
-import functools
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks
-from .layers.base import Layer
-from .layers.pooling import _Pooling
-from .parameters import aligned_empty
+from .. import checks
+from ..buffers import NamedArrays
+from ..layers.base import Layer, Workspace
+from ..layers.pooling import _Pooling
 
 
 def check_loss(loss):
@@ -37,34 +33,26 @@ def map_state(function: Callable, state: Any, *others: Any) -> Any:
     return function(state, *others)
 
 
-class Buffers:
-    """What stays from one call to the next: the model's workspace and arrays by name, grown on demand.
+class Buffers(NamedArrays):
+    """What stays from one call to the next: workspaces and arrays by name, grown on demand.
 
     One thread uses them at a time.
     """
 
     def __init__(self):
-        self._workspace = None
-        self._arrays = {}
+        super().__init__()
+        self._workspaces = {}
 
-    def workspace(self, model, steps: int, batch: int):
-        """The workspace of `model` for at least `steps` and `batch`."""
-        kept = self._workspace
+    def workspace(self, model, steps: int, batch: int, name: Any = None):
+        """The workspace of `model`, a layer or model, for at least `steps` and `batch`."""
+        kept = self._workspaces.get(name)
         if kept is not None and kept.layer is model:
             if steps <= kept.steps and batch <= kept.batch:
                 return kept
             steps, batch = max(steps, kept.steps), max(batch, kept.batch)
-        self._workspace = kept = None  # given back before the larger one is asked for
-        self._workspace = model.workspace(steps, batch)
-        return self._workspace
-
-    def array(self, name, shape: tuple[int, ...], dtype) -> np.ndarray:
-        """An array with undefined contents, in the memory that `name` had before."""
-        size, dtype = math.prod(shape), np.dtype(dtype)
-        flat = self._arrays.get(name)
-        if flat is None or flat.size < size or flat.dtype != dtype:
-            flat = self._arrays[name] = aligned_empty(size, dtype)
-        return flat[:size].reshape(shape)
+        self._workspaces[name] = kept = None  # given back before the larger one is asked for
+        self._workspaces[name] = model.workspace(steps, batch)
+        return self._workspaces[name]
 
     def keep_state(self, name, state, rows=None):
         """A copy of `state`, of the sequences `rows` alone if given, in the memory that `name` had before."""
@@ -81,25 +69,39 @@ class Buffers:
         return map_state(keep, state)
 
 
+class Segment(NamedTuple):
+    """Some steps of a batch after their forward pass: what the way back needs.
+
+    rows: indices of the sequences that have not ended before; None for all.
+    """
+
+    start: int
+    stop: int
+    rows: np.ndarray | None
+    y: np.ndarray
+    workspace: Workspace
+
+
 class Run:
     """One batch of sequences on its way through a rule: checked arguments, and what came out so far.
 
-    x, targets, state, lengths, mask: as for `Rule.gradients`; a wrong one raises before anything is changed.
+    x, targets, state, lengths, resets, mask: as for `Rule.gradients`; a wrong one raises before anything is changed.
     joint: whether the gradients are those of the whole batch's loss, whose mean is over all its valid elements, rather
-        than of the mean over the elements that one update is made of.
+        than of the mean over the elements of a segment.
 
     `total` and `count` are the sum of the losses and the number of valid elements so far, with `mask`'s weights if it
     has any, `state` the state at the end of the last segment, `dx` and `dstate` the gradients with respect to that
     segment's input and initial state. They may be views of buffers, good until the next segment.
     """
 
-    def __init__(self, model, loss, buffers, x, targets, state, lengths, mask, *, joint):
-        self.model, self.loss, self._buffers = model, loss, buffers
+    def __init__(self, model, loss, buffers, x, targets, state, lengths, mask, *, resets=None, joint):
+        self.model, self.loss, self.joint, self._buffers = model, loss, joint, buffers
         self.x = model._check_input(x)
         self.steps, self.batch = model._extent(self.x)
         self.lengths = checks.sequence_lengths(lengths, self.steps, self.batch)
         model._check_values("x", self.x, self.lengths)
         model._check_state("state", state, self.batch)
+        self.resets = model._check_resets(resets, self.steps, self.batch)
         self.state, self.dx, self.dstate = state, None, None
         self._axis = 1 if model.batch_first else 0  # of time; the batch has the other
         self._timed = self.x.ndim > model._step_dimensions(self.x)
@@ -108,10 +110,9 @@ class Run:
         lead = min(len(shape) - 1, self.targets.ndim)  # the output's dimensions before the features
         self.mask = self._loss_mask(checks.leading_mask("mask", mask, self.targets.shape), shape[:lead])
         y = np.broadcast_to(np.zeros((), model.dtype), shape)  # takes no memory: only shape and dtype count
-        whole = loss.count(y, self.targets, self.mask)
-        if whole == 0:
+        self._whole = loss.count(y, self.targets, self.mask)
+        if self._whole == 0:
             raise ValueError("mask, lengths and targets leave no valid element, expected at least one")
-        self._whole = whole if joint else None
         self.total, self.count = 0.0, 0
 
     def _output_shape(self):
@@ -145,7 +146,9 @@ class Run:
     def evaluate(self, *, training: bool = False) -> float:
         """The loss of the whole batch without gradients; `training` is with dropout."""
         workspace = self._buffers.workspace(self.model, self.steps, self.batch) if training else None
-        y, self.state = self.model.forward(self.x, self.state, lengths=self.lengths, workspace=workspace)
+        y, self.state = self.model.forward(
+            self.x, self.state, lengths=self.lengths, resets=self.resets, workspace=workspace
+        )
         self._add_loss(y, self.targets, self.mask, 1)
         return self.value
 
@@ -157,32 +160,49 @@ class Run:
         self.count += count
         return dy
 
-    def segment(self, start: int, stop: int) -> int:
+    def segment(self, start: int, stop: int, carry_factor: float = 1.0) -> int:
         """Go forward over steps `start` to `stop` from `state`, and back to `start`: gradients are added.
+
+        carry_factor: what the state's gradient is multiplied by from each step to the one before.
 
         Returns the number of valid elements. Without any, only the state goes on.
         """
+        segment = self.forward(start, stop)
+        return 0 if segment is None else self.backward(segment, carry_factor=carry_factor)
+
+    def forward(self, start: int, stop: int) -> Segment | None:
+        """Take `state` over steps `start` to `stop`, for one `backward`; None where every sequence has ended."""
         rows, lengths = self._running(start, stop)
         if rows is not None and not rows.size:
-            return 0
-        part = functools.partial(self._part, start, stop, rows)
+            return None
         state = self.state if rows is None else self._split_off(rows)
+        resets = None if self.resets is None else self._part(start, stop, rows, "resets", self.resets)
         workspace = self._buffers.workspace(self.model, stop - start, self.batch)
-        y, state = self.model.forward(part("x", self.x), state, lengths=lengths, workspace=workspace)
-        targets = part("targets", self.targets) if y.ndim > 2 else self.targets
-        mask = part("mask part", self.mask) if y.ndim > 2 and self.mask is not None else self.mask
-        count = self.loss.count(y, targets, mask)
-        if count:
-            dy = self._add_loss(y, targets, mask, self._denominator(count))
-            self.dx, self.dstate = self.model.backward(dy, workspace=workspace)
+        y, state = self.model.forward(
+            self._part(start, stop, rows, "x", self.x), state, lengths=lengths, resets=resets, workspace=workspace
+        )
         if rows is None:
             self.state = state
         else:
-            map_state(lambda whole, part: whole.__setitem__((slice(None), rows), part), self.state, state)
+            put_rows(self.state, rows, state)
+        return Segment(start, stop, rows, y, workspace)
+
+    def backward(self, segment: Segment, dstate=None, *, carry_factor: float = 1.0) -> int:
+        """Add a segment's loss and gradients, given that of its final state; returns the number of valid elements."""
+        start, stop, rows, y, workspace = segment
+        targets, mask = self.targets, self.mask
+        if y.ndim > 2:
+            targets = self._part(start, stop, rows, "targets", targets)
+            mask = None if mask is None else self._part(start, stop, rows, "mask part", mask)
+        count = self.loss.count(y, targets, mask)
+        if count or dstate is not None:
+            dy = self._add_loss(y, targets, mask, self._denominator(count))
+            workspace.carry_factor = carry_factor
+            self.dx, self.dstate = self.model.backward(dy, dstate, workspace=workspace)
         return count
 
     def _denominator(self, count):
-        return self.loss.denominator(count if self._whole is None else self._whole, self.batch)
+        return self.loss.denominator(self._whole if self.joint else count, self.batch)
 
     def _running(self, start, stop):
         """Indices of the sequences that have not ended before `start` (None: all), and their lengths from there."""
@@ -216,6 +236,22 @@ class Run:
         return self._buffers.keep_state("part", self.state, rows)
 
 
+def random_states(model) -> list[dict[str, Any]]:
+    """The states of the random generators that `model` draws dropout masks from."""
+    return [generator.bit_generator.state for generator in model._generators()]
+
+
+def set_random_states(model, states: list[dict[str, Any]]) -> None:
+    """Put the generators of `model` back to where `random_states` found them."""
+    for generator, state in zip(model._generators(), states, strict=True):
+        generator.bit_generator.state = state
+
+
+def put_rows(state: Any, rows, part: Any) -> None:
+    """Write the state `part` of the sequences `rows` into that of all."""
+    map_state(lambda whole, some: whole.__setitem__((slice(None), rows), some), state, part)
+
+
 def layers_of(model):
     """The layers of a model; a layer is its own only one."""
     return getattr(model, "layers", (model,))
@@ -230,11 +266,11 @@ class Rule(ABC):
         self._buffers = Buffers()
 
     def gradients(
-        self, model, loss, x, targets, state=None, *, lengths=None, mask=None
+        self, model, loss, x, targets, state=None, *, lengths=None, resets=None, mask=None
     ) -> tuple[float, Any]:
         """Add the gradients of a batch of sequences to the model's; no parameter moves.
 
-        x, state, lengths: as in `model.forward`, batch first if the model is.
+        x, state, lengths, resets: as in `model.forward`, batch first if the model is.
         targets: as `loss` takes them for the model's output.
         mask: booleans or weights ≥ 0 of the leading shape of `targets`, the elements that count or how much they do;
             with `lengths`, steps past a sequence's end do not count either.
@@ -245,7 +281,7 @@ class Rule(ABC):
         """
         self.check(model)
         check_loss(loss)
-        run = Run(model, loss, self._buffers, x, targets, state, lengths, mask, joint=True)
+        run = Run(model, loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=True)
         for add_gradients in self.updates(run):
             add_gradients()
         return run.value, run.state
@@ -267,33 +303,18 @@ class Rule(ABC):
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:
         """The updates of one batch, in order; each adds its gradients and returns its number of valid elements."""
 
+    def observe(self, validation_loss: float) -> None:
+        """Take note of a validation loss, which `Trainer.fit` tells of after each epoch; most rules don't care."""
+        return
 
-class Full(Rule):
-    """The whole sequence at once, the exact gradient (Werbos 1990): one update a batch."""
+    def state_dict(self) -> dict[str, Any]:
+        """What changes from batch to batch, numbers and dicts of them: a trainer's checkpoint keeps it."""
+        return {}
 
-    def __repr__(self):
-        return "Full()"
-
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
-        yield functools.partial(run.segment, 0, run.steps)
-
-
-class Truncated(Rule):
-    """Chunks of `k` steps, the last may be shorter: the state is carried over, the gradient is not.
-
-    One update a chunk, with that chunk's mean loss: BPTT(h; h′) with h = h′ = k (Williams & Peng 1990), as language
-    models are trained. A chunk without valid elements makes no update.
-    """
-
-    cuts = True
-
-    def __init__(self, k: int):
-        self.k = checks.integer("k", k, minimum=1)
-        super().__init__()
-
-    def __repr__(self):
-        return f"Truncated({self.k})"
-
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
-        for start in range(0, run.steps, self.k):
-            yield functools.partial(run.segment, start, min(start + self.k, run.steps))
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` of such a rule gave; TypeError or ValueError, and no change, if it was not."""
+        if not isinstance(state, dict):
+            raise TypeError(f"state must be a dict, got {type(state).__name__}")
+        expected = self.state_dict().keys()
+        if state.keys() != expected:
+            raise ValueError(f"{self!r} has a state with the entries {list(expected)}, got {list(state)}")

@@ -1,0 +1,66 @@
+"""The exact gradient in little memory: states are kept at few points, and what lies between is computed again."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+
+from .. import checks
+from .base import Rule, Run, layers_of, map_state, put_rows, random_states, set_random_states
+
+
+class Checkpointed(Rule):
+    """The gradient of `Full()` in memory that grows as √T beyond x and targets (Chen et al. 2016): one update a batch.
+
+    The sequence is gone through in `segments` parts, about √T by default, of which only the states that they begin with
+    are kept. From the last part to the first, each is then computed again, output and loss too, and gone back through.
+    That takes one forward pass more than `Full()`.
+
+    Dropout has the same masks both times. They are other ones than `Full()` would draw, and a mask that is the same at
+    every step of a sequence can't be had in parts: it is refused, as bidirectional layers and pooled outputs are.
+    """
+
+    cuts = True
+
+    def __init__(self, segments: int | None = None):
+        self.segments = None if segments is None else checks.integer("segments", segments, minimum=1)
+        super().__init__()
+
+    def __repr__(self):
+        return f"Checkpointed({'' if self.segments is None else self.segments})"
+
+    def check(self, model) -> None:
+        super().check(model)
+        for layer in layers_of(model):
+            if getattr(layer, "variational", False):
+                name = type(layer).__name__
+                raise ValueError(f"{self!r} goes in parts, and {name} has masks for whole sequences: use Full()")
+
+    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+        yield functools.partial(self._add_gradients, run)
+
+    def _add_gradients(self, run):
+        run.joint = True
+        keep = self._buffers.keep_state
+        length = math.ceil(run.steps / (self.segments or math.isqrt(run.steps)))
+        starts = range(0, run.steps, length)
+        points = []  # what each segment begins with: the state, and those of the random generators
+        for n, start in enumerate(starts):
+            points.append((keep(("start", n), run.state), random_states(run.model)))
+            segment = run.forward(start, min(start + length, run.steps))
+        final, random = keep("final", run.state), random_states(run.model)
+        dstate = keep("gradient", final)  # of the state that the segment at hand ends with
+        map_state(lambda array: array.fill(0), dstate)
+        count = 0
+        for start, (state, states) in zip(reversed(starts), reversed(points), strict=True):
+            if start != starts[-1]:
+                run.state = state
+                set_random_states(run.model, states)
+                segment = run.forward(start, start + length)
+            if segment is not None:
+                rows = slice(None) if segment.rows is None else segment.rows
+                part = dstate if segment.rows is None else keep("part of gradient", dstate, rows)
+                count += run.backward(segment, part)
+                put_rows(dstate, rows, run.dstate)
+        set_random_states(run.model, random)
+        run.state, run.dstate = final, dstate
+        return count

@@ -1,0 +1,163 @@
+"""Rules that go through a batch once, chunk by chunk: the state is carried over, the gradient is not."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from .base import Rule, Run
+
+
+class Full(Rule):
+    """The whole sequence at once, the exact gradient (Werbos 1990): one update a batch."""
+
+    def __repr__(self):
+        return "Full()"
+
+    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+        yield functools.partial(run.segment, 0, run.steps)
+
+
+def _chunks(run, k):
+    """An update for each `k` steps, the last may have fewer."""
+    for start in range(0, run.steps, k):
+        yield functools.partial(run.segment, start, min(start + k, run.steps))
+
+
+class Truncated(Rule):
+    """Chunks of `k` steps, the last may be shorter: the state is carried over, the gradient is not.
+
+    One update a chunk, with that chunk's mean loss: BPTT(h; h′) with h = h′ = k (Williams & Peng 1990), as language
+    models are trained. A chunk without valid elements makes no update.
+    """
+
+    cuts = True
+
+    def __init__(self, k: int):
+        self.k = checks.integer("k", k, minimum=1)
+        super().__init__()
+
+    def __repr__(self):
+        return f"Truncated({self.k})"
+
+    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+        return _chunks(run, self.k)
+
+
+class Online(Truncated):
+    """An update after every step, with a gradient that goes no further back than that step: `Truncated(1)`."""
+
+    def __init__(self):
+        super().__init__(1)
+
+    def __repr__(self):
+        return "Online()"
+
+
+class Growing(Rule):
+    """`Truncated(horizon)` with a `horizon` that begins at `start` and grows by `factor` up to `stop`.
+
+    Short horizons give many cheap updates while there is little to remember, long ones the gradient that remembers.
+
+    start: the first horizon.
+    stop: the last; None for no limit, until whole sequences go back at once.
+    factor: of each growth, above 1; the horizon grows by at least one step.
+    every: number of batches after which it grows, or "plateau": each time that a validation loss is not below the least
+        so far. `Trainer.fit` with `validation` tells the rule of it; who calls the rule alone calls `observe`.
+
+    `horizon` and what it depends on are part of a trainer's checkpoints.
+    """
+
+    cuts = True
+
+    def __init__(self, start: int = 1, stop: int | None = None, factor: float = 2, *, every: int | str):
+        self.start = checks.integer("start", start, minimum=1)
+        self.stop = None if stop is None else checks.integer("stop", stop, minimum=self.start)
+        self.factor = checks.number("factor", factor, above=1)
+        if isinstance(every, str):
+            self.every = checks.choice("every", every, ("plateau",))
+        else:
+            self.every = checks.integer("every", every, minimum=1)
+        self.horizon = self.start
+        self._batches = 0  # since the horizon grew
+        self._least = None  # of all validation losses
+        super().__init__()
+
+    def __repr__(self):
+        return f"Growing({self.start}, {self.stop}, {self.factor:g}, every={self.every!r})"
+
+    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+        yield from _chunks(run, self.horizon)
+        self._batches += 1
+        if self._batches == self.every:
+            self._grow()
+
+    def observe(self, validation_loss: float) -> None:
+        """Grow if the loss is not below the least so far and the rule was made with `every="plateau"`."""
+        improved = self._least is None or validation_loss < self._least
+        if improved:
+            self._least = float(validation_loss)
+        elif self.every == "plateau":
+            self._grow()
+
+    def _grow(self):
+        longest = sys.maxsize if self.stop is None else self.stop
+        self.horizon = int(min(max(self.horizon + 1, self.horizon * self.factor), longest))
+        self._batches = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """`horizon`, the number of batches since it grew, and the least validation loss."""
+        return {"horizon": self.horizon, "batches": self._batches, "least": self._least}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        horizon = checks.integer("horizon", state["horizon"], minimum=self.start, maximum=self.stop)
+        batches = checks.integer("batches", state["batches"], minimum=0)
+        least = state["least"]
+        self._least = None if least is None else float(least)
+        self.horizon, self._batches = horizon, batches
+
+
+class Randomized(Rule):
+    """Cuts at random places, reweighted so that the expected gradient is the full one: ARTBP (Tallec & Ollivier 2017).
+
+    Between any two steps the gradient of the state is cut with probability `p`, for the whole batch alike, and
+    multiplied by 1 / (1 − p) where it is not. A loss reaches 1 / p steps in the mean; the price of no bias is variance,
+    which grows with the lag j as (1 − p)⁻ʲ. One update a batch, of the gradients of all chunks.
+
+    seed: of the cuts, an integer ≥ 0 or a NumPy `Generator`, whose state is part of a trainer's checkpoints.
+    """
+
+    cuts = True
+
+    def __init__(self, p: float, seed: int | np.random.Generator = 0):
+        self.p = checks.number("p", p, minimum=0, below=1)
+        self._seed = seed
+        given = isinstance(seed, np.random.Generator)
+        self._rng = seed if given else np.random.default_rng(checks.integer("seed", seed, minimum=0))
+        super().__init__()
+
+    def __repr__(self):
+        return f"Randomized({self.p:g}, seed={self._seed!r})"
+
+    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+        yield functools.partial(self._add_gradients, run)
+
+    def _add_gradients(self, run):
+        run.joint = True
+        cut = 1 + np.flatnonzero(self._rng.random(run.steps - 1) < self.p)
+        bounds = [0, *cut.tolist(), run.steps]
+        return sum(run.segment(start, stop, 1 / (1 - self.p)) for start, stop in pairwise(bounds))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the generator that places the cuts."""
+        return {"random": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        type(self._rng.bit_generator)().state = state["random"]  # raises if it is none
+        self._rng.bit_generator.state = state["random"]

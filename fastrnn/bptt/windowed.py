@@ -1,0 +1,285 @@
+"""Williams & Peng's BPTT(h; h′): a window of steps for the losses of every few steps."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from .. import checks
+from ..model import Sequential
+from .base import Rule, Run, layers_of, map_state, random_states, set_random_states
+
+
+class Windowed(Rule):
+    """BPTT(h; h′) with h = `k2`, h′ = `k1` (Williams & Peng 1990): one update a batch, of the sum over all windows.
+
+    After every k1 steps, and at a sequence's end, the losses of these steps go back together, at most to the k2 newest
+    steps; the state before them counts as given. So `Windowed(k)` takes the loss at t to the steps t, t−1, …, t−k+1.
+
+    All windows go back at once, a step at a time: the rows of all of them are one product. That takes a forward pass
+    over single steps besides that over the sequences, and k2 / k1 backward passes.
+
+    Refused are bidirectional layers and pooled outputs, dilation, and random masks within or between recurrent layers
+    that single steps can't have the same: one for a whole sequence, with k1 > 1 any, and with `batch_first` those of
+    recurrent dropout and zoneout. Index arrays of T·B numbers, and the states before all steps, are made anew in every
+    call.
+    """
+
+    cuts = True
+
+    def __init__(self, k2: int, k1: int = 1):
+        self.k1 = checks.integer("k1", k1, minimum=1)
+        self.k2 = checks.integer("k2", k2, minimum=self.k1)
+        super().__init__()
+
+    def __repr__(self):
+        return f"Windowed({self.k2})" if self.k1 == 1 else f"Windowed({self.k2}, {self.k1})"
+
+    def check(self, model) -> None:
+        super().check(model)
+        for layer in layers_of(model):
+            name = type(layer).__name__
+            if getattr(layer, "dilation", 1) > 1:
+                raise ValueError(f"{self!r} goes back by single steps, and a dilated {name} has several states at once")
+            noisy = getattr(layer, "recurrent_dropout", 0) or any(getattr(layer, "zoneout", ()))
+            if noisy and layer.batch_first:  # its masks don't lie in the order of a batch of single steps
+                raise ValueError(f"{self!r} can't draw the noise of {name} again with batch_first: use time first")
+
+    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+        yield functools.partial(self._add_gradients, run)
+
+    def _add_gradients(self, run):
+        for _ in self.horizons(run, (self.k2,)):
+            pass
+        return run.count
+
+    def horizons(self, run: Run, stops: Iterable[int]) -> Iterator[int]:
+        """Add gradients phase by phase, and give each of `stops` when it is reached; they rise and end with `k2`.
+
+        With k1 = 1, the gradients added so far are those of `Windowed(stop)` then.
+        """
+        run.joint = True
+        if not any(layer.stateful for layer in layers_of(run.model)):  # no step reaches another
+            run.segment(0, run.steps)
+            yield from stops
+            return
+        windows, done = _Windows(self, run, self._buffers), 0
+        for stop in stops:
+            reached = windows.phases if stop == self.k2 else min(stop, windows.phases)
+            for phase in range(done, reached):
+                windows.back(phase)
+            windows.finish()
+            yield stop
+            done = reached
+
+
+class _Chain:
+    """Successive layers of a model, each with a workspace of its own; states are lists with an entry a layer."""
+
+    def __init__(self, layers, buffers, name, steps, batch, *, repeatable=False):
+        self.layers = layers
+        self._workspaces = [buffers.workspace(layer, steps, batch, (name, i)) for i, layer in enumerate(layers)]
+        for workspace in self._workspaces:
+            workspace.repeatable = repeatable
+
+    def forward(self, x, state, lengths=None, resets=None):
+        new = []
+        for layer, workspace, entry in zip(self.layers, self._workspaces, state, strict=True):
+            x, entry = layer.forward(x, entry, lengths=lengths, resets=resets, workspace=workspace)
+            new.append(entry)
+        return x, new
+
+    def backward(self, dy, dstate=None):
+        dstate = [None] * len(self.layers) if dstate is None else list(dstate)
+        for i in reversed(range(len(self.layers))):
+            dy, dstate[i] = self.layers[i].backward(dy, dstate[i], workspace=self._workspaces[i])
+        return dy, dstate
+
+    def states_before(self, steps, rows):
+        """The states before these steps of these sequences, as those of a batch."""
+        pairs = zip(self.layers, self._workspaces, strict=True)
+        return [layer._states_before(workspace, steps, rows) if layer.stateful else None for layer, workspace in pairs]
+
+    def _generators(self):
+        return [generator for layer in self.layers for generator in layer._generators()]
+
+
+class _Rows:
+    """The steps of all sequences that go back in the same phases, as a batch of n sequences of one step.
+
+    places (n,): where they stand among the T·B rows of a whole array; steps, sequences (n,): what they are.
+    following (n,): where the row of the next step stands among those of the phase before.
+    Indices of rows: `closed`, to which no gradient comes down from the next step; `late`, which the last block's window
+    does not reach; `padding`, past a sequence's end; `first`, of step 0; `begun`, of a step that resets, and `fresh`,
+    of either.
+    """
+
+    def __init__(self, name, places, steps, sequences):
+        self.name, self.places, self.steps, self.sequences = name, places, steps, sequences
+        self.chain = self.x = self.dy = self.dx = None  # the core's layers for these rows, and what goes through them
+
+    def relate(self, stride, position, ends, resets, k2):
+        """Find the indices; `position` (T·B): of each place among its rows, `stride`: from a step's to the next's."""
+        end, following = ends[self.sequences], np.minimum(self.places + stride, position.size - 1)
+        resets_here = resets[self.places]
+        self.following = position[following]
+        self.closed = np.flatnonzero((self.steps + 1 >= end) | resets[following])
+        self.late = np.flatnonzero(end - 1 - self.steps >= k2)
+        self.padding = np.flatnonzero(self.steps >= end)
+        self.first = np.flatnonzero(self.steps == 0)
+        self.begun = np.flatnonzero(resets_here)
+        self.fresh = np.flatnonzero(resets_here | (self.steps == 0))
+
+
+def _grouped(run, ends, k1, k2, with_padding):
+    """The `_Rows` of each of k1 phases; those of the last step of a block come first."""
+    places = np.arange(run.steps * run.batch)
+    if run.model.batch_first:
+        sequences, steps = np.divmod(places, run.steps)
+        stride = 1
+    else:
+        steps, sequences = np.divmod(places, run.batch)
+        stride = run.batch
+    resets = np.zeros(places.size, bool) if run.resets is None else run.resets.reshape(-1)
+    wanted = np.ones(places.size, bool) if with_padding else steps < ends[sequences]
+    groups, position = [], np.zeros(places.size, np.int64)
+    for phase in range(k1):
+        chosen = np.flatnonzero(wanted & (steps % k1 == k1 - 1 - phase))
+        position[chosen] = np.arange(chosen.size)
+        groups.append(_Rows(("rows", phase), chosen, steps[chosen], sequences[chosen]))
+    for rows in groups:
+        rows.relate(stride, position, ends, resets, k2)
+    return groups
+
+
+def _clear(state, rows):
+    """Set the sequences `rows` of a state to zero."""
+    map_state(lambda array: array.__setitem__((slice(None), rows), 0), state)
+
+
+class _Windows:
+    """All windows of a batch, on their way back together in `phases` phases.
+
+    The layers below the first recurrent one and above the last treat every step alone: they go forward and back once,
+    over whole sequences. Those between, the core, go forward once more over single steps, each from the state before
+    it: T·B sequences of one step. Phase p then takes the step p before the last of every block of k1 steps back, for
+    that block's losses. Blocks lie k1 steps apart, so all rows whose step is the same modulo k1 have their turn
+    together, again and again, each time with the gradient that came down from the step after it.
+    """
+
+    def __init__(self, rule, run, buffers):
+        self._run, self._buffers, self._k2 = run, buffers, rule.k2
+        self._bare = not isinstance(run.model, Sequential)
+        layers = (run.model,) if self._bare else run.model.layers
+        self._states = [run.state] if self._bare else run.model._state_entries("state", run.state)
+        stateful = [i for i, layer in enumerate(layers) if layer.stateful]
+        self._span = slice(stateful[0], stateful[-1] + 1)  # the core's layers
+        lower, core, upper = layers[: self._span.start], layers[self._span], layers[self._span.stop :]
+        self._lower = _Chain(lower, buffers, "lower", run.steps, run.batch, repeatable=True)
+        self._core = _Chain(core, buffers, "core", run.steps, run.batch)
+        self._upper = _Chain(upper, buffers, "upper", run.steps, run.batch)
+        self._ends = np.full(run.batch, run.steps) if run.lengths is None else run.lengths
+        longest = int(self._ends.max())
+        self._k1 = min(rule.k1, longest)
+        blocks = -(-longest // self._k1)
+        # a block that is cut short begins in a later phase
+        self.phases = min(self._k2 + int((-self._ends % self._k1).max()), blocks * self._k1)
+        random = random_states(run.model)
+        y, final = self._forward()
+        if final is None:
+            set_random_states(run.model, random)  # as if nothing had been done
+            raise ValueError(f"{rule!r} goes back by single steps, for which recurrent layers draw other random masks")
+        count = run.loss.count(y, run.targets, run.mask)
+        self._prepare_back(run._add_loss(y, run.targets, run.mask, run._denominator(count)), final)
+        run.state = self._of_model(final)
+
+    def _forward(self):
+        """Forward over sequences and single steps: the output and the core's final state, None if masks differ."""
+        run = self._run
+        x, _ = self._lower.forward(run.x, [None] * len(self._lower.layers), run.lengths, run.resets)
+        before = random_states(self._core)
+        y, final = self._core.forward(x, self._states[self._span], run.lengths, run.resets)
+        after = random_states(self._core)
+        y, _ = self._upper.forward(y, [None] * len(self._upper.layers), run.lengths, run.resets)
+
+        # all rows in the order of the whole array draw the numbers that the whole array drew
+        self._groups = _grouped(run, self._ends, self._k1, self._k2, with_padding=repr(before) != repr(after))
+        set_random_states(self._core, before)
+        for rows in self._groups:
+            rows.chain = _Chain(self._core.layers, self._buffers, rows.name, 1, rows.places.size, repeatable=True)
+            rows.x = self._single_steps("x", x, rows)
+            rows.steps[rows.padding] = 0
+            rows.chain.forward(rows.x, self._core.states_before(rows.steps, rows.sequences))
+        again = random_states(self._core)
+        set_random_states(self._core, after)
+        for a, b, c in zip(map(repr, before), map(repr, after), map(repr, again), strict=True):
+            if c != a and (c != b or self._k1 > 1):
+                return y, None
+        return y, final
+
+    def _prepare_back(self, dy, final):
+        dy, _ = self._upper.backward(dy)
+        for rows in self._groups:
+            rows.dy = self._single_steps("dy", dy, rows)
+            if self._lower.layers:
+                rows.dx = self._buffers.array(("dx", rows.name), rows.x.shape, dy.dtype)
+                rows.dx.fill(0)
+        self._gradient = None  # with respect to the states before the last phase's rows
+        self._d_initial = self._buffers.keep_state("initial", final)
+        _clear(self._d_initial, slice(None))
+
+    def _of_model(self, state):
+        """A state of the core as the model's."""
+        if self._bare:
+            return state[0]
+        return (*[None] * len(self._lower.layers), *state, *[None] * len(self._upper.layers))
+
+    def _single_steps(self, name, array, rows):
+        """`rows` of a whole array, as sequences of one step; zero where there is padding."""
+        flat = array.reshape(-1, *array.shape[2:])
+        taken = self._buffers.array((name, rows.name), (rows.places.size, *flat.shape[1:]), flat.dtype)
+        np.take(flat, rows.places, 0, out=taken, mode="clip")  # other modes allocate
+        taken[rows.padding] = 0
+        return np.expand_dims(taken, 1 if self._run.model.batch_first else 0)
+
+    def back(self, phase: int) -> None:
+        """Take one step of every window back."""
+        rows = self._groups[phase % self._k1]
+        if self._gradient is not None:
+            self._gradient = self._buffers.keep_state(("gradient", rows.name), self._gradient, rows.following)
+            _clear(self._gradient, rows.closed)
+            if phase >= self._k2:
+                _clear(self._gradient, rows.late)
+        dx, self._gradient = rows.chain.backward(rows.dy, self._gradient)
+        rows.dy.fill(0)  # a loss enters once, and goes on as the state's gradient
+        if rows.dx is not None:
+            rows.dx += dx
+        self._reach_beginnings(rows)
+
+    def _reach_beginnings(self, rows):
+        """Add the gradients of the states that sequences begin with."""
+        if rows.first.size:  # one for each sequence, in their order
+            first = self._buffers.keep_state(("first", rows.name), self._gradient, rows.first)
+            _clear(first, np.flatnonzero(np.isin(rows.first, rows.begun)))
+            map_state(lambda total, part: np.add(total, part, out=total), self._d_initial, first)
+        states = self._states[self._span]
+        for i, (layer, state, gradient) in enumerate(zip(self._core.layers, states, self._gradient, strict=True)):
+            add = getattr(layer, "_add_initial_gradient", None)
+            begun = rows.fresh if state is None else rows.begun
+            if add is not None and begun.size:
+                add(self._buffers.keep_state(("begun", rows.name, i), gradient, begun))
+
+    def finish(self) -> None:
+        """Take what the phases since the last time gave the layers below further back."""
+        self._run.dstate = self._of_model(self._d_initial)
+        if not self._lower.layers:
+            return
+        run, features = self._run, self._groups[0].dx.shape[-1]
+        lead = (run.batch, run.steps) if run.model.batch_first else (run.steps, run.batch)
+        dx = self._buffers.array("dx", (*lead, features), run.model.dtype)
+        dx.fill(0)
+        flat = dx.reshape(-1, features)
+        for rows in self._groups:
+            flat[rows.places] = rows.dx.reshape(-1, features)
+            rows.dx.fill(0)
+        self._lower.backward(dx)

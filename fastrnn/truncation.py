@@ -1,0 +1,143 @@
+"""How far truncated gradients are from the full one."""
+
+import contextlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import checks
+from .bptt import Buffers, Full, Run, Truncated, Windowed, check_loss, random_states, set_random_states
+
+
+class HorizonBias(NamedTuple):
+    """A horizon's gradients against the full one: cosine of the angle between them, and ratio of their norms."""
+
+    horizon: int
+    windowed_cosine: float
+    windowed_ratio: float
+    truncated_cosine: float
+    truncated_ratio: float
+
+
+@dataclass(frozen=True)
+class TruncationBias:
+    """What `truncation_bias` found: a row for each horizon, rising. `str` gives a table, `plot` a picture.
+
+    norm: that of the full gradient.
+    """
+
+    rows: tuple[HorizonBias, ...]
+    norm: float
+
+    def __str__(self) -> str:
+        lines = [
+            "          Windowed(h)           Truncated(h)",
+            f"{'h':>6}  {'cosine':>9}  {'norm ratio':>10}  {'cosine':>9}  {'norm ratio':>10}",
+        ]
+        lines += [f"{row[0]:6}  {row[1]:9.4f}  {row[2]:10.4f}  {row[3]:9.4f}  {row[4]:10.4f}" for row in self.rows]
+        return "\n".join(lines)
+
+    def plot(self, target: Any = None):
+        """Draw cosine and norm ratio over the horizon.
+
+        target: a path of a picture to write, a matplotlib `Axes` to draw into, or None for axes of a new figure.
+
+        Returns the axes. ImportError without matplotlib: `pip install 'fastrnn[plot]'`.
+        """
+        if hasattr(target, "plot"):
+            axes = target
+        else:
+            try:
+                from matplotlib.figure import Figure
+            except ImportError as error:
+                raise ImportError("plot needs matplotlib: pip install 'fastrnn[plot]'") from error
+            axes = Figure(layout="constrained").subplots()
+        horizons = [row.horizon for row in self.rows]
+        for i, name in enumerate(HorizonBias._fields[1:]):
+            rule, quantity = name.split("_")
+            label = f"{rule.title()}(h), {'cosine' if quantity == 'cosine' else 'norm ratio'}"
+            style = {"color": f"C{i // 2}", "linestyle": "-" if quantity == "cosine" else "--", "marker": "."}
+            axes.plot(horizons, [getattr(row, name) for row in self.rows], label=label, **style)
+        axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("horizon h, steps")
+        axes.set_ylabel("truncated against full gradient")
+        axes.legend()
+        if target is not None and axes is not target:
+            axes.figure.savefig(target)
+        return axes
+
+
+def truncation_bias(
+    model,
+    loss,
+    x,
+    targets,
+    horizons: Iterable[int],
+    *,
+    state: Any = None,
+    lengths=None,
+    resets=None,
+    mask=None,
+) -> TruncationBias:
+    """Compare the gradients of `Windowed(h)` and of `Truncated(h)` with the full one, for each h of `horizons`.
+
+    x, targets, state, lengths, resets, mask: as for `bptt.Full().gradients`.
+
+    The expected full gradient is what training descends by: a cosine below 1, or a norm ratio other than 1, that does
+    not average out over batches is bias. All windowed gradients come from one pass up to the largest horizon.
+
+    Dropout is on; each rule begins with the masks that training would draw next, but chunks may draw others. Gradients
+    and random generators of the model are left as they were found. TypeError or ValueError if an argument does not fit.
+    """
+    horizons = sorted({checks.integer("horizons", horizon, minimum=1) for horizon in horizons})
+    if not horizons:
+        raise ValueError("horizons must not be empty")
+    windowed = Windowed(horizons[-1])
+    windowed.check(model)
+    check_loss(loss)
+    buffers = Buffers()
+    with _gradients_put_back(model) as start_anew:
+
+        def run():
+            start_anew()
+            return Run(model, loss, buffers, x, targets, state, lengths, mask, resets=resets, joint=True)
+
+        def gradient(rule):
+            for add_gradients in rule.updates(run()):
+                add_gradients()
+            return model.gradients_to_vector()
+
+        full = gradient(Full())
+        rows = []
+        for horizon in windowed.horizons(run(), horizons):
+            rows.append((horizon, *_compare(model.gradients_to_vector(), full)))
+        rows = [HorizonBias(*row, *_compare(gradient(Truncated(row[0])), full)) for row in rows]
+    return TruncationBias(tuple(rows), float(np.linalg.norm(full)))
+
+
+@contextlib.contextmanager
+def _gradients_put_back(model):
+    """Put gradients and random generators back in the end; a call clears the ones and puts back the others."""
+    random, gradients = random_states(model), model.gradients_to_vector()
+
+    def start_anew():
+        model.zero_grad()
+        set_random_states(model, random)
+
+    try:
+        yield start_anew
+    finally:
+        set_random_states(model, random)
+        model.parameters.gradients[:] = gradients
+
+
+def _compare(gradient, full):
+    """Cosine and ratio of norms, in double precision; NaN where a norm is zero."""
+    gradient, full = gradient.astype(np.float64), full.astype(np.float64)
+    norms = math.sqrt(gradient @ gradient), math.sqrt(full @ full)
+    cosine = float(gradient @ full) / (norms[0] * norms[1]) if norms[0] and norms[1] else math.nan
+    return cosine, norms[0] / norms[1] if norms[1] else math.nan
