@@ -1,8 +1,9 @@
 """fastrnn: recurrent neural networks (RNN, GRU, LSTM) for the CPU, in Python, NumPy and Numba.
 
-Layers: `RNN`, `GRU`, `LSTM`, `Linear`, `Embedding`, `OneHot`, `Tanh`, `ReLU`, `Sigmoid`, `Dropout`, `Last`, `MeanPool`,
-joined by `Sequential`. Losses, optimisers and learning-rate schedules, `Trainer` with the truncation rules of `bptt`,
-`data`, `save` and `load`, `gradcheck`. Everything takes and returns NumPy arrays; shapes and names are PyTorch's.
+Layers: `RNN`, `GRU`, `LSTM`, `Linear`, `Embedding`, `OneHot`, `Tanh`, `ReLU`, `Sigmoid`, `Dropout`,
+`ActivityRegularization`, `Last`, `MeanPool`, `Repeat`, joined by `Sequential`, `Residual` and `Concatenated`. Losses,
+optimisers and learning-rate schedules, `Trainer` with the truncation rules of `bptt`, `data`, `save` and `load`,
+`gradcheck`. Everything takes and returns NumPy arrays; shapes and names are PyTorch's.
 """
 
 import importlib.util as _importlib_util
@@ -23,6 +24,7 @@ from .layers import (  # noqa: E402
     GRU,
     LSTM,
     RNN,
+    ActivityRegularization,
     Dropout,
     Embedding,
     Last,
@@ -30,11 +32,12 @@ from .layers import (  # noqa: E402
     MeanPool,
     OneHot,
     ReLU,
+    Repeat,
     Sigmoid,
     Tanh,
 )
 from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber  # noqa: E402
-from .model import Sequential  # noqa: E402
+from .model import Concatenated, Residual, Sequential  # noqa: E402
 from .optim import (  # noqa: E402
     SGD,
     Adagrad,
@@ -63,10 +66,12 @@ __all__ = [
     "MSE",
     "RNN",
     "SGD",
+    "ActivityRegularization",
     "Adagrad",
     "Adam",
     "AdamW",
     "BinaryCrossEntropy",
+    "Concatenated",
     "Constant",
     "Cosine",
     "CrossEntropy",
@@ -83,6 +88,8 @@ __all__ = [
     "OneHot",
     "RMSprop",
     "ReLU",
+    "Repeat",
+    "Residual",
     "Sequential",
     "Sigmoid",
     "StepDecay",
