@@ -77,15 +77,15 @@ class Container(Layer):
         """Refuse what can't be joined, whatever the sizes."""
         if not layers:
             raise ValueError(f"{type(self).__name__} needs at least one layer")
+        seen = set()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layer {i} must be a layer, got {type(layer).__name__}")
-            if layer.owner is not None:
+            if layer.owner is not None or id(layer) in seen:
                 raise ValueError(f"layer {i}, {type(layer).__name__}, belongs to a model already")
             if i and layer._step_dimensions() == 1:
                 raise ValueError(f"layer {i}, {type(layer).__name__}, takes integers: it can only be the first")
-        if len({id(layer) for layer in layers}) < len(layers):
-            raise ValueError("layers must be different ones, got one twice")
+            seen.add(id(layer))
 
     def _check_fit(self):
         """Find out what input the layers take, and refuse sizes that don't fit."""
