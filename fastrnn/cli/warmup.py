@@ -111,6 +111,8 @@ def _use_layers(dtype):
         _forward_and_backward(first, tokens)
     for middle in (layers.Tanh, layers.ReLU, layers.Sigmoid, layers.Dropout, layers.Last, layers.MeanPool):
         _forward_and_backward(middle(dtype=dtype), x)
+    _forward_and_backward(layers.ActivityRegularization(dtype=dtype), x)
+    _forward_and_backward(Sequential(layers.Last(dtype=dtype), layers.Repeat(_STEPS)), x)
     _forward_and_backward(Sequential(layers.Linear(_SIZE, _SIZE, dtype=dtype)), x)
 
 
