@@ -250,7 +250,7 @@ class Layer(ABC):
 
     def _output_steps(self, steps):
         """Steps of the output for `steps` of the input, None for no time dimension; ValueError if that does not fit."""
-        if steps is None and self.stateful:
+        if steps is None and (self.stateful or self._step_dimensions() == 1):  # tokens come in sequences
             raise ValueError("it takes sequences: there are none without a time dimension, or after pooling")
         return steps
 
