@@ -502,11 +502,9 @@ class Concatenated(_Skipping):
         dstates, dx = [None] * len(self.layers), None
         for i in reversed(range(len(self.layers))):
             d_output = workspace.buffer("d_output", (*lead, widths[i + 1]))
-            part = columns.pop()
-            if dx is None:
-                np.copyto(d_output, part)
-            else:
-                _add(dx, part, d_output)
+            np.copyto(d_output, columns.pop())
+            if dx is not None:  # contiguous: a sum of columns would allocate
+                _add(d_output, dx, d_output)
             dx, dstates[i] = self._take_back(i, d_output, dstate, workspace)
         if d_input is None:
             return dx, dstates

@@ -91,7 +91,7 @@ def test_penalty_is_part_of_the_training_loss(reduction, lengths):
 
 
 def test_penalty_of_chunks():
-    """An update's gradient is that of its chunk's loss and penalty; all chunks' together go by the whole's denominator."""
+    """An update's gradient is that of its chunk's loss and penalty; all together go by the whole's denominator."""
     model, loss = regularized(), fastrnn.MSE()
     x, targets = normal(T, B, F), normal(T, B, 2, seed=1)
     value, _ = bptt.Truncated(4).gradients(model, loss, x, targets)

@@ -66,24 +66,28 @@ class Dropout(FloatInput):
         return {"p": self.p, "variational": self.variational, "dtype": self.dtype.name}
 
     def _mask(self, shape, extent, workspace):
-        """The buffer of the factors, and a view of it as (T,B,F), (B,T,F) or (B,F) numbers are multiplied by it."""
-        if not self.variational:
-            mask = workspace.buffer("mask", shape)
-            return mask, mask
-        mask = workspace.buffer("mask", (extent.batch_size, shape[-1]), workspace.batch)
-        return mask, mask[:, np.newaxis] if self.batch_first and len(shape) == 3 else mask
+        """The buffer of the factors."""
+        if self.variational:
+            return workspace.buffer("mask", (extent.batch_size, shape[-1]), workspace.batch)
+        return workspace.buffer("mask", shape)
+
+    def _multiply(self, x, mask, out):
+        if self.variational:  # a copy at every step, for a product of broadcast arrays would allocate
+            np.copyto(out, mask[:, np.newaxis] if self.batch_first and x.ndim == 3 else mask)
+            mask = out
+        multiply_mask(x, mask, out)
 
     def _compute(self, x, y, extent, workspace):
         if workspace is None:
             np.copyto(y, x)
         else:
-            mask, factors = self._mask(x.shape, extent, workspace)
+            mask = self._mask(x.shape, extent, workspace)
             draw_dropout(self._rng, self.p, mask)
-            multiply_mask(x, factors, y)
+            self._multiply(x, mask, y)
         self._clear_padding(y, extent)
 
     def _differentiate(self, dy, dx, extent, workspace):
-        multiply_mask(dy, self._mask(dy.shape, extent, workspace)[1], dx)
+        self._multiply(dy, self._mask(dy.shape, extent, workspace), dx)
         self._clear_padding(dx, extent)
 
 
