@@ -26,10 +26,10 @@ def valid(lengths, steps=T, batch=B):
 # ---- activity regularisation ----
 
 
-def regularized(l2=0.3, l1=0.2, **options):
+def regularized(l2=0.3, l1=0.2, slowness=0.0, **options):
     return fastrnn.Sequential(
         fastrnn.LSTM(F, H, seed=1, **D),
-        fastrnn.ActivityRegularization(l2, l1),
+        fastrnn.ActivityRegularization(l2, l1, slowness),
         fastrnn.Residual(fastrnn.Sequential(fastrnn.Linear(H, H, seed=2, **D), fastrnn.ActivityRegularization(0.1))),
         fastrnn.Linear(H, 2, seed=3, **D),
         **options,
@@ -41,17 +41,19 @@ def penalty_of(model, x, lengths):
     there = valid(lengths, *x.shape[:2])
     hidden = model.layers[0].forward(x, lengths=lengths)[0]
     inner = model.layers[2].layers[0].layers[0].forward(hidden, lengths=lengths)[0][there]
-    first = model.layers[1]
-    return first.l2 * (hidden[there] ** 2).sum() + first.l1 * abs(hidden[there]).sum() + 0.1 * (inner**2).sum()
+    first, changes = model.layers[1], np.diff(hidden, axis=0)[there[1:]]
+    size = first.l2 * (hidden[there] ** 2).sum() + first.l1 * abs(hidden[there]).sum()
+    return size + first.slowness * (changes**2).sum() + 0.1 * (inner**2).sum()
 
 
 @settings(max_examples=30)
 @given(
     steps=st.integers(1, 6), batch=st.integers(1, 4), features=st.integers(1, 5), first=st.booleans(),
-    ragged=st.booleans(), l2=st.floats(0, 2), l1=st.floats(0, 2), scale=st.floats(0, 3), seed=st.integers(0, 99),
+    ragged=st.booleans(), reset=st.booleans(), weights=st.tuples(*[st.floats(0, 2)] * 4), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_penalty_is_numpys(steps, batch, features, first, ragged, l2, l1, scale, seed):
-    layer = fastrnn.ActivityRegularization(l2, l1, **D)
+def test_penalty_is_numpys(steps, batch, features, first, ragged, reset, weights, seed):
+    l2, l1, slowness, scale = weights
+    layer = fastrnn.ActivityRegularization(l2, l1, slowness, **D)
     layer.batch_first = first
     swap = (lambda a: a.swapaxes(0, 1).copy()) if first else (lambda a: a.copy())
     rng = np.random.default_rng(seed)
@@ -62,20 +64,26 @@ def test_penalty_is_numpys(steps, batch, features, first, ragged, l2, l1, scale,
     given_x, given_dy = (swap(np.where(there, a, np.nan)) for a in (x, dy))  # padding is not read
     workspace = layer.workspace(steps, batch)
     expected = np.where(there, x, 0)
-    for y, _ in (layer.forward(given_x, lengths=lengths), layer.forward(given_x, lengths=lengths, workspace=workspace)):
+    resets = rng.random((steps, batch)) < 0.4 if reset else np.zeros((steps, batch), bool)
+    options = {"lengths": lengths, "resets": swap(resets)}
+    for y, _ in (layer.forward(given_x, **options), layer.forward(given_x, **options, workspace=workspace)):
         np.testing.assert_array_equal(y, swap(expected))
     y[:] = 7  # the caller's
-    np.testing.assert_allclose(workspace.penalty(), l2 * (expected**2).sum() + l1 * abs(expected).sum(), rtol=1e-12)
+    change = np.zeros_like(x)
+    change[1:] = np.where(there[1:] & ~resets[1:, :, None], np.diff(x, axis=0), 0)
+    total = l2 * (expected**2).sum() + l1 * abs(expected).sum() + slowness * (change**2).sum()
+    np.testing.assert_allclose(workspace.penalty(), total, rtol=1e-12)
     workspace.penalty_scale = scale
     dx, _ = layer.backward(given_dy, workspace=workspace)
-    slope = np.where(there, dy + scale * (2 * l2 * x + l1 * np.sign(x)), 0)
+    change[:-1] -= change[1:].copy()
+    slope = np.where(there, dy + scale * (2 * l2 * x + l1 * np.sign(x) + 2 * slowness * change), 0)
     np.testing.assert_allclose(dx, swap(slope), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "ragged"])
 def test_penalty_is_part_of_the_training_loss(reduction, lengths):
-    model, loss = regularized(), fastrnn.MSE(reduction=reduction)
+    model, loss = regularized(slowness=0.4), fastrnn.MSE(reduction=reduction)
     x, targets = normal(T, B, F), normal(T, B, 2, seed=1)
     mask = np.random.default_rng(2).random((T, B)) < 0.8
     valid_elements = 2 * np.count_nonzero(mask & valid(lengths)) if reduction == "mean" else 1
@@ -136,15 +144,16 @@ def test_penalty_shrinks_the_activity():
 
 
 def test_penalty_arguments():
-    for name in ("l2", "l1"):
+    for name in ("l2", "l1", "slowness"):
         for wrong in (-0.1, np.inf, np.nan):
             with pytest.raises(ValueError, match=name):
                 fastrnn.ActivityRegularization(**{name: wrong})
         for wrong in ("1", None, True):
             with pytest.raises(TypeError, match=name):
                 fastrnn.ActivityRegularization(**{name: wrong})
-    layer = fastrnn.ActivityRegularization(0.1, 0.2)
-    assert repr(copy.deepcopy(layer)) == repr(layer) == "ActivityRegularization(l2=0.1, l1=0.2, dtype='float32')"
+    layer = fastrnn.ActivityRegularization(0.1, 0.2, 0.3)
+    assert repr(copy.deepcopy(layer)) == repr(layer)
+    assert repr(layer) == "ActivityRegularization(l2=0.1, l1=0.2, slowness=0.3, dtype='float32')"
     np.testing.assert_array_equal(layer.step(np.ones(F, "f"))[0], np.ones(F))
 
 

@@ -53,4 +53,4 @@ class Repeat(FloatInput):
     def _differentiate(self, dy, dx, extent, workspace):
         batch, features = dx.shape
         time, row = (1, self.steps) if self.batch_first else (batch, 1)
-        sum_over_steps(dy.reshape(-1), time * features, row * features, features, self.steps, dx.reshape(-1))
+        sum_over_steps(dy.reshape(-1), time, row, features, self.steps, dx.reshape(-1))
