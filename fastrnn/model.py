@@ -222,6 +222,11 @@ class Container(Layer):
         dx, dstates = self._run_back(dy, dstate, workspace)
         return dx, self._packed(dstates)
 
+    def _add_initial_gradient(self, dstate):
+        for layer, (_, entry) in zip(self.layers, self._entries("dstate", dstate), strict=True):
+            if entry is not None:
+                layer._add_initial_gradient(entry)
+
     def _take_back(self, i, dy, dstate, workspace):
         """Gradients of layer i's input and state."""
         return self.layers[i]._backward(dy, dstate[i], workspace.parts[i])
@@ -280,8 +285,8 @@ class Container(Layer):
     def _check_step_input(self, x_t):
         return self.layers[0]._check_step_input(x_t)
 
-    def _step_dimensions(self):
-        return self.layers[0]._step_dimensions()
+    def _step_dimensions(self, x=None):
+        return self.layers[0]._step_dimensions(x)
 
     def _extent(self, x):
         return self.layers[0]._extent(x)

@@ -1,18 +1,19 @@
 """The layers."""
 
+from .cells import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
 from .elementwise import Dropout, ReLU, Sigmoid, Tanh
 from .embedding import Embedding, OneHot
+from .initial_state import NoisyState
 from .linear import Linear
 from .pooling import Last, MeanPool
-from .recurrent import GRU, LSTM, RNN
 from .regularization import ActivityRegularization
 from .repeat import Repeat
 
-_ALL = (
-    RNN, GRU, LSTM, Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool, Repeat,
-    ActivityRegularization,
+_RECURRENT = RNN, GRU, LSTM, PeepholeLSTM, LayerNormLSTM
+_OTHERS = (
+    Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool, Repeat, ActivityRegularization,
 )  # fmt: skip
-LAYERS = {layer.__name__: layer for layer in _ALL}  # by the names that files use
+LAYERS = {layer.__name__: layer for layer in (*_RECURRENT, *_OTHERS)}  # by the names that files use
 
 __all__ = [
     "GRU",
@@ -23,9 +24,12 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Last",
+    "LayerNormLSTM",
     "Linear",
     "MeanPool",
+    "NoisyState",
     "OneHot",
+    "PeepholeLSTM",
     "ReLU",
     "Repeat",
     "Sigmoid",

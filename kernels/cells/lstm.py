@@ -6,34 +6,41 @@ i, f, o = σ(z_i), σ(z_f), σ(z_o);   g = tanh(z_g);   c_t = f c_{t−1} + i g;
 from ..jit import formula
 from ..pointwise import sigmoid, tanh
 from .cell import Cell
+from .noise import dropout, no_dropout, with_dropout, with_zoneout
 
 
-@formula
-def lstm_forward(slots, previous):
-    z_i, z_f, z_g, z_o = slots
-    _, c = previous
-    i, f, g, o = sigmoid(z_i), sigmoid(z_f), tanh(z_g), sigmoid(z_o)
-    c = f * c + i * g
-    return (i, f, g, o), (o * tanh(c), c)
+def _formulas(factor):
+    """Forward and backward, with the candidate multiplied by `factor(noise)`."""
+
+    @formula
+    def lstm_forward(slots, previous, vectors, noise):
+        z_i, z_f, z_g, z_o = slots
+        _, c = previous
+        i, f, g, o = sigmoid(z_i), sigmoid(z_f), tanh(z_g), sigmoid(z_o)
+        c = f * c + i * (g * factor(noise))
+        return (i, f, g, o), (o * tanh(c), c)
+
+    @formula
+    def lstm_backward(kept, previous, d_state, vectors, noise):
+        """By the chain rule, with σ′ = σ(1 − σ) and tanh′ = 1 − tanh²; dc arrives from step t+1 and through h_t."""
+        i, f, g, o = kept
+        c_previous = previous[1]
+        candidate = g * factor(noise)
+        tanh_c = tanh(f * c_previous + i * candidate)
+        dh, dc = d_state
+        dc = dc + dh * o * (1.0 - tanh_c * tanh_c)
+        d_slots = (
+            dc * candidate * i * (1.0 - i),
+            dc * c_previous * f * (1.0 - f),
+            dc * i * factor(noise) * (1.0 - g * g),
+            dh * tanh_c * o * (1.0 - o),
+        )
+        return d_slots, (0.0, dc * f), ()  # h_{t−1} acts through the recurrent product alone
+
+    return lstm_forward, lstm_backward
 
 
-@formula
-def lstm_backward(kept, previous, state, d_state):
-    """By the chain rule, with σ′ = σ(1 − σ) and tanh′ = 1 − tanh²; dc arrives from step t+1 and through h_t."""
-    i, f, g, o = kept
-    c_previous = previous[1]
-    tanh_c = tanh(state[1])
-    dh, dc = d_state
-    dc = dc + dh * o * (1.0 - tanh_c * tanh_c)
-    d_slots = (
-        dc * g * i * (1.0 - i),
-        dc * c_previous * f * (1.0 - f),
-        dc * i * (1.0 - g * g),
-        dh * tanh_c * o * (1.0 - o),
-    )
-    return d_slots, (0.0, dc * f)  # h_{t−1} acts through the recurrent product alone
-
-
+lstm_forward, lstm_backward = _formulas(no_dropout)
 LSTM = Cell(
     name="lstm",
     slots=4,
@@ -42,4 +49,9 @@ LSTM = Cell(
     recurrent_slots=(0, 1, 2, 3),
     forward=lstm_forward,
     backward=lstm_backward,
+    gate_names=("i", "f", "g", "o"),
 )
+
+LSTM_DROPOUT = with_dropout(LSTM, *_formulas(dropout))
+LSTM_ZONEOUT = with_zoneout(LSTM)
+LSTM_DROPOUT_ZONEOUT = with_zoneout(LSTM_DROPOUT)
