@@ -1,9 +1,10 @@
 """fastrnn: recurrent neural networks (RNN, GRU, LSTM) for the CPU, in Python, NumPy and Numba.
 
-Layers: `RNN`, `GRU`, `LSTM`, `Linear`, `Embedding`, `OneHot`, `Tanh`, `ReLU`, `Sigmoid`, `Dropout`, `Last`, `MeanPool`,
-`MaxPool`, joined by `Sequential`. Losses, optimisers and learning-rate schedules, `init`, `Trainer` with callbacks and
-the truncation rules of `bptt`, `data`, `save` and `load`, `gradcheck`. Everything takes and returns NumPy arrays;
-shapes and names are PyTorch's.
+Layers: `RNN`, `GRU`, `LSTM`, `PeepholeLSTM`, `LayerNormLSTM`, `Linear`, `Embedding`, `OneHot`, `Tanh`, `ReLU`,
+`Sigmoid`, `Dropout`, `ActivityRegularization`, `Last`, `MeanPool`, `MaxPool`, `Repeat`, joined by `Sequential`,
+`Residual` and `Concatenated`. Losses, optimisers and learning-rate schedules, `init`, `Trainer` with callbacks and the
+truncation rules of `bptt`, `data`, `save` and `load`, `gradcheck`. Everything takes and returns NumPy arrays; shapes
+and names are PyTorch's.
 """
 
 import importlib.util as _importlib_util
@@ -25,6 +26,7 @@ from .layers import (  # noqa: E402
     GRU,
     LSTM,
     RNN,
+    ActivityRegularization,
     Dropout,
     Embedding,
     Last,
@@ -36,11 +38,12 @@ from .layers import (  # noqa: E402
     OneHot,
     PeepholeLSTM,
     ReLU,
+    Repeat,
     Sigmoid,
     Tanh,
 )
 from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber  # noqa: E402
-from .model import Sequential  # noqa: E402
+from .model import Concatenated, Residual, Sequential  # noqa: E402
 from .optim import (  # noqa: E402
     SGD,
     Adagrad,
@@ -70,10 +73,12 @@ __all__ = [
     "MSE",
     "RNN",
     "SGD",
+    "ActivityRegularization",
     "Adagrad",
     "Adam",
     "AdamW",
     "BinaryCrossEntropy",
+    "Concatenated",
     "Constant",
     "Cosine",
     "CrossEntropy",
@@ -96,6 +101,8 @@ __all__ = [
     "RMSprop",
     "ReLU",
     "ReduceOnPlateau",
+    "Repeat",
+    "Residual",
     "Sequential",
     "Sigmoid",
     "StepDecay",

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from . import checks
+from .bptt import layers_of
 from .data import TokenStream
 from .layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
-from .layers.pooling import _Pooling
 from .losses import CrossEntropy
 from .model import Sequential
 from .optim import SGD
@@ -59,7 +59,7 @@ def check(model: Any) -> None:
         and layers[0].num_embeddings == BYTES
         and model._output_features(None) == BYTES
         and not model.batch_first
-        and not any(isinstance(layer, _Pooling) or getattr(layer, "bidirectional", False) for layer in layers)
+        and all(layer.keeps_steps and not getattr(layer, "bidirectional", False) for layer in layers_of(model))
     )
     if not fits:
         raise ValueError("the model is not a byte-level language model")

@@ -1,104 +1,280 @@
-"""`Sequential`: a chain of layers with one flat buffer of parameters and one of gradients."""
+"""Layers joined: `Sequential`, and the containers `Residual` and `Concatenated`; one flat buffer of parameters each."""
 
-import math
+from abc import abstractmethod
 from typing import NamedTuple
 
+import numpy as np
+
 from . import checks
-from .layers.base import Layer, Workspace
-from .layers.pooling import _Pooling
+from .layers.base import Layer, Workspace, apart
+from .layers.stateless import clear_past_ends
 from .parameters import Parameters
 
 
 class _Record(NamedTuple):
+    input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     batch: int
+    lengths: np.ndarray | None
 
 
-class _ModelWorkspace(Workspace):
-    """The layers' workspaces."""
+class _ContainerWorkspace(Workspace):
+    """The layers' workspaces, and what the container adds."""
 
-    def __init__(self, model, steps, batch):
-        super().__init__(model, steps, batch)
-        self.parts = [layer._make_workspace(n, batch) for layer, n in model._with_steps(steps)]
+    def __init__(self, container, steps, batch):
+        super().__init__(container, steps, batch)
+        self.parts = [layer._make_workspace(n, batch) for layer, n in container._with_steps(steps)]
+        self._lengths = np.empty(batch, np.int64)
+
+    def keep_lengths(self, lengths):
+        """A copy of `lengths` for the backward pass, None as they are."""
+        if lengths is None:
+            return None
+        kept = self._lengths[: lengths.size]
+        kept[...] = lengths
+        return kept
+
+    def penalty(self):
+        """The sum over all layers, see `Workspace.penalty`."""
+        return sum([part.penalty() for part in self.parts])
+
+    def states(self):
+        """The layers' `states()`, a list with an entry a layer, None for those without state.
+
+        ValueError unless a forward pass was recorded, and no backward pass has taken it.
+        """
+        return self._of_parts(lambda part: part.states())
+
+    def gates(self):
+        """The layers' `gates()`, as `states`."""
+        return self._of_parts(lambda part: part.gates())
+
+    def _of_parts(self, function):
+        if self.record is None:
+            raise ValueError("states and gates need a forward pass recorded in workspace, before its backward pass")
+        return self.layer._report([function(part) for part in self.parts])
 
 
-class Sequential(Layer):
-    """Layers one after the other; each belongs to this model from then on.
+class Container(Layer):
+    """Base of what joins layers: takes a batch through all of them, one after the other, and gradients back.
 
-    `batch_first` is the model's own, and its layers follow it; so does the dtype of layers without parameters. A state
-    is a tuple with an entry a layer, None for those without. State-dict names are PyTorch's: "0.weight",
-    "1.weight_ih_l0". ValueError if the sizes of neighbours don't fit, if a layer belongs to a model already, or
-    without any layer.
+    Each layer belongs to the container from then on, and follows its `batch_first`; layers without parameters follow
+    the others' dtype. Names of parameters are the layers' with their number before: "1.weight_ih_l0".
     """
 
     def __init__(self, *layers: Layer, batch_first: bool = False):
-        self.batch_first = checks.flag("batch_first", batch_first)
+        batch_first = checks.flag("batch_first", batch_first)
         self._check_layers(layers)
-        members = {str(i): layer.parameters for i, layer in enumerate(layers)}
-        self.parameters = Parameters.joined(members)
         self.layers = layers
+        self._check_fit()
+        self.parameters = Parameters.joined({str(i): layer.parameters for i, layer in enumerate(layers)})
         self.owner = None
-        # layers before the first of a fixed width keep the width, so it is the model's
-        widths = (layer._input_features() for layer in layers if layer._step_dimensions() == 2)
-        self._features = next((width for width in widths if width is not None), None)
-        self._takes_sequences = any(layer.stateful or isinstance(layer, _Pooling) for layer in layers)
         for layer in layers:
             layer.owner = self
-            layer.batch_first = self.batch_first
+        self.batch_first = batch_first
 
-    @staticmethod
-    def _check_layers(layers):
+    def _check_layers(self, layers):
+        """Refuse what can't be joined, whatever the sizes."""
         if not layers:
-            raise ValueError("Sequential needs at least one layer")
-        features, pooled = None, False
+            raise ValueError(f"{type(self).__name__} needs at least one layer")
+        seen = set()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layer {i} must be a layer, got {type(layer).__name__}")
-            if isinstance(layer, Sequential):
-                raise TypeError(f"layer {i} is a Sequential: pass its layers instead, *model.layers")
-            if layer.owner is not None or any(layer is other for other in layers[:i]):
+            if layer.owner is not None or id(layer) in seen:
                 raise ValueError(f"layer {i}, {type(layer).__name__}, belongs to a model already")
             if i and layer._step_dimensions() == 1:
                 raise ValueError(f"layer {i}, {type(layer).__name__}, takes integers: it can only be the first")
-            if pooled and (layer.stateful or isinstance(layer, _Pooling)):
-                raise ValueError(f"layer {i}, {type(layer).__name__}, takes sequences: there are none after pooling")
-            try:
-                features = layer._output_features(features)
-            except ValueError as error:
-                raise ValueError(f"layer {i}, {type(layer).__name__}, does not fit: {error}") from None
-            pooled = pooled or isinstance(layer, _Pooling)
+            seen.add(id(layer))
+
+    def _check_fit(self):
+        """Find out what input the layers take, and refuse sizes that don't fit."""
+        self._features = self._input_features()  # None for any
+        self._output_features(1 if self._features is None else self._features)
+        ways = {1: 1, None: None}  # steps of the input, if it has any -> those of the layers' output so far
+        for i, layer in enumerate(self.layers):
+            left = {}
+            for first, steps in ways.items():
+                try:
+                    left[first] = layer._output_steps(steps)
+                except ValueError as error:
+                    problem = error
+            if not left:
+                raise self._misfit(i, problem)
+            ways = left
+        self._takes_sequences, self._takes_vectors = 1 in ways, None in ways
+
+    def _misfit(self, i, problem):
+        return ValueError(f"layer {i}, {type(self.layers[i]).__name__}, does not fit: {problem}")
+
+    @property
+    def batch_first(self):
+        """Whether sequences are (B,T,…) rather than (T,B,…)."""
+        return self._batch_first
+
+    @batch_first.setter
+    def batch_first(self, value):
+        self._batch_first = value
+        for layer in self.layers:
+            layer.batch_first = value
 
     @property
     def stateful(self):
         """Whether any layer has a state."""
         return any(layer.stateful for layer in self.layers)
 
+    @property
+    def keeps_steps(self):
+        """Whether all layers do."""
+        return all(layer.keeps_steps for layer in self.layers)
+
     def config(self):
-        """`batch_first`; the layers' own configurations are in `layers`."""
+        """The arguments beside the layers; their own configurations are in `layers`."""
         return {"batch_first": self.batch_first}
 
     def __repr__(self):
-        lines = [f"  ({i}): {layer!r}" for i, layer in enumerate(self.layers)]
-        return "\n".join([f"Sequential(batch_first={self.batch_first}", *lines, ")"])
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        lines = [f"  ({i}): {layer!r}".replace("\n", "\n  ") for i, layer in enumerate(self.layers)]
+        return "\n".join([f"{type(self).__name__}({arguments}", *lines, ")"])
 
     def __reduce__(self):
         parts = [layer.__reduce__() for layer in self.layers]
-        return _rebuild_model, (parts, self.batch_first)
+        return _rebuild, (type(self), parts, self.config())
 
     def step(self, x_t, state=None, *, resets=None):
-        """One time step through all layers: see `Layer.step`. The state is a tuple with an entry a layer."""
-        states = self._state_entries("state", state)
-        for i, layer in enumerate(self.layers):
-            x_t, states[i] = layer.step(x_t, states[i], resets=resets)
-        return x_t, tuple(states)
+        """One time step through all layers: see `Layer.step`."""
+        return self._step(x_t, state, resets)
 
-    # what `Layer` asks for
+    # What subclasses give: how outputs become one, and gradients of one those of all.
+
+    @abstractmethod
+    def _run(self, x, state, lengths, resets, workspace):
+        """Output and the layers' states, by way of `_outputs`; `workspace` is None at inference."""
+
+    @abstractmethod
+    def _run_back(self, dy, dstate, workspace):
+        """Gradients of the input and of the layers' states, by way of `_take_back`."""
+
+    @abstractmethod
+    def _step(self, x_t, state, resets=None): ...
+
+    def _joined_width(self, widths):
+        """The features of the output, from `_widths`."""
+        return widths[-1]
+
+    # A state, a tuple with an entry a layer, None for those without; and what else there is an entry a layer of.
+
+    def _entries(self, name, state):
+        """A list of (name, entry) with an entry a layer."""
+        count = len(self.layers)
+        if state is None:
+            state = (None,) * count
+        if not isinstance(state, (tuple, list)):
+            raise TypeError(f"{name} must be a tuple with an entry a layer, got {type(state).__name__}")
+        if len(state) != count:
+            raise ValueError(f"{name} must have {count} entries, one a layer, got {len(state)}")
+        return [(f"{name}[{i}]", entry) for i, entry in enumerate(state)]
+
+    def _packed(self, entries):
+        return tuple(entries)
+
+    def _report(self, entries):
+        return entries
+
+    def _check_state(self, name, state, batch):
+        entries = zip(self.layers, self._entries(name, state), strict=True)
+        return [layer._check_state(own_name, entry, batch) for layer, (own_name, entry) in entries]
+
+    def _states_before(self, workspace, steps, rows):
+        pairs = zip(self.layers, workspace.parts, strict=True)
+        return self._packed([layer._states_before(part, steps, rows) for layer, part in pairs])
+
+    # The way through the layers, and back.
+
+    def _outputs(self, x, state, lengths, resets, workspace):
+        """Each layer's output and final state, one after the other; `state` has an entry a layer."""
+        for i, layer in enumerate(self.layers):
+            if workspace is None:
+                x, new = layer._infer(x, state[i], lengths, resets)
+            else:
+                x, new = layer._forward(x, state[i], lengths, resets, workspace.parts[i])
+            yield x, new
+            if not layer.keeps_steps:
+                lengths = resets = None
+
+    def _infer(self, x, state, lengths, resets):
+        y, states = self._run(x, state, lengths, resets, None)
+        return y, self._packed(states)
+
+    def _forward(self, x, state, lengths, resets, workspace):
+        for part in workspace.parts:
+            part.repeatable = workspace.repeatable
+        input_shape, batch = x.shape, self._extent(x)[1]
+        lengths = workspace.keep_lengths(lengths)
+        y, states = self._run(x, state, lengths, resets, workspace)
+        workspace.record = _Record(input_shape, y.shape, batch, lengths)
+        return y, self._packed(states)
+
+    def _backward(self, dy, dstate, workspace):
+        for part in workspace.parts:
+            part.carry_factor = workspace.carry_factor
+            part.penalty_scale = workspace.penalty_scale
+        dx, dstates = self._run_back(dy, dstate, workspace)
+        return dx, self._packed(dstates)
+
+    def _add_initial_gradient(self, dstate):
+        for layer, (_, entry) in zip(self.layers, self._entries("dstate", dstate), strict=True):
+            if entry is not None:
+                layer._add_initial_gradient(entry)
+
+    def _take_back(self, i, dy, dstate, workspace):
+        """Gradients of layer i's input and state."""
+        return self.layers[i]._backward(dy, dstate[i], workspace.parts[i])
+
+    def _step_outputs(self, x_t, state, resets):
+        """As `_outputs`, of one step."""
+        for layer, (_, entry) in zip(self.layers, self._entries("state", state), strict=True):
+            x_t, new = layer.step(x_t, entry, resets=resets)
+            yield x_t, new
+
+    # What `Layer` asks for.
+
+    def _input_features(self):
+        if self._step_dimensions() == 1:
+            return None
+        factor = 1  # by which layers that take any width have multiplied it
+        for i, layer in enumerate(self.layers):
+            width = layer._input_features()
+            if width is not None:
+                if width % factor:
+                    raise self._misfit(i, f"it takes {width} features, the layers before give a multiple of {factor}")
+                return width // factor
+            factor *= layer._output_features(1)
+        return None
+
+    def _widths(self, features):
+        """The features of the input and of each layer's output; None where not known."""
+        widths = [self._features if features is None else features]
+        for i, layer in enumerate(self.layers):
+            try:
+                widths.append(layer._output_features(widths[-1]))
+            except ValueError as error:
+                raise self._misfit(i, error) from None
+        return widths
+
+    def _output_features(self, features):
+        return self._joined_width(self._widths(features))
+
+    def _output_steps(self, steps):
+        for layer in self.layers:
+            steps = layer._output_steps(steps)
+        return steps
 
     def _check_input(self, x):
         x = self.layers[0]._check_input(x)
         if x.dtype.kind == "f":  # the first layer may take any width and dimensions, a later one does not
-            if self._takes_sequences and x.ndim != 3:
-                raise ValueError(f"x must have 3 dimensions for this model, got {x.ndim}")
+            if not (self._takes_sequences if x.ndim == 3 else self._takes_vectors):
+                raise ValueError(f"x must have {5 - x.ndim} dimensions for this model, got {x.ndim}")
             if self._features not in (None, x.shape[-1]):
                 raise ValueError(f"x must have {self._features} features for this model, got {x.shape[-1]}")
         return x
@@ -115,92 +291,246 @@ class Sequential(Layer):
     def _extent(self, x):
         return self.layers[0]._extent(x)
 
-    def _state_entries(self, name, state):
-        """A list with an entry a layer."""
-        if state is None:
-            return [None] * len(self.layers)
-        if not isinstance(state, (tuple, list)):
-            raise TypeError(f"{name} must be a tuple with an entry a layer, got {type(state).__name__}")
-        if len(state) != len(self.layers):
-            raise ValueError(f"{name} must have {len(self.layers)} entries, one a layer, got {len(state)}")
-        return list(state)
-
-    def _check_state(self, name, state, batch):
-        entries = self._state_entries(name, state)
-        return [
-            layer._check_state(f"{name}[{i}]", entry, batch)
-            for i, (layer, entry) in enumerate(zip(self.layers, entries, strict=True))
-        ]
-
     def _with_steps(self, steps):
-        """The layers, each with the number of steps its input has: 1 after pooling."""
+        """The layers, each with the number of steps its input has: 1 where there is no time dimension."""
+        steps = steps if self._takes_sequences else None
         for layer in self.layers:
-            yield layer, steps
-            if isinstance(layer, _Pooling):
-                steps = 1
+            yield layer, steps or 1
+            steps = layer._output_steps(steps)
 
     def _workspace_bytes(self, steps, batch):
         return sum(layer._workspace_bytes(n, batch) for layer, n in self._with_steps(steps))
 
     def _make_workspace(self, steps, batch):
-        return _ModelWorkspace(self, steps, batch)
-
-    def _run(self, x, state, lengths, resets, call):
-        """Take `x` through the layers by `call(i, layer, x, state, lengths, resets)`."""
-        states = []
-        for i, layer in enumerate(self.layers):
-            x, new = call(i, layer, x, state[i], lengths, resets)
-            states.append(new)
-            if isinstance(layer, _Pooling):
-                lengths = resets = None
-        return x, tuple(states)
-
-    def _infer(self, x, state, lengths, resets):
-        return self._run(x, state, lengths, resets, lambda i, layer, *arguments: layer._infer(*arguments))
-
-    def _forward(self, x, state, lengths, resets, workspace):
-        parts = workspace.parts
-        for part in parts:
-            part.repeatable = workspace.repeatable
-        batch = self._extent(x)[1]
-        y, states = self._run(
-            x, state, lengths, resets, lambda i, layer, *arguments: layer._forward(*arguments, parts[i])
-        )
-        workspace.record = _Record(y.shape, batch)
-        return y, states
-
-    def _backward(self, dy, dstate, workspace):
-        dstates = list(dstate)
-        for i in reversed(range(len(self.layers))):
-            workspace.parts[i].carry_factor = workspace.carry_factor
-            dy, dstates[i] = self.layers[i]._backward(dy, dstate[i], workspace.parts[i])
-        return dy, tuple(dstates)
-
-    def _add_initial_gradient(self, dstate):
-        for layer, part in zip(self.layers, dstate, strict=True):
-            if part is not None:
-                layer._add_initial_gradient(part)
-
-    def _output_features(self, features):
-        for layer in self.layers:
-            features = layer._output_features(features)
-        return features
-
-    def _step(self, x_t, state):
-        return self.step(x_t, state)
+        return _ContainerWorkspace(self, steps, batch)
 
     def _check_room(self, x):
-        rows, batch = math.prod(self._extent(x)), self._extent(x)[1]
-        features, largest = x.shape[-1] if x.dtype.kind == "f" else None, 0
-        for layer in self.layers:
-            features = layer._output_features(features)
-            rows = batch if isinstance(layer, _Pooling) else rows
-            largest = max(largest, rows * features)
-        checks.memory("two layers' outputs", 2 * largest * self.dtype.itemsize)
+        real = x.dtype.kind == "f"
+        steps, batch = self._extent(x)
+        steps = None if real and x.ndim == 2 else steps
+        sizes = []
+        for layer, width in zip(self.layers, self._widths(x.shape[-1] if real else None)[1:], strict=True):
+            steps = layer._output_steps(steps)
+            sizes.append((steps or 1) * batch * width)
+        checks.memory("the layers' outputs", self._numbers_at_once(sizes) * self.dtype.itemsize)
+
+    def _numbers_at_once(self, sizes):
+        """Numbers that inference holds at once, of the sizes of the layers' outputs."""
+        return 2 * max(sizes)
 
     def _generators(self):
         return [generator for layer in self.layers for generator in layer._generators()]
 
 
-def _rebuild_model(parts, batch_first):
-    return Sequential(*(rebuild(*arguments) for rebuild, arguments in parts), batch_first=batch_first)
+def _rebuild(kind, parts, config):
+    return kind(*(rebuild(*arguments) for rebuild, arguments in parts), **config)
+
+
+class Sequential(Container):
+    """Layers one after the other; each belongs to this model from then on.
+
+    `batch_first` is the model's own, and its layers follow it; so does the dtype of layers without parameters. A state
+    is a tuple with an entry a layer, None for those without. State-dict names are PyTorch's: "0.weight",
+    "1.weight_ih_l0", and of a layer in a container "1.0.weight_ih_l0". ValueError if the sizes of neighbours don't fit,
+    if a layer belongs to a model already, or without any layer.
+    """
+
+    def _check_layers(self, layers):
+        for i, layer in enumerate(layers):
+            if isinstance(layer, Sequential):
+                raise TypeError(f"layer {i} is a Sequential: pass its layers instead, *model.layers")
+        super()._check_layers(layers)
+
+    def _run(self, x, state, lengths, resets, workspace):
+        return _last_output(self._outputs(x, state, lengths, resets, workspace))
+
+    def _run_back(self, dy, dstate, workspace):
+        dstates = [None] * len(self.layers)
+        for i in reversed(range(len(self.layers))):
+            dy, dstates[i] = self._take_back(i, dy, dstate, workspace)
+        return dy, dstates
+
+    def _step(self, x_t, state, resets=None):
+        y_t, states = _last_output(self._step_outputs(x_t, state, resets))
+        return y_t, tuple(states)
+
+
+def _last_output(outputs):
+    """The last of the outputs, and all states; an output that has gone on is not held."""
+    states = []
+    for output, new in outputs:
+        y = output
+        states.append(new)
+    return y, states
+
+
+class _Skipping(Container):
+    """A container with ways past its layers, so that each of them must keep the steps."""
+
+    include_input = True  # has a way from the input to the output
+
+    def _check_layers(self, layers):
+        super()._check_layers(layers)
+        if self.include_input and layers[0]._step_dimensions() == 1:
+            name = type(layers[0]).__name__
+            raise ValueError(f"layer 0, {name}, takes integers: {type(self).__name__} can't take them to its output")
+        for i, layer in enumerate(layers):
+            if not layer.keeps_steps:
+                name = type(layer).__name__
+                raise ValueError(f"layer {i}, {name}, changes the steps: {type(self).__name__} needs layers that don't")
+
+    def _workspace_bytes(self, steps, batch):
+        widths = self._widths(self._features or 1)
+        own = steps * batch * (sum(widths) + max(widths)) * self.dtype.itemsize
+        return super()._workspace_bytes(steps, batch) + own
+
+    def _check_input(self, x):
+        x = super()._check_input(x)
+        if self.include_input and x.dtype.kind != "f":  # some layers take both
+            raise TypeError(f"x must hold floating-point numbers, got dtype {x.dtype}")
+        return x
+
+    def _array(self, name, shape, workspace):
+        return np.empty(shape, self.dtype) if workspace is None else workspace.buffer(name, shape)
+
+    def _copy_valid(self, source, target, lengths):
+        """target = source, with zeros past each sequence's end, where the source is not to be read."""
+        np.copyto(target, source)
+        if lengths is not None:
+            clear_past_ends(target, lengths, self.batch_first)
+
+    def _real_step(self, x_t):
+        """`x_t`, of which the layers have seen to the shape, as an array of the layers' dtype."""
+        return checks.float_array("x_t", x_t, self.dtype, (None,) * np.ndim(x_t))
+
+
+class Residual(_Skipping):
+    """y = x + layer(x) (He et al. 2016), for any layer or model whose output is as wide as its input.
+
+    The state is the layer's own. Names of its parameters have "0." before them. ValueError if the widths differ.
+    """
+
+    def __init__(self, layer: Layer, *, batch_first: bool = False):
+        super().__init__(layer, batch_first=batch_first)
+
+    def _joined_width(self, widths):
+        if widths[0] != widths[1]:
+            raise ValueError(f"its output must be as wide as its input, {widths[0]} features, got {widths[1]}")
+        return widths[1]
+
+    def _entries(self, name, state):
+        return [(name, state)]
+
+    def _packed(self, entries):
+        return entries[0]
+
+    _report = _packed
+
+    def _run(self, x, state, lengths, resets, workspace):
+        y = self._array("y", x.shape, workspace)
+        x = apart(x, y)
+        self._copy_valid(x, y, lengths)  # before the layer's buffers are written, of which x may be a view
+        [(output, new)] = self._outputs(x, state, lengths, resets, workspace)
+        _add(y, output, y)
+        return y, [new]
+
+    def _run_back(self, dy, dstate, workspace):
+        dx = workspace.buffer("dx", workspace.record.input_shape)
+        dy = apart(dy, dx)
+        self._copy_valid(dy, dx, workspace.record.lengths)
+        d_input, d_state = self._take_back(0, dy, dstate, workspace)
+        _add(dx, d_input, dx)
+        return dx, [d_state]
+
+    def _step(self, x_t, state, resets=None):
+        [(y_t, new)] = self._step_outputs(x_t, state, resets)
+        _add(y_t, self._real_step(x_t), y_t)
+        return y_t, new
+
+
+class Concatenated(_Skipping):
+    """A chain of layers whose output is the outputs of all of them side by side: "skip connections ... from all hidden
+    layers to the outputs" (Graves 2013, "Generating Sequences With Recurrent Neural Networks").
+
+    include_input: the input stands before them, too.
+
+    Names, state and errors are those of `Sequential`; layers that change the number of steps are refused.
+    """
+
+    def __init__(self, *layers: Layer, include_input: bool = False, batch_first: bool = False):
+        self.include_input = checks.flag("include_input", include_input)
+        super().__init__(*layers, batch_first=batch_first)
+
+    def config(self):
+        return {"include_input": self.include_input, **super().config()}
+
+    def _joined_width(self, widths):
+        parts = widths if self.include_input else widths[1:]
+        return None if None in parts else sum(parts)
+
+    def _numbers_at_once(self, sizes):
+        return 2 * sum(sizes)
+
+    def _columns(self, array, features):
+        """Views of the parts of an output, or of its gradient: one for the input if it is included, one a layer."""
+        views, start = [], 0
+        for width in self._widths(features)[0 if self.include_input else 1 :]:
+            views.append(array[..., start : start + width])
+            start += width
+        return views
+
+    def _run(self, x, state, lengths, resets, workspace):
+        real = x.dtype.kind == "f"
+        lead, features = (x.shape[:-1], x.shape[-1]) if real else (x.shape, None)
+        y = self._array("y", (*lead, self._output_features(features)), workspace)
+        x = apart(x, y)
+        columns = self._columns(y, features)
+        if self.include_input:
+            np.copyto(columns.pop(0), x)  # before the layers' buffers are written, of which x may be a view
+            if lengths is not None:
+                clear_past_ends(y, lengths, self.batch_first)
+        states = []
+        for part, (output, new) in zip(columns, self._outputs(x, state, lengths, resets, workspace), strict=True):
+            np.copyto(part, output)
+            states.append(new)
+        return y, states
+
+    def _run_back(self, dy, dstate, workspace):
+        record = workspace.record
+        lead = record.output_shape[:-1]
+        features = record.input_shape[-1] if len(record.input_shape) > len(lead) else None
+        widths = self._widths(features)
+        d_output = workspace.buffer("d_output", (*lead, max(widths[1:])))
+        d_input = workspace.buffer("dx", record.input_shape) if self.include_input else None
+        dy = apart(dy, d_output, *([] if d_input is None else [d_input]))
+        columns = self._columns(dy, features)
+        dstates, dx = [None] * len(self.layers), None
+        for i in reversed(range(len(self.layers))):
+            d_output = workspace.buffer("d_output", (*lead, widths[i + 1]))
+            np.copyto(d_output, columns.pop())
+            if dx is not None:  # contiguous: a sum of columns would allocate
+                _add(d_output, dx, d_output)
+            dx, dstates[i] = self._take_back(i, d_output, dstate, workspace)
+        if d_input is None:
+            return dx, dstates
+        self._copy_valid(columns.pop(), d_input, record.lengths)
+        _add(d_input, dx, d_input)
+        return d_input, dstates
+
+    def _step(self, x_t, state, resets=None):
+        outputs, states = [], []
+        for y_t, new in self._step_outputs(x_t, state, resets):
+            outputs.append(y_t)
+            states.append(new)
+        if self.include_input:
+            outputs.insert(0, self._real_step(x_t))
+        return np.concatenate(outputs, axis=-1), tuple(states)
+
+
+CONTAINERS = {kind.__name__: kind for kind in (Sequential, Residual, Concatenated)}  # by the names that files use
+
+
+def _add(a, b, out):
+    """out = a + b; what becomes infinite or NaN is no cause for a warning."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add(a, b, out=out)

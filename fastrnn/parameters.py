@@ -37,24 +37,27 @@ def aligned_zeros(size, dtype):
 class Parameters:
     """Named tensors in one flat buffer, their gradients in a second of the same layout.
 
-    Owned by one layer, or by the model the layer belongs to, whose layers then hold views of its buffers. `version`
-    grows with every write: packed forms of the weights carry the version they were made from.
+    Owned by one layer, or by the model the layer belongs to, whose layers then hold views of its buffers, and so on
+    through models within models. `version` grows with every write: packed forms of the weights carry the version they
+    were made from.
 
     Gradients set to zero are cleared when somebody looks at them; a backward pass that comes first writes over them.
     """
 
     def __init__(self, shapes, dtype):
         """`shapes`: dict of name -> shape, in the order of the flat buffer."""
-        self.dtype = np.dtype(dtype)
         self.shapes = dict(shapes)
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self.lock = threading.Lock()
-        self._root = self  # whose version counts: the model's, once the layer is in one
-        self._version = 0
+        self._members = ()  # those that hold views of this one's buffers, one after the other
+        self._version = 0  # of the root
         self._uncleared = {}  # of the root: first -> past the last number of gradients that count as zero
-        self._place(aligned_zeros(self.size, dtype), aligned_zeros(self.size, dtype), 0)
+        self._place(self, aligned_zeros(self.size, dtype), aligned_zeros(self.size, dtype), 0)
 
-    def _place(self, values, gradients, offset):
+    def _place(self, root, values, gradients, offset):
+        """Take the flat arrays `values` and `gradients`, from number `offset` on of those of `root`, for one's own."""
+        self._root = root  # whose version counts: the outermost model's, once the layer is in one
+        self.dtype = values.dtype
         self._values = values  # (size,) flat
         self.values = values.view()  # the same for reading
         self.values.flags.writeable = False
@@ -68,6 +71,11 @@ class Parameters:
             self._gradient_views[name] = gradients[start:stop].reshape(shape)
             self._ranges[name] = offset + start, offset + stop
             start = stop
+        start = 0
+        for member in self._members:
+            part = slice(start, start + member.size)
+            member._place(root, values[part], gradients[part], offset + start)
+            start += member.size
 
     @property
     def version(self):
@@ -150,18 +158,11 @@ class Parameters:
             raise ValueError(f"layers must have one dtype, got {', '.join(sorted(d.name for d in dtypes))}")
         shapes = {f"{prefix}.{n}": s for prefix, p in members.items() for n, s in p.shapes.items()}
         whole = cls(shapes, dtypes.pop() if dtypes else next(iter(members.values())).dtype)
-        start = 0
-        for member in members.values():
-            values = whole._values[start : start + member.size]
-            gradients = whole._gradients[start : start + member.size]
-            if member.size:
-                values[:] = member.values
-                gradients[:] = member.gradients
-                member._place(values, gradients, start)
-            member.dtype = whole.dtype
-            member._root = whole
-            start += member.size
-        whole._version = 1 + max((m._version for m in members.values()), default=0)
+        np.concatenate([member.values for member in members.values()], out=whole._values, casting="same_kind")
+        np.concatenate([member.gradients for member in members.values()], out=whole._gradients, casting="same_kind")
+        whole._version = 1 + max((member.version for member in members.values()), default=0)
+        whole._members = tuple(members.values())
+        whole._place(whole, whole._values, whole._gradients, 0)
         return whole
 
     def state_dict(self):

@@ -5,10 +5,10 @@ A file is an ordinary safetensors file whose metadata says what is in it:
     format           "fastrnn"
     format_version   "1"
     kind             "model", "checkpoint", …
-    architecture     models: JSON of the layers' names and constructor arguments
+    architecture     models: JSON of the layers' names and constructor arguments, within those of their containers
     meta             other kinds: JSON of whatever goes with the tensors
 
-A file names layers, never code: they are looked up in `fastrnn.layers.LAYERS`.
+A file names layers, never code: they are looked up in `fastrnn.layers.LAYERS` and `fastrnn.model.CONTAINERS`.
 """
 
 import contextlib
@@ -18,12 +18,13 @@ import os
 import secrets
 import stat
 import sys
+from typing import NamedTuple
 
 import numpy as np
 
 from . import checks
 from .layers import LAYERS
-from .model import Sequential
+from .model import CONTAINERS, Container
 
 FORMAT = "fastrnn"
 FORMAT_VERSION = 1
@@ -44,6 +45,7 @@ _DTYPES = {
     "U64": np.uint64,
     "BOOL": np.bool_,
 }
+_DEEPEST = 64  # of containers in one another
 _DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
@@ -55,10 +57,10 @@ class FormatError(ValueError):
 
 
 def save(model, path: Path) -> None:
-    """Write a layer or a `Sequential` to one safetensors file at `path`: its architecture and its parameters.
+    """Write a layer or a model to one safetensors file at `path`: its architecture and its parameters.
 
     An existing file is replaced whole, or stays as it was. `OSError` if it can't be written, `TypeError` for a model
-    with layers that are not fastrnn's own.
+    with layers that are not fastrnn's own, `ValueError` for one of more than 64 containers in one another.
     """
     description = architecture(model)
     _write(path, "model", model.state_dict(), {"architecture": description})
@@ -91,18 +93,64 @@ def restore(description: dict, tensors: dict[str, np.ndarray], path: Path):
 
 
 def architecture(model) -> dict:
-    """The layers of `model` and their constructor arguments, good for JSON; `restore` makes it again."""
+    """The layers of `model` and their constructor arguments, good for JSON; `restore` makes it again.
 
-    def described(layer):
-        name = type(layer).__name__
-        if LAYERS.get(name) is not type(layer):
-            raise TypeError(f"model must consist of fastrnn's own layers, got a {name}")
+    `TypeError` for layers that are not fastrnn's own, `ValueError` for too many containers in one another.
+    """
+    return _described(model, 0)
+
+
+def _described(layer, depth):
+    name = type(layer).__name__
+    if type(layer) not in (LAYERS.get(name), CONTAINERS.get(name)):
+        raise TypeError(f"model must consist of fastrnn's own layers, got a {name}")
+    if not isinstance(layer, Container):
         return {"type": name, "config": layer.config()}
+    _check_depth(depth)
+    return {"type": name, **layer.config(), "layers": [_described(member, depth + 1) for member in layer.layers]}
 
-    if type(model) is Sequential:
-        layers = [described(layer) for layer in model.layers]
-        return {"type": "Sequential", "batch_first": model.batch_first, "layers": layers}
-    return described(model)
+
+def _check_depth(depth):
+    if depth >= _DEEPEST:
+        raise ValueError(f"model must have at most {_DEEPEST} containers in one another")
+
+
+class _Plan(NamedTuple):
+    """What is to be built: a layer, or a container with `members`."""
+
+    kind: type
+    arguments: dict
+    members: list | None
+
+    def leaves(self, prefix=""):
+        """(prefix of its tensors' names, class, arguments) of every layer."""
+        if self.members is None:
+            yield prefix, self.kind, self.arguments
+        for i, member in enumerate(self.members or ()):
+            yield from member.leaves(f"{prefix}{i}.")
+
+    def build(self):
+        """The layer."""
+        return self.kind(*[member.build() for member in self.members or ()], **self.arguments)
+
+
+def _planned(description, depth=0):
+    """The `_Plan` of an `architecture`; nothing is built."""
+    if not isinstance(description, dict) or not isinstance(description.get("type"), str):
+        raise ValueError("a layer must have a type")
+    arguments = dict(description)
+    name = arguments.pop("type")
+    if name in CONTAINERS:
+        _check_depth(depth)
+        members = arguments.pop("layers", None)
+        if not isinstance(members, list):
+            raise ValueError(f"a {name} must have a list of layers")
+        return _Plan(CONTAINERS[name], arguments, [_planned(member, depth + 1) for member in members])
+    if name not in LAYERS:
+        raise ValueError(f"unknown layer {name!r}")
+    if arguments.keys() != {"config"} or not isinstance(arguments["config"], dict):
+        raise ValueError(f"the config of {name} must be an object, and all there is")
+    return _Plan(LAYERS[name], arguments["config"], None)
 
 
 def _build(description, specs):
@@ -111,32 +159,15 @@ def _build(description, specs):
     `specs`: dict of tensor name -> (safetensors dtype, shape), what there is to load. It must be exactly what the
     architecture calls for; that is compared first, so that nothing larger than the tensors is ever built.
     """
-
-    def checked(entry):
-        if not isinstance(entry, dict) or entry.keys() != {"type", "config"}:
-            raise ValueError("a layer must have a type and a config")
-        if not isinstance(entry["type"], str) or entry["type"] not in LAYERS:
-            raise ValueError(f"unknown layer {entry['type']!r}")
-        if not isinstance(entry["config"], dict):
-            raise ValueError(f"the config of {entry['type']} must be an object")
-        return LAYERS[entry["type"]], entry["config"]
-
-    if isinstance(description, dict) and description.get("type") == "Sequential":
-        if description.keys() != {"type", "batch_first", "layers"} or not isinstance(description["layers"], list):
-            raise ValueError("a Sequential must have batch_first and a list of layers")
-        members = [checked(entry) for entry in description["layers"]]
-        _compare_specs({f"{i}.": member for i, member in enumerate(members)}, specs)
-        layers = [layer_class(**config) for layer_class, config in members]
-        return Sequential(*layers, batch_first=description["batch_first"])
-    layer_class, config = checked(description)
-    _compare_specs({"": (layer_class, config)}, specs)
-    return layer_class(**config)
+    plan = _planned(description)
+    _compare_specs(plan.leaves(), specs)
+    return plan.build()
 
 
-def _compare_specs(members, specs):
-    """Refuse `specs` that differ from what the layers call for; `members`: dict of prefix -> (class, config)."""
+def _compare_specs(leaves, specs):
+    """Refuse `specs` that differ from what the layers call for; `leaves`: those of a `_Plan`."""
     missing = set(specs)
-    for prefix, (layer_class, config) in members.items():
+    for prefix, layer_class, config in leaves:
         # One by one: a false number of layers ends at the first tensor that is not there.
         for own_name, shape in layer_class.parameter_shapes(**config):
             name = prefix + own_name

@@ -36,6 +36,12 @@ LAYERS = {
         fastrnn.Tanh(), fastrnn.LSTM(F, H, seed=0), fastrnn.Dropout(0.5, seed=1), fastrnn.Linear(H, 2, seed=2)
     ),
     "token model": lambda: fastrnn.Sequential(fastrnn.Embedding(F, H, seed=0), fastrnn.GRU(H, H, seed=1)),
+    "residual": lambda: fastrnn.Residual(fastrnn.GRU(F, F, seed=0)),
+    "skips": lambda: fastrnn.Concatenated(fastrnn.LSTM(F, H, seed=0), fastrnn.Linear(H, 2), include_input=True),
+    "penalty": lambda: fastrnn.ActivityRegularization(0.1, 0.1),
+    "autoencoder": lambda: fastrnn.Sequential(
+        fastrnn.GRU(F, H, seed=0), fastrnn.Last(), fastrnn.Repeat(2), fastrnn.GRU(H, F, seed=1)
+    ),
     "pooled model": lambda: fastrnn.Sequential(fastrnn.GRU(F, H, seed=0), fastrnn.MeanPool(), fastrnn.Linear(H, 2)),
 }
 TOKEN_LAYERS = ("embedding", "onehot", "token model")
@@ -156,7 +162,7 @@ def test_contract_bad_tokens(kind, workspace):
     case.still_works()
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "linear", "model", "pooled model"])
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "linear", "model", "pooled model", "residual", "skips"])
 @pytest.mark.parametrize("features", [1, F - 1, F + 1, 7, 200])
 def test_contract_wrong_number_of_features(kind, features):
     case = Recorded(kind)
@@ -165,7 +171,9 @@ def test_contract_wrong_number_of_features(kind, features):
     case.still_works()
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "last", "mean", "model", "pooled model"])
+@pytest.mark.parametrize(
+    "kind", ["rnn", "gru", "lstm", "last", "mean", "model", "pooled model", "residual", "skips", "autoencoder"]
+)
 def test_contract_unbatched_input(kind):
     case = Recorded(kind)
     case.refuses(case.layer.forward, x((T, F)), errors=ValueError, match="x")

@@ -118,6 +118,13 @@ STATELESS = {
     "last": lambda inputs, hidden: fastrnn.Last(),
     "mean": lambda inputs, hidden: fastrnn.MeanPool(),
     "max": lambda inputs, hidden: fastrnn.MaxPool(),
+    "penalty": lambda inputs, hidden: fastrnn.ActivityRegularization(0.1, 0.1),
+    "variational dropout": lambda inputs, hidden: fastrnn.Dropout(0.5, variational=True, seed=0),
+    "repeat": lambda inputs, hidden: fastrnn.Sequential(fastrnn.Last(), fastrnn.Repeat(50)),
+    "residual": lambda inputs, hidden: fastrnn.Residual(fastrnn.Residual(fastrnn.Tanh())),
+    "skips": lambda inputs, hidden: fastrnn.Concatenated(
+        fastrnn.Linear(inputs, hidden, seed=0), fastrnn.Linear(hidden, inputs, seed=0), include_input=True
+    ),
     "embedding": lambda inputs, hidden: fastrnn.Embedding(inputs, hidden, seed=0),
     "onehot": lambda inputs, hidden: fastrnn.OneHot(inputs),
 }

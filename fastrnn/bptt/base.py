@@ -15,7 +15,7 @@ import numpy as np
 from .. import checks
 from ..buffers import NamedArrays
 from ..layers.base import Layer, Workspace
-from ..layers.pooling import _Pooling
+from ..model import Container
 
 
 def check_loss(loss):
@@ -118,16 +118,15 @@ class Run:
     def _output_shape(self):
         """The shape of the model's output for the whole of `x`."""
         features = None if self.x.dtype.kind in "iu" else self.x.shape[-1]
-        lead = (self.batch, self.steps) if self._axis else (self.steps, self.batch)
-        if not self._timed or any(isinstance(layer, _Pooling) for layer in layers_of(self.model)):
-            lead = (self.batch,)
+        steps = self.model._output_steps(self.steps if self._timed else None)
+        lead = (self.batch,) if steps is None else (self.batch, steps) if self._axis else (steps, self.batch)
         return (*lead, self.model._output_features(features))
 
     def _loss_mask(self, mask, lead):
         """`mask` and `lengths` as one mask, with all dimensions of `lead`; None if everything is valid."""
         if mask is not None and mask.ndim < len(lead):
             mask = np.broadcast_to(mask.reshape(mask.shape + (1,) * (len(lead) - mask.ndim)), lead)
-        if self.lengths is None or len(lead) < 2:
+        if self.lengths is None or len(lead) < 2 or not self.model.keeps_steps:
             return mask
         valid = self._buffers.array("valid", lead, np.bool_)
         valid.fill(False)
@@ -150,6 +149,8 @@ class Run:
             self.x, self.state, lengths=self.lengths, resets=self.resets, workspace=workspace
         )
         self._add_loss(y, self.targets, self.mask, 1)
+        if training:
+            self.total += workspace.penalty()
         return self.value
 
     def _add_loss(self, y, targets, mask, denominator):
@@ -191,12 +192,15 @@ class Run:
         """Add a segment's loss and gradients, given that of its final state; returns the number of valid elements."""
         start, stop, rows, y, workspace = segment
         targets, mask = self.targets, self.mask
-        if y.ndim > 2:
+        if y.ndim > 2 and self.model.keeps_steps:  # else the output's steps are not the input's
             targets = self._part(start, stop, rows, "targets", targets)
             mask = None if mask is None else self._part(start, stop, rows, "mask part", mask)
         count = self.loss.count(y, targets, mask)
         if count or dstate is not None:
-            dy = self._add_loss(y, targets, mask, self._denominator(count))
+            denominator = self._denominator(count)
+            dy = self._add_loss(y, targets, mask, denominator)
+            self.total += workspace.penalty()
+            workspace.penalty_scale = 1 / denominator
             workspace.carry_factor = carry_factor
             self.dx, self.dstate = self.model.backward(dy, dstate, workspace=workspace)
         return count
@@ -253,8 +257,10 @@ def put_rows(state: Any, rows, part: Any) -> None:
 
 
 def layers_of(model):
-    """The layers of a model; a layer is its own only one."""
-    return getattr(model, "layers", (model,))
+    """The layers of a model, those in its containers too; a layer is its own only one."""
+    if not isinstance(model, Container):
+        return [model]
+    return [layer for member in model.layers for layer in layers_of(member)]
 
 
 class Rule(ABC):
@@ -295,9 +301,9 @@ class Rule(ABC):
         for layer in layers_of(model):
             if getattr(layer, "bidirectional", False):
                 raise ValueError(f"{self!r} cuts sequences, and a bidirectional layer needs them whole: use Full()")
-            if isinstance(layer, _Pooling):
+            if not layer.keeps_steps:
                 name = type(layer).__name__
-                raise ValueError(f"{self!r} cuts sequences, and {name} needs them whole: use Full()")
+                raise ValueError(f"{self!r} cuts sequences, and {name} needs or makes whole ones: use Full()")
 
     @abstractmethod
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:

@@ -112,6 +112,8 @@ def _use_layers(dtype):
     activations = layers.Tanh, layers.ReLU, layers.Sigmoid, layers.Dropout
     for middle in (*activations, layers.Last, layers.MeanPool, layers.MaxPool):
         _forward_and_backward(middle(dtype=dtype), x)
+    _forward_and_backward(layers.ActivityRegularization(dtype=dtype), x)
+    _forward_and_backward(Sequential(layers.Last(dtype=dtype), layers.Repeat(_STEPS)), x)
     _forward_and_backward(Sequential(layers.Linear(_SIZE, _SIZE, dtype=dtype)), x)
 
 

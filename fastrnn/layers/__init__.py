@@ -6,9 +6,13 @@ from .embedding import Embedding, OneHot
 from .initial_state import NoisyState
 from .linear import Linear
 from .pooling import Last, MaxPool, MeanPool
+from .regularization import ActivityRegularization
+from .repeat import Repeat
 
 _RECURRENT = RNN, GRU, LSTM, PeepholeLSTM, LayerNormLSTM
-_OTHERS = Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool, MaxPool
+_OTHERS = (
+    Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool, MaxPool, Repeat, ActivityRegularization,
+)  # fmt: skip
 LAYERS = {layer.__name__: layer for layer in (*_RECURRENT, *_OTHERS)}  # by the names that files use
 
 __all__ = [
@@ -16,6 +20,7 @@ __all__ = [
     "LAYERS",
     "LSTM",
     "RNN",
+    "ActivityRegularization",
     "Dropout",
     "Embedding",
     "Last",
@@ -27,6 +32,7 @@ __all__ = [
     "OneHot",
     "PeepholeLSTM",
     "ReLU",
+    "Repeat",
     "Sigmoid",
     "Tanh",
 ]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from .. import checks
-from ..parameters import Parameters
+from ..parameters import Parameters, aligned_empty
 
 
 class Workspace:
@@ -25,6 +25,31 @@ class Workspace:
         self.version = None  # the parameters' version at the forward pass
         self.repeatable = False  # whether `backward` can be called again for one forward pass, before which it is set
         self.carry_factor = 1.0  # by which `backward` multiplies a state's gradient from one step to the one before
+        self.penalty_scale = 0.0  # by which `backward` multiplies the gradient of `penalty`; 0 leaves it out
+        self._buffers = {}
+
+    def penalty(self):
+        """What the layer adds to the loss of the last forward pass, before it is divided by the loss's denominator."""
+        return 0.0
+
+    def states(self):
+        """The states of every step of the last forward pass; None for layers without state."""
+        return None
+
+    def gates(self):
+        """The gates of every step of the last forward pass; None for layers without state."""
+        return None
+
+    def buffer(self, name, shape, rows=None):
+        """An array of `shape`, contents undefined, in the memory that `name` had before.
+
+        `rows`, T·B unless given, is the most that there can be of the last dimension.
+        """
+        size = (self.steps * self.batch if rows is None else rows) * shape[-1]
+        flat = self._buffers.get(name)
+        if flat is None or flat.size < size:  # the number of features may be known at the first call only
+            flat = self._buffers[name] = aligned_empty(size, self.layer.dtype)
+        return flat[: math.prod(shape)].reshape(shape)
 
     def __reduce__(self):
         return _new_workspace, (self.layer, self.steps, self.batch)
@@ -44,6 +69,7 @@ class Layer(ABC):
     """
 
     stateful = False  # has a recurrent state
+    keeps_steps = True  # each step of the output belongs to that step of the input, with its `lengths` and `resets`
     _rng = None  # the generator of dropout masks, where there are any
     batch_first = False
 
@@ -220,6 +246,12 @@ class Layer(ABC):
     def _check_room(self, x):
         """MemoryError where the output of `x` needs more memory than there is."""
         return
+
+    def _output_steps(self, steps):
+        """Steps of the output for `steps` of the input, None for no time dimension; ValueError if that does not fit."""
+        if steps is None and (self.stateful or self._step_dimensions() == 1):  # tokens come in sequences
+            raise ValueError("it takes sequences: there are none without a time dimension, or after pooling")
+        return steps
 
     def _check_values(self, name, x, lengths):
         """Refuse values in an input of the right shape and dtype; any float will do."""

@@ -1,24 +1,11 @@
 """Layers that treat every number alike: activations and dropout."""
 
-import math
-
 import numpy as np
 
 from .. import checks, init
 from ..kernels.elementwise import relu_layer, sigmoid_layer, tanh_layer
 from ..threads import threads_for_elements
-from .stateless import FloatInput, StatelessWorkspace
-
-
-class _KeepingWorkspace(StatelessWorkspace):
-    """Keeps (T·B·F) numbers besides, allocated at the first call: an activation's y, dropout's factors."""
-
-    _kept = None
-
-    def kept(self, shape):
-        """The buffer in `shape`."""
-        self._kept = self._grown(self._kept, shape)
-        return self._kept[: math.prod(shape)].reshape(shape)
+from .stateless import FloatInput
 
 
 class _Activation(FloatInput):
@@ -32,17 +19,14 @@ class _Activation(FloatInput):
     def config(self):
         return {"dtype": self.dtype.name}
 
-    def _make_workspace(self, steps, batch):
-        return _KeepingWorkspace(self, steps, batch)
-
     def _compute(self, x, y, extent, workspace):
         self._kernels[0](x.reshape(-1), y.reshape(-1), threads_for_elements(x.size))
         self._clear_padding(y, extent)
         if workspace is not None:
-            np.copyto(workspace.kept(y.shape), y)  # the caller may write over y, with its gradient for instance
+            np.copyto(workspace.buffer("kept", y.shape), y)  # the caller may write over y, with dy for instance
 
     def _differentiate(self, dy, dx, extent, workspace):
-        y = workspace.kept(dy.shape)
+        y = workspace.buffer("kept", dy.shape)
         self._kernels[1](y.reshape(-1), dy.reshape(-1), dx.reshape(-1), threads_for_elements(dy.size))
         self._clear_padding(dx, extent)
 
@@ -67,30 +51,43 @@ class Sigmoid(_Activation):
 
 class Dropout(FloatInput):
     """Inverted dropout (Srivastava et al. 2014): with a workspace, numbers are zeroed with probability `p` and the
-    others divided by 1 − p; without one, nothing is done."""
+    others divided by 1 − p; without one, nothing is done.
 
-    def __init__(self, p: float = 0.5, *, dtype="float32", seed=None):
+    variational: a sequence's features are dropped at all steps of a forward pass or at none (Gal & Ghahramani 2016).
+    """
+
+    def __init__(self, p: float = 0.5, *, variational: bool = False, dtype="float32", seed=None):
         self.p = checks.number("p", p, minimum=0, below=1)
+        self.variational = checks.flag("variational", variational)
         self._rng = init.generator(seed)
         super().__init__({}, dtype)
 
     def config(self):
-        return {"p": self.p, "dtype": self.dtype.name}
+        return {"p": self.p, "variational": self.variational, "dtype": self.dtype.name}
 
-    def _make_workspace(self, steps, batch):
-        return _KeepingWorkspace(self, steps, batch)
+    def _mask(self, shape, extent, workspace):
+        """The buffer of the factors."""
+        if self.variational:
+            return workspace.buffer("mask", (extent.batch_size, shape[-1]), workspace.batch)
+        return workspace.buffer("mask", shape)
+
+    def _multiply(self, x, mask, out):
+        if self.variational:  # a copy at every step, for a product of broadcast arrays would allocate
+            np.copyto(out, mask[:, np.newaxis] if self.batch_first and x.ndim == 3 else mask)
+            mask = out
+        multiply_mask(x, mask, out)
 
     def _compute(self, x, y, extent, workspace):
         if workspace is None:
             np.copyto(y, x)
         else:
-            mask = workspace.kept(x.shape)
+            mask = self._mask(x.shape, extent, workspace)
             draw_dropout(self._rng, self.p, mask)
-            multiply_mask(x, mask, y)
+            self._multiply(x, mask, y)
         self._clear_padding(y, extent)
 
     def _differentiate(self, dy, dx, extent, workspace):
-        multiply_mask(dy, workspace.kept(dy.shape), dx)
+        self._multiply(dy, self._mask(dy.shape, extent, workspace), dx)
         self._clear_padding(dx, extent)
 
 

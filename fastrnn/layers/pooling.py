@@ -16,6 +16,7 @@ from .stateless import FloatInput, StatelessWorkspace
 
 class _Pooling(FloatInput):
     _kernels = None  # forward and backward
+    keeps_steps = False
 
     def __init__(self, *, dtype="float32"):
         super().__init__({}, dtype)
@@ -25,6 +26,11 @@ class _Pooling(FloatInput):
 
     def _check_input(self, x):
         return checks.float_array("x", x, self.dtype, (None, None, None))
+
+    def _output_steps(self, steps):
+        if steps is None:
+            raise ValueError("it takes sequences: there are none without a time dimension, or after pooling")
+        return None
 
     def _output_shape(self, shape):
         return (shape[0] if self.batch_first else shape[1], shape[2])

@@ -8,7 +8,6 @@ import numpy as np
 
 from .. import checks
 from ..kernels.elementwise import clear_padding
-from ..parameters import aligned_empty
 from .base import Layer, Workspace, apart
 
 
@@ -23,6 +22,15 @@ class Extent(NamedTuple):
     ragged: bool
 
 
+def clear_past_ends(array, lengths, batch_first):
+    """Zeros in a (T,B,F) array, or (B,T,F), past each sequence's end; (B,F) are left as they are."""
+    if array.ndim < 3:
+        return
+    steps, batch, features = (array.shape[i] for i in ((1, 0, 2) if batch_first else (0, 1, 2)))
+    time, row = (1, steps) if batch_first else (batch, 1)
+    clear_padding(array.reshape(-1), time * features, row * features, features, steps, lengths)
+
+
 class _Record(NamedTuple):
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -31,30 +39,21 @@ class _Record(NamedTuple):
 
 
 class StatelessWorkspace(Workspace):
-    """Buffers of a layer without state, T·B rows each: output, gradient of the input and what the layer adds."""
+    """Buffers of a layer without state: output, gradient of the input and what the layer adds."""
+
+    output_rows = None  # T·B, or as many as there can be where the layer makes others of them
 
     def __init__(self, layer, steps, batch):
         super().__init__(layer, steps, batch)
-        rows = steps * batch
         self.lengths = np.empty(batch, np.int64)
-        self._y = self._dx = None  # allocated when the number of features is known: at the first call
-        self._rows = rows
 
     def output(self, shape):
         """The output buffer in `shape`."""
-        self._y = self._grown(self._y, shape)
-        return self._y[: math.prod(shape)].reshape(shape)
+        return self.buffer("y", shape, self.output_rows)
 
     def input_gradient(self, shape):
         """The buffer of dx in `shape`."""
-        self._dx = self._grown(self._dx, shape)
-        return self._dx[: math.prod(shape)].reshape(shape)
-
-    def _grown(self, buffer, shape):
-        size = self._rows * shape[-1]
-        if buffer is None or buffer.size < size:
-            buffer = aligned_empty(size, self.layer.dtype)
-        return buffer
+        return self.buffer("dx", shape)
 
 
 class Stateless(Layer):
@@ -97,11 +96,7 @@ class Stateless(Layer):
 
     def _clear_padding(self, array, extent):
         if extent.ragged:
-            features = array.shape[-1]
-            clear_padding(
-                array.reshape(-1), extent.time * features, extent.batch * features, features, extent.steps,
-                extent.lengths,
-            )  # fmt: skip
+            clear_past_ends(array, extent.lengths, self.batch_first)
 
     def _check_step_input(self, x_t):
         return self._check_input(x_t)
