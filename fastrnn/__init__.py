@@ -19,6 +19,7 @@ if _importlib_util.find_spec("fastrnn.kernels") is None:
 
 from . import bptt, data, kernels  # noqa: E402, I001
 from .diagnostics import GradcheckReport, gradcheck  # noqa: E402
+from .generation import beam_search, generate, stream  # noqa: E402
 from .layers import (  # noqa: E402
     GRU,
     LSTM,
@@ -89,14 +90,17 @@ __all__ = [
     "Tanh",
     "Trainer",
     "WarmUp",
+    "beam_search",
     "bptt",
     "clip_grad_norm",
     "clip_grad_value",
     "data",
+    "generate",
     "get_num_threads",
     "gradcheck",
     "kernels",
     "load",
     "save",
     "set_num_threads",
+    "stream",
 ]

@@ -299,3 +299,6 @@ class Truncated(Rule):
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:
         for start in range(0, run.steps, self.k):
             yield functools.partial(run.segment, start, min(start + self.k, run.steps))
+
+
+from .feedback import Feedback, InverseSigmoidDecay, LinearDecay  # noqa: E402, F401  (rules of their own file)

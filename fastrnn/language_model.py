@@ -8,6 +8,7 @@ import numpy as np
 
 from . import checks
 from .data import TokenStream
+from .generation import stream
 from .layers import GRU, LSTM, RNN, Dropout, Embedding, Last, Linear, MeanPool
 from .losses import CrossEntropy
 from .model import Sequential
@@ -90,45 +91,16 @@ def generate(
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
+    top_p: float | None = None,
     seed: int | None = None,
 ) -> Iterator[int]:
     """Bytes that go on from `prime`, one after the other, without end.
 
-    temperature: logits are divided by it; 0 takes the likeliest byte every time.
-    top_k: only the `top_k` likeliest bytes can come; of equally likely ones, the lowest. None: all.
-    seed: of the draws; None for another text each time.
+    temperature, top_k, top_p, seed: as in `fastrnn.generate`.
     """
     check(model)
-    temperature = checks.number("temperature", temperature, minimum=0)
-    top_k = BYTES if top_k is None else checks.integer("top_k", top_k, minimum=1, maximum=BYTES)
     if not prime:
         raise ValueError("prime must have at least one byte")
-    if seed is not None:
-        seed = checks.integer("seed", seed, minimum=0)
-    tokens = np.frombuffer(bytes(prime), np.uint8)
-    return _generated(model, tokens, temperature, top_k, np.random.default_rng(seed))
-
-
-def _generated(model, tokens, temperature, top_k, rng):
-    y, state = None, None
-    for start in range(0, len(tokens), _STEPS):  # a long prime in parts: the memory does not grow with it
-        y, state = model.forward(tokens[start : start + _STEPS, np.newaxis], state)
-        y = y[-1]
-    while True:
-        token = _draw(y[0], temperature, top_k, rng)
-        yield token
-        y, state = model.step(np.array([token]), state)
-
-
-def _draw(logits, temperature, top_k, rng):
-    logits = logits.astype(np.float64)
-    if not np.isfinite(logits).all():
-        raise ValueError("the model's output is not finite: its training went wrong")
-    order = np.argsort(-logits, kind="stable")[:top_k]
-    if temperature == 0:
-        return int(order[0])
-    # relative to the largest before the division: a tiny temperature must give zeros, not NaN
-    with np.errstate(over="ignore"):
-        weights = np.exp((logits[order] - logits[order[0]]) / temperature)
-    total = np.cumsum(weights)
-    return int(order[min(np.searchsorted(total, rng.random() * total[-1], side="right"), len(order) - 1)])
+    start = np.frombuffer(bytes(prime), np.uint8)
+    tokens = stream(model, start, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    return (int(token) for (token,) in tokens)
