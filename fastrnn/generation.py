@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import checks, init
 from .layers.base import Layer
 from .layers.pooling import _Pooling
 
@@ -57,9 +57,7 @@ class _Sampler:
             "top_p": None if top_p is None else checks.number("top_p", top_p, above=0, maximum=1),
         }
         self._exclude = _excluded(exclude, classes)
-        if seed is not None:
-            seed = checks.integer("seed", seed, minimum=0)
-        self._rng = np.random.default_rng(seed)
+        self._rng = init.generator(seed)
 
     def __call__(self, logits):
         """Tokens (B,) for logits (B,C)."""
@@ -129,7 +127,7 @@ def stream(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int | None = None,
+    seed: int | np.random.Generator | None = None,
     lengths=None,
     exclude: Sequence[int] = (),
 ) -> Iterator[np.ndarray]:
@@ -172,7 +170,7 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int | None = None,
+    seed: int | np.random.Generator | None = None,
     end: int | None = None,
     lengths=None,
     exclude: Sequence[int] = (),
@@ -193,7 +191,7 @@ def generate(
     top_k: only the `top_k` likeliest tokens can come; of equally likely ones, the lowest. None: all.
     top_p: only the likeliest tokens can come that together have at least this share of the probability, no more of them
         than it takes (nucleus sampling, Holtzman et al. 2020), after temperature and `top_k`. None: all.
-    seed: of the draws; None for others each time.
+    seed: of the draws; None for others each time. A `Generator` is used as it is.
     end: a token that ends a sequence, and fills what is left of its row. When all have ended, fewer steps come back.
     exclude: tokens that never come.
 

@@ -1,15 +1,15 @@
-"""Byte-level language models: embedding → recurrent layer → linear, how well one predicts a text, and how it writes."""
+"""Language models of bytes or words: (embedding →) recurrent layer → linear, how well one predicts, how it writes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import checks, init, words
 from .data import TokenStream
-from .generation import stream
-from .layers import GRU, LSTM, RNN, Dropout, Embedding, Last, Linear, MeanPool
+from .generation import check_stepwise, stream
+from .layers import GRU, LSTM, RNN, Dropout, Embedding, Linear, OneHot
 from .losses import CrossEntropy
 from .model import Sequential
 from .optim import SGD
@@ -21,11 +21,13 @@ CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 _STEPS = 256  # of a batch when a text is evaluated
 _LANES = 4  # parts of a text that are evaluated side by side: faster than one, and hardly any context is lost
 _LANE_BYTES = 16_384  # shorter texts get fewer lanes
+_LARGEST_LOSS = 709.0  # whose exp is a float
 
 
 def build(
     cell: str = "lstm",
     *,
+    vocabulary: int = BYTES,
     embedding: int = 64,
     hidden: int = 256,
     layers: int = 1,
@@ -33,36 +35,56 @@ def build(
     dtype="float32",
     seed: int = 0,
 ) -> Sequential:
-    """A model of the next byte: (T,B) bytes → (T,B,256) logits.
+    """A model of the next token: (T,B) tokens → (T,B,V) logits.
 
-    cell: "lstm", "gru" or "rnn". embedding, hidden: sizes. layers: recurrent layers.
+    cell: "lstm", "gru" or "rnn". vocabulary: V, the number of tokens. hidden: size. layers: recurrent layers.
+    embedding: size; 0 for none, the tokens going straight into the recurrent layer.
     dropout: after the embedding, between the recurrent layers and before the output (Zaremba et al. 2014).
     """
     recurrent = CELLS[checks.choice("cell", cell, tuple(CELLS))]
+    embedding = checks.integer("embedding", embedding, minimum=0)
     rngs = np.random.default_rng(checks.integer("seed", seed, minimum=0)).spawn(5)
+    if embedding:
+        table = Embedding(vocabulary, embedding, dtype=dtype, seed=rngs[0])
+        first = [table, Dropout(dropout, dtype=dtype, seed=rngs[1])]
+    else:
+        first = [OneHot(vocabulary, dtype=dtype)]
     members = [
-        Embedding(BYTES, embedding, dtype=dtype, seed=rngs[0]),
-        Dropout(dropout, dtype=dtype, seed=rngs[1]),
-        recurrent(embedding, hidden, layers, dropout=dropout, dtype=dtype, seed=rngs[2]),
+        *first,
+        recurrent(embedding or vocabulary, hidden, layers, dropout=dropout, dtype=dtype, seed=rngs[2]),
         Dropout(dropout, dtype=dtype, seed=rngs[3]),
-        Linear(hidden, BYTES, dtype=dtype, seed=rngs[4]),
+        Linear(hidden, vocabulary, dtype=dtype, seed=rngs[4]),
     ]
     return Sequential(*(layer for layer in members if dropout > 0 or not isinstance(layer, Dropout)))
 
 
-def check(model: Any) -> None:
-    """`ValueError` unless `model` takes bytes one after the other and gives the logits of the next."""
+def check(model: Any, vocabulary: int = BYTES) -> None:
+    """`ValueError` unless `model` takes tokens one after the other and gives the logits of the next."""
     layers = getattr(model, "layers", ())
-    fits = (
-        len(layers) > 1
-        and isinstance(layers[0], Embedding)
-        and layers[0].num_embeddings == BYTES
-        and model._output_features(None) == BYTES
-        and not model.batch_first
-        and not any(isinstance(layer, (Last, MeanPool)) or getattr(layer, "bidirectional", False) for layer in layers)
-    )
+    try:
+        fits = (
+            len(layers) > 1
+            and _takes_tokens(model, vocabulary)
+            and model._output_features(None) == vocabulary
+            and not model.batch_first
+        )
+        check_stepwise(model, "a language model")
+    except (TypeError, ValueError):
+        fits = False
     if not fits:
-        raise ValueError("the model is not a byte-level language model")
+        kind = "byte-level" if vocabulary == BYTES else f"{vocabulary}-word"
+        raise ValueError(f"the model is not a {kind} language model")
+
+
+def _takes_tokens(model, count):
+    """Whether the tokens that `model` takes are those below `count`."""
+    model._check_input(np.zeros((1, 1), np.int64))
+    model._check_values("x", np.full((1, 1), count - 1), None)
+    try:
+        model._check_values("x", np.full((1, 1), count), None)
+    except ValueError:
+        return True
+    return False
 
 
 def evaluation_stream(text: bytes) -> TokenStream:
@@ -85,6 +107,13 @@ def bits_per_byte(model: Sequential, batches) -> float:
     return Trainer(model, CrossEntropy(), SGD(0.0), seed=None).evaluate(batches) / math.log(2)
 
 
+def perplexity(model: Sequential, batches) -> float:
+    """exp of the mean of -log p over the tokens of `batches`, such as `words.SentenceBatches`, each p given all tokens
+    of its sentence before; infinite where it can't be written."""
+    loss = Trainer(model, CrossEntropy(), SGD(0.0), seed=None).evaluate(batches)
+    return math.exp(loss) if loss < _LARGEST_LOSS else math.inf
+
+
 def generate(
     model: Sequential,
     prime: bytes = b"\n",
@@ -104,3 +133,37 @@ def generate(
     start = np.frombuffer(bytes(prime), np.uint8)
     tokens = stream(model, start, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     return (int(token) for (token,) in tokens)
+
+
+def generate_sentences(
+    model: Sequential,
+    vocabulary: words.Vocabulary,
+    prime: Sequence[int] = (),
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> Iterator[int]:
+    """Tokens of sentences, one after the other, without end: the first goes on from the tokens `prime`, and after each
+    `words.END` another one begins. `words.START` and `words.UNKNOWN` never come.
+
+    temperature, top_k, top_p, seed: as in `fastrnn.generate`.
+    """
+    check(model, len(vocabulary))
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": init.generator(seed)}
+
+    def sentence(*prime):
+        start = np.array([words.START, *prime])
+        return stream(model, start, exclude=(words.START, words.UNKNOWN), **options)
+
+    return _until_end(sentence(*prime), sentence)
+
+
+def _until_end(tokens, sentence):
+    while True:
+        for (token,) in tokens:
+            yield int(token)
+            if token == words.END:
+                break
+        tokens = sentence()
