@@ -16,7 +16,7 @@ MAX_WORDS = 64  # of a sentence: what is longer, such as a table, is cut
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _END_OF_SENTENCE = re.compile(r"""[.!?]["'”’)\]]*(?=\s)""")
-_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
+_WORD = re.compile(r"\w+(?:['’\-]\w+)*|([^\w\s])\1*")
 _CLOSING = frozenset(".,;:!?)]}%”’…")  # no space before
 _OPENING = frozenset("([{“‘$#@")  # no space after
 
@@ -25,7 +25,7 @@ def sentences(text: str) -> list[list[str]]:
     """The sentences of `text` as lists of words and punctuation marks, none empty, none of more than `MAX_WORDS`.
 
     A sentence ends at a full stop, an exclamation or a question mark before white space, and at a blank line. A word is
-    a run of letters and digits, with an apostrophe or a hyphen inside; any other mark stands for itself.
+    a run of letters and digits, with apostrophes or hyphens inside, or a mark, perhaps several times.
     """
     found = []
     for paragraph in _PARAGRAPH.split(text):
@@ -38,20 +38,21 @@ def sentences(text: str) -> list[list[str]]:
 
 def split(text: str) -> list[str]:
     """The words and marks of `text`."""
-    return _WORD.findall(text)
+    return [match.group() for match in _WORD.finditer(text)]
 
 
 def pieces(words: Iterable[str]) -> Iterator[str]:
     """Text as its words come: with the usual spaces around marks, and a line for each sentence that `<end>` ends."""
-    before = None
+    spaced = quoted = False  # whether a space comes next, and whether a straight quotation mark is open
     for word in words:
         if word == SPECIAL[END]:
             yield "\n"
-            before = None
+            spaced = quoted = False
             continue
-        spaced = before is not None and word not in _CLOSING and before not in _OPENING
-        yield f" {word}" if spaced else word
-        before = word
+        closing = word[0] in _CLOSING or (word[0] == '"' and quoted)
+        quoted ^= word[0] == '"'
+        yield f" {word}" if spaced and not closing else word
+        spaced = word[0] not in _OPENING and not (word[0] == '"' and quoted)
 
 
 class Vocabulary:
