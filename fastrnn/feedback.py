@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import checks
-from .bptt import Buffers, Rule, Run, map_state
+from .bptt import Buffers, Rule, Run, layers_of, map_state
 from .generation import check_stepwise, draw
 from .optim import _Schedule
 
@@ -82,6 +82,10 @@ class Feedback(Rule):
     def check(self, model) -> None:
         super().check(model)
         check_stepwise(model, repr(self))
+        for layer in layers_of(model):
+            if getattr(layer, "variational", False):
+                name = type(layer).__name__
+                raise ValueError(f"{self!r} goes step by step, and {name} has masks for whole sequences: use Full()")
 
     def state_dict(self) -> dict[str, Any]:
         """Count of updates and state of the generator, good for JSON."""
