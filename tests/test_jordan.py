@@ -108,7 +108,7 @@ def test_jordan_steps_are_those_of_forward(dtype):
 
 
 def test_jordan_batch_mates_padding_and_threads_do_not_matter():
-    net, workspace = layer(), layer().workspace(T + 3, B)
+    net = layer()
     workspace = net.workspace(T + 3, B)
     x, _, dy, _ = arrays()
     padded_x, padded_dy = (np.concatenate([a, np.full((3, *a.shape[1:]), np.nan)]) for a in (x, dy))
@@ -172,8 +172,8 @@ def test_jordan_refuses_bad_arguments():
         fastrnn.Jordan(F, H, 0)
     net = layer()
     x, *_ = arrays()
-    for bad, options in ((x[..., :2], {}), (x, {"state": np.zeros((1, B, H))}), (x, {"resets": np.zeros((T, 1), bool)})):
+    for options in ({"x": x[..., :2]}, {"state": np.zeros((1, B, H))}, {"resets": np.zeros((T, 1), bool)}):
         with pytest.raises(ValueError, match="must have shape"):
-            net.forward(bad, **options)
+            net.forward(**{"x": x, **options})
     with pytest.raises(ValueError, match="2 dimensions"):
         net.step(x[0, 0], np.zeros((1, 1, OUT)))
