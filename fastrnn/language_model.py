@@ -9,7 +9,7 @@ import numpy as np
 from . import checks, init, words
 from .data import TokenStream
 from .generation import check_stepwise, stream
-from .layers import GRU, LSTM, RNN, Dropout, Embedding, Linear, OneHot
+from .layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
 from .losses import CrossEntropy
 from .model import Sequential
 from .optim import SGD
@@ -44,18 +44,20 @@ def build(
     recurrent = CELLS[checks.choice("cell", cell, tuple(CELLS))]
     embedding = checks.integer("embedding", embedding, minimum=0)
     rngs = np.random.default_rng(checks.integer("seed", seed, minimum=0)).spawn(5)
-    if embedding:
-        table = Embedding(vocabulary, embedding, dtype=dtype, seed=rngs[0])
-        first = [table, Dropout(dropout, dtype=dtype, seed=rngs[1])]
-    else:
-        first = [OneHot(vocabulary, dtype=dtype)]
     members = [
-        *first,
+        *_embedding(vocabulary, embedding, dropout, dtype, *rngs[:2]),
         recurrent(embedding or vocabulary, hidden, layers, dropout=dropout, dtype=dtype, seed=rngs[2]),
         Dropout(dropout, dtype=dtype, seed=rngs[3]),
         Linear(hidden, vocabulary, dtype=dtype, seed=rngs[4]),
     ]
     return Sequential(*(layer for layer in members if dropout > 0 or not isinstance(layer, Dropout)))
+
+
+def _embedding(vocabulary, size, dropout, dtype, rng, dropout_rng):
+    """The layers before the recurrent one."""
+    if size == 0:
+        return []
+    return [Embedding(vocabulary, size, dtype=dtype, seed=rng), Dropout(dropout, dtype=dtype, seed=dropout_rng)]
 
 
 def check(model: Any, vocabulary: int = BYTES) -> None:

@@ -1,13 +1,16 @@
 """The layers."""
 
+from .cells import GRU, LSTM, RNN, PeepholeLSTM
 from .elementwise import Dropout, ReLU, Sigmoid, Tanh
 from .embedding import Embedding, OneHot
+from .initial_state import NoisyState
 from .jordan import Jordan
 from .linear import Linear
 from .pooling import Last, MeanPool
-from .recurrent import GRU, LSTM, RNN
 
-_ALL = (RNN, GRU, LSTM, Jordan, Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool)
+_ALL = (
+    RNN, GRU, LSTM, PeepholeLSTM, Jordan, Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool,
+)  # fmt: skip
 LAYERS = {layer.__name__: layer for layer in _ALL}  # by the names that files use
 
 __all__ = [
@@ -21,7 +24,9 @@ __all__ = [
     "Last",
     "Linear",
     "MeanPool",
+    "NoisyState",
     "OneHot",
+    "PeepholeLSTM",
     "ReLU",
     "Sigmoid",
     "Tanh",
