@@ -127,10 +127,9 @@ def test_generate_batch_first_is_the_same(tokens_model):
 
 def nucleus(logits, temperature, top_k, top_p):
     """Probabilities as the definitions say, token by token, in order of probability."""
-    logits = logits / temperature
-    p = np.exp(logits - logits.max())
+    p = np.exp((logits - logits.max()) / temperature)
     p /= p.sum()
-    order = sorted(range(len(p)), key=lambda i: (-p[i], i))[:top_k]
+    order = sorted(range(len(p)), key=lambda i: (-logits[i], i))[:top_k]
     share, kept = 0.0, []
     whole = sum(p[i] for i in order)
     for i in order:
