@@ -181,7 +181,7 @@ def generate(
     drawn, (steps,) or (steps,B) int64.
     Real vectors: `start` (T,F) or (T,B,F) floats, which the model reads first; it gives F numbers. Returns (steps,F) or
     (steps,B,F), what it gives from its last step over `start` on.
-    Batch first if the model is. One sequence at least has one step.
+    All batch first if the model is.
 
     state: before `start`, as in `model.forward`, with the batch dimension; None for zeros.
     lengths: (B,) integers, of right-padded starts.

@@ -13,20 +13,18 @@ IDENTITY, TANH, RELU, SIGMOID = range(4)  # nonlinearities
 
 @formula
 def _add_product(x, at, depth, weights, y, to, columns):
-    """y[to:] += x[at:] W for a row x (depth,) and W (depth, columns) flat: four rows of W share a pass over y."""
+    """y[to:] += x[at:] W for a row x (depth,) and W (depth, columns): four rows of W share a pass over y."""
+    target = y[to : to + columns]  # indices from 0 on are what makes the loops vector code
     whole = depth // 4 * 4
     for k in range(0, whole, 4):
         a, b, c, d = x[at + k], x[at + k + 1], x[at + k + 2], x[at + k + 3]
-        w = k * columns
+        p, q, r, s = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
         for j in range(columns):
-            y[to + j] += (
-                a * weights[w + j] + b * weights[w + columns + j]
-                + c * weights[w + 2 * columns + j] + d * weights[w + 3 * columns + j]
-            )  # fmt: skip
+            target[j] += a * p[j] + b * q[j] + c * r[j] + d * s[j]
     for k in range(whole, depth):
-        a = x[at + k]
+        a, p = x[at + k], weights[k]
         for j in range(columns):
-            y[to + j] += a * weights[k * columns + j]
+            target[j] += a * p[j]
 
 
 @formula
@@ -74,7 +72,7 @@ def _copy(source, at, target, to, size):
 def jordan_forward(x, state, lengths, resets, weights, biases, kinds, before, h, y, final):
     """From x and the output before it, `state` (B,O), to y and the final output (B,O); past a sequence's end y is 0.
 
-    weights: W_ih, W_hh and W_ho, transposed and flat; biases: (H,) and (O,); kinds: of both nonlinearities.
+    weights: W_ih, W_hh and W_ho, transposed; biases: (H,) and (O,); kinds: of both nonlinearities.
     before (S,B,O), h (S,B,H): get the fed-back outputs and the hidden units, of each step for S = T, else of the last.
     """
     steps, batch, inputs = x.shape
@@ -111,7 +109,7 @@ def jordan_backward(dy, lengths, resets, weights, kinds, carry_factor, h, y, dx,
     """Back through `jordan_forward`, which kept every step in h and gave y.
 
     carry: (B,O), the gradient of the final output; becomes that of the initial one. From each step to the one before
-        it is multiplied by `carry_factor`. weights: W_ih, W_hh and W_ho, flat.
+        it is multiplied by `carry_factor`. weights: W_ih, W_hh and W_ho.
     dz (T,B,H), dz_out (T,B,O): get the gradients of what goes into the nonlinearities.
     """
     steps, batch, inputs = dx.shape
@@ -147,10 +145,12 @@ def add_outer_products(dz, a, gradient):
     rows, width = dz.shape
     columns = a.shape[1]
     for r in range(0, rows - 3, 4):
+        first, second, third, fourth = a[r], a[r + 1], a[r + 2], a[r + 3]
         for j in range(width):
             p, q, s, u = dz[r, j], dz[r + 1, j], dz[r + 2, j], dz[r + 3, j]
+            row = gradient[j]
             for k in range(columns):
-                gradient[j, k] += p * a[r, k] + q * a[r + 1, k] + s * a[r + 2, k] + u * a[r + 3, k]
+                row[k] += p * first[k] + q * second[k] + s * third[k] + u * fourth[k]
     for r in range(rows // 4 * 4, rows):
         for j in range(width):
             for k in range(columns):

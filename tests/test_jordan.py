@@ -147,6 +147,40 @@ def test_jordan_carry_factor_scales_the_gradient_of_the_state():
     np.testing.assert_allclose(found[1], found[0] * 0.5 ** (T - 1), rtol=1e-12)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_jordan_workspace_shows_its_states(batch_first):
+    net = layer(batch_first=batch_first)
+    x, state, dy, _ = arrays()
+    x = np.ascontiguousarray(x.swapaxes(0, 1)) if batch_first else x
+    workspace = net.workspace(T, B)
+    with pytest.raises(ValueError, match="states needs a forward pass"):
+        workspace.states()
+    y, _ = net.forward(x, state, lengths=LENGTHS, workspace=workspace)
+    (states,), (gates,) = workspace.states(), workspace.gates()
+    np.testing.assert_array_equal(states["y"], y)
+    w = net.state_dict()
+    out = gates["h"] @ w["weight_ho_l0"].T + w["bias_ho_l0"]
+    inside = np.arange(T)[:, np.newaxis] < LENGTHS
+    inside = inside.T if batch_first else inside
+    np.testing.assert_allclose(out[inside], y[inside], rtol=1e-12)
+    assert not gates["h"][~inside].any()
+    before = net._states_before(workspace, np.array([0, 3, 6]), np.array([1, 2, 0]))
+    time_first = y.swapaxes(0, 1) if batch_first else y
+    np.testing.assert_array_equal(before[0], [state[0, 1], time_first[2, 2], time_first[5, 0]])
+
+
+def test_jordan_repeatable_workspace_adds_the_same_gradients_again():
+    net = layer()
+    x, _, dy, _ = arrays()
+    workspace = net.workspace(T, B)
+    workspace.repeatable = True
+    net.forward(x, workspace=workspace)
+    first, _ = net.backward(dy, workspace=workspace)
+    first, once = first.copy(), net.gradients_to_vector()
+    np.testing.assert_array_equal(net.backward(dy, workspace=workspace)[0], first)
+    np.testing.assert_allclose(net.gradients_to_vector(), 2 * once, rtol=1e-12)
+
+
 def test_jordan_in_a_model_is_saved_copied_and_trained(tmp_path):
     pytest.importorskip("safetensors")
     model = fastrnn.Sequential(layer("float32"), fastrnn.Linear(OUT, OUT, seed=2))

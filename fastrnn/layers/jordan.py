@@ -32,7 +32,8 @@ class _JordanWorkspace(Workspace):
         sizes |= {"out": sizes["y"], "dy": sizes["y"], "dx": sizes["x"], "dx out": sizes["x"], "dz": sizes["h"]}
         self._sizes = sizes | {"dz out": sizes["y"]}
         self._buffers = {name: aligned_empty(steps * batch * size, layer.dtype) for name, size in self._sizes.items()}
-        self._rows = {name: aligned_empty(batch * layer.output_size, layer.dtype) for name in ("final", "carry")}
+        outputs = batch * layer.output_size
+        self._rows = {name: aligned_empty(outputs, layer.dtype) for name in ("initial", "final", "carry")}
         self._lengths = np.empty(batch, np.int64)
         self._resets = np.empty(steps * batch, np.bool_)
 
@@ -46,6 +47,26 @@ class _JordanWorkspace(Workspace):
         """A buffer (B,O)."""
         size = self.layer.output_size
         return self._rows[name][: batch * size].reshape(batch, size)
+
+    def states(self):
+        """The state after every step of the last forward pass: a list with a dict of "y", in the shape of the output,
+        zero past a sequence's end."""
+        return [{"y": self._recorded("states", "y")}]
+
+    def gates(self):
+        """The hidden units in the last forward pass, "h", in the form of `states`."""
+        return [{"h": self._recorded("gates", "h")}]
+
+    def states_before(self, steps, rows):
+        """The state before each of the pairs of a step and a batch index, in the form of a batch's state."""
+        return _time_first(self.layer, self._recorded("states_before", "before"))[steps, rows][np.newaxis]
+
+    def _recorded(self, what, name):
+        """A copy of a buffer, in the layer's order."""
+        if self.record is None:
+            raise ValueError(f"{what} needs a forward pass recorded in the workspace")
+        kept = self.array(name, self.record.steps, self.record.batch)
+        return np.array(_time_first(self.layer, kept), order="C")
 
     def keep(self, steps, batch, lengths, resets):
         """Copies of `lengths`, and of `resets` with time first, in the form the kernels take."""
@@ -174,11 +195,11 @@ class Jordan(Layer):
     # the work
 
     def _forward_weights(self):
-        """Transposed weights, flat, and both biases: never stale."""
+        """Transposed weights and both biases: never stale."""
         packed = self._packed
         if packed is None or packed[0] != self.parameters.version:
             version, tensor = self.parameters.version, self.parameters.tensor
-            weights = tuple([np.ascontiguousarray(tensor(name).T).reshape(-1) for name in _WEIGHTS])
+            weights = tuple([np.ascontiguousarray(tensor(name).T) for name in _WEIGHTS])
             if self.bias:
                 biases = tuple([tensor(name) for name in _BIASES])
             else:
@@ -187,10 +208,8 @@ class Jordan(Layer):
         return packed[1:]
 
     def _compute(self, x, state, lengths, resets, before, h, y, final):
-        if state is None:
-            state = np.zeros(final.shape, self.dtype)
         kernels.jordan_forward(
-            x, state.reshape(final.shape), lengths, resets, *self._forward_weights(), self._kinds, before, h, y, final
+            x, state, lengths, resets, *self._forward_weights(), self._kinds, before, h, y, final
         )
 
     def _infer(self, x, state, lengths, resets):
@@ -199,9 +218,10 @@ class Jordan(Layer):
         resets = _NO_RESETS if resets is None else np.ascontiguousarray(_time_first(self, resets))
         y = np.empty((steps, batch, self.output_size), self.dtype)
         before, final = np.empty((1, *y.shape[1:]), self.dtype), np.empty(y.shape[1:], self.dtype)
+        initial = np.zeros(final.shape, self.dtype) if state is None else state[0]
         h = np.empty((1, batch, self.hidden_size), self.dtype)
         x = np.ascontiguousarray(_time_first(self, x))
-        self._compute(x, state, lengths, resets, before, h, y, final)
+        self._compute(x, initial, lengths, resets, before, h, y, final)
         return np.ascontiguousarray(_time_first(self, y)), final[np.newaxis]
 
     def _forward(self, x, state, lengths, resets, ws):
@@ -212,10 +232,9 @@ class Jordan(Layer):
         if lengths is not None:  # what is past the end must not get into the weights' gradients, by 0 · NaN
             for b, length in enumerate(lengths):
                 x_kept[length:, b] = 0
-        final = ws.row("final", batch)
-        if state is not None and np.may_share_memory(state, final):
-            state = state.copy()
-        self._compute(x_kept, state, kept, kept_resets, before, h, y, final)
+        initial, final = ws.row("initial", batch), ws.row("final", batch)
+        initial[...] = 0 if state is None else state[0]  # a copy: it may be the last call's final state
+        self._compute(x_kept, initial, kept, kept_resets, before, h, y, final)
         out = ws.array("out", steps, batch, self.batch_first)
         _time_first(self, out)[...] = y
         ws.record = _Record(out.shape, batch, steps, kept, kept_resets)
@@ -230,7 +249,7 @@ class Jordan(Layer):
         dy_kept[...] = _time_first(self, dy)
         carry = ws.row("carry", batch)
         carry[...] = 0 if dstate is None else dstate[0]
-        weights = tuple([self.parameters.tensor(name).reshape(-1) for name in _WEIGHTS])
+        weights = tuple([self.parameters.tensor(name) for name in _WEIGHTS])
         kernels.jordan_backward(
             dy_kept, record.lengths, record.resets, weights, self._kinds, ws.carry_factor, h, y, dx, dz, dz_out, carry
         )
@@ -247,6 +266,9 @@ class Jordan(Layer):
         out = ws.array("dx out", steps, batch, True)
         _time_first(self, out)[...] = dx
         return out, carry[np.newaxis]
+
+    def _states_before(self, workspace, steps, rows):
+        return workspace.states_before(steps, rows)
 
     def _step(self, x_t, state):
         y, state = self._infer(np.expand_dims(x_t, 1 if self.batch_first else 0), state, None, None)
