@@ -111,9 +111,13 @@ def bits_per_byte(model: Sequential, batches) -> float:
 
 def perplexity(model: Sequential, batches) -> float:
     """exp of the mean of -log p over the tokens of `batches`, such as `words.SentenceBatches`, each p given all tokens
-    of its sentence before; infinite where it can't be written."""
-    loss = Trainer(model, CrossEntropy(), SGD(0.0), seed=None).evaluate(batches)
-    return math.exp(loss) if loss < _LARGEST_LOSS else math.inf
+    of its sentence before."""
+    return perplexity_of(Trainer(model, CrossEntropy(), SGD(0.0), seed=None).evaluate(batches))
+
+
+def perplexity_of(loss: float) -> float:
+    """exp(loss), for a mean of -log p; of losses too large for that, the largest that can be written."""
+    return math.exp(min(loss, _LARGEST_LOSS))
 
 
 def generate(

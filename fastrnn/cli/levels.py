@@ -146,7 +146,7 @@ class Words(Level):
         return loss
 
     def value(self, mean):
-        return math.exp(min(mean, 700.0))
+        return language_model.perplexity_of(mean)
 
     def shown(self, value):
         return f"perplexity {value:.1f} per word"
