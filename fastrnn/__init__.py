@@ -22,6 +22,7 @@ if _importlib_util.find_spec("fastrnn.kernels") is None:
 from . import bptt, data, init, kernels  # noqa: E402, I001
 from .callbacks import EarlyStopping, ReduceOnPlateau  # noqa: E402
 from .diagnostics import GradcheckReport, gradcheck  # noqa: E402
+from .generation import beam_search, generate, stream  # noqa: E402
 from .layers import (  # noqa: E402
     GRU,
     LSTM,
@@ -29,6 +30,7 @@ from .layers import (  # noqa: E402
     ActivityRegularization,
     Dropout,
     Embedding,
+    Jordan,
     Last,
     LayerNormLSTM,
     Linear,
@@ -89,6 +91,7 @@ __all__ = [
     "FormatError",
     "GradcheckReport",
     "Huber",
+    "Jordan",
     "Last",
     "LayerNormLSTM",
     "Linear",
@@ -109,11 +112,13 @@ __all__ = [
     "Tanh",
     "Trainer",
     "WarmUp",
+    "beam_search",
     "bptt",
     "clip_grad_norm",
     "clip_grad_value",
     "clip_gradients",
     "data",
+    "generate",
     "get_num_threads",
     "gradcheck",
     "init",
@@ -121,4 +126,5 @@ __all__ = [
     "load",
     "save",
     "set_num_threads",
+    "stream",
 ]

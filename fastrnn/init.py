@@ -188,8 +188,3 @@ def _drawn(name, initializer, shape, rng):
         raise TypeError(f"init of {name} must give floating-point numbers, got dtype {array.dtype}")
     checks.shape(f"init of {name}", array.shape, shape)
     return array
-
-
-def uniform(parameters, fan, rng):
-    """Fill all parameters from U(−1/√fan, 1/√fan), PyTorch's default for recurrent and linear layers."""
-    fill(parameters, fan, None, rng)

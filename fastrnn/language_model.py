@@ -1,14 +1,14 @@
-"""Byte-level language models: embedding → recurrent layer → linear, how well one predicts a text, and how it writes."""
+"""Language models of bytes or words: (embedding →) recurrent layer → linear, how well one predicts, how it writes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from . import checks
-from .bptt import layers_of
+from . import checks, init, words
 from .data import TokenStream
+from .generation import check_stepwise, stream
 from .layers import GRU, LSTM, RNN, Dropout, Embedding, Linear
 from .losses import CrossEntropy
 from .model import Sequential
@@ -21,11 +21,13 @@ CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 _STEPS = 256  # of a batch when a text is evaluated
 _LANES = 4  # parts of a text that are evaluated side by side: faster than one, and hardly any context is lost
 _LANE_BYTES = 16_384  # shorter texts get fewer lanes
+_LARGEST_LOSS = 709.0  # whose exp is a float
 
 
 def build(
     cell: str = "lstm",
     *,
+    vocabulary: int = BYTES,
     embedding: int = 64,
     hidden: int = 256,
     layers: int = 1,
@@ -33,36 +35,58 @@ def build(
     dtype="float32",
     seed: int = 0,
 ) -> Sequential:
-    """A model of the next byte: (T,B) bytes → (T,B,256) logits.
+    """A model of the next token: (T,B) tokens → (T,B,V) logits.
 
-    cell: "lstm", "gru" or "rnn". embedding, hidden: sizes. layers: recurrent layers.
+    cell: "lstm", "gru" or "rnn". vocabulary: V, the number of tokens. hidden: size. layers: recurrent layers.
+    embedding: size; 0 for none, the tokens going straight into the recurrent layer.
     dropout: after the embedding, between the recurrent layers and before the output (Zaremba et al. 2014).
     """
     recurrent = CELLS[checks.choice("cell", cell, tuple(CELLS))]
+    embedding = checks.integer("embedding", embedding, minimum=0)
     rngs = np.random.default_rng(checks.integer("seed", seed, minimum=0)).spawn(5)
     members = [
-        Embedding(BYTES, embedding, dtype=dtype, seed=rngs[0]),
-        Dropout(dropout, dtype=dtype, seed=rngs[1]),
-        recurrent(embedding, hidden, layers, dropout=dropout, dtype=dtype, seed=rngs[2]),
+        *_embedding(vocabulary, embedding, dropout, dtype, *rngs[:2]),
+        recurrent(embedding or vocabulary, hidden, layers, dropout=dropout, dtype=dtype, seed=rngs[2]),
         Dropout(dropout, dtype=dtype, seed=rngs[3]),
-        Linear(hidden, BYTES, dtype=dtype, seed=rngs[4]),
+        Linear(hidden, vocabulary, dtype=dtype, seed=rngs[4]),
     ]
     return Sequential(*(layer for layer in members if dropout > 0 or not isinstance(layer, Dropout)))
 
 
-def check(model: Any) -> None:
-    """`ValueError` unless `model` takes bytes one after the other and gives the logits of the next."""
+def _embedding(vocabulary, size, dropout, dtype, rng, dropout_rng):
+    """The layers before the recurrent one."""
+    if size == 0:
+        return []
+    return [Embedding(vocabulary, size, dtype=dtype, seed=rng), Dropout(dropout, dtype=dtype, seed=dropout_rng)]
+
+
+def check(model: Any, vocabulary: int = BYTES) -> None:
+    """`ValueError` unless `model` takes tokens one after the other and gives the logits of the next."""
     layers = getattr(model, "layers", ())
-    fits = (
-        len(layers) > 1
-        and isinstance(layers[0], Embedding)
-        and layers[0].num_embeddings == BYTES
-        and model._output_features(None) == BYTES
-        and not model.batch_first
-        and all(layer.keeps_steps and not getattr(layer, "bidirectional", False) for layer in layers_of(model))
-    )
+    try:
+        fits = (
+            len(layers) > 1
+            and _takes_tokens(model, vocabulary)
+            and model._output_features(None) == vocabulary
+            and not model.batch_first
+        )
+        check_stepwise(model, "a language model")
+    except (TypeError, ValueError):
+        fits = False
     if not fits:
-        raise ValueError("the model is not a byte-level language model")
+        kind = "byte-level" if vocabulary == BYTES else f"{vocabulary}-word"
+        raise ValueError(f"the model is not a {kind} language model")
+
+
+def _takes_tokens(model, count):
+    """Whether the tokens that `model` takes are those below `count`."""
+    model._check_input(np.zeros((1, 1), np.int64))
+    model._check_values("x", np.full((1, 1), count - 1), None)
+    try:
+        model._check_values("x", np.full((1, 1), count), None)
+    except ValueError:
+        return True
+    return False
 
 
 def evaluation_stream(text: bytes) -> TokenStream:
@@ -85,51 +109,67 @@ def bits_per_byte(model: Sequential, batches) -> float:
     return Trainer(model, CrossEntropy(), SGD(0.0), seed=None).evaluate(batches) / math.log(2)
 
 
+def perplexity(model: Sequential, batches) -> float:
+    """exp of the mean of -log p over the tokens of `batches`, such as `words.SentenceBatches`, each p given all tokens
+    of its sentence before."""
+    return perplexity_of(Trainer(model, CrossEntropy(), SGD(0.0), seed=None).evaluate(batches))
+
+
+def perplexity_of(loss: float) -> float:
+    """exp(loss), for a mean of -log p; of losses too large for that, the largest that can be written."""
+    return math.exp(min(loss, _LARGEST_LOSS))
+
+
 def generate(
     model: Sequential,
     prime: bytes = b"\n",
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
+    top_p: float | None = None,
     seed: int | None = None,
 ) -> Iterator[int]:
     """Bytes that go on from `prime`, one after the other, without end.
 
-    temperature: logits are divided by it; 0 takes the likeliest byte every time.
-    top_k: only the `top_k` likeliest bytes can come; of equally likely ones, the lowest. None: all.
-    seed: of the draws; None for another text each time.
+    temperature, top_k, top_p, seed: as in `fastrnn.generate`.
     """
     check(model)
-    temperature = checks.number("temperature", temperature, minimum=0)
-    top_k = BYTES if top_k is None else checks.integer("top_k", top_k, minimum=1, maximum=BYTES)
     if not prime:
         raise ValueError("prime must have at least one byte")
-    if seed is not None:
-        seed = checks.integer("seed", seed, minimum=0)
-    tokens = np.frombuffer(bytes(prime), np.uint8)
-    return _generated(model, tokens, temperature, top_k, np.random.default_rng(seed))
+    start = np.frombuffer(bytes(prime), np.uint8)
+    tokens = stream(model, start, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    return (int(token) for (token,) in tokens)
 
 
-def _generated(model, tokens, temperature, top_k, rng):
-    y, state = None, None
-    for start in range(0, len(tokens), _STEPS):  # a long prime in parts: the memory does not grow with it
-        y, state = model.forward(tokens[start : start + _STEPS, np.newaxis], state)
-        y = y[-1]
+def generate_sentences(
+    model: Sequential,
+    vocabulary: words.Vocabulary,
+    prime: Sequence[int] = (),
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> Iterator[int]:
+    """Tokens of sentences, one after the other, without end: the first goes on from the tokens `prime`, and after each
+    `words.END` another one begins. `words.START` and `words.UNKNOWN` never come.
+
+    temperature, top_k, top_p, seed: as in `fastrnn.generate`.
+    """
+    check(model, len(vocabulary))
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": init.generator(seed)}
+
+    def sentence(*prime):
+        start = np.array([words.START, *prime])
+        return stream(model, start, exclude=(words.START, words.UNKNOWN), **options)
+
+    return _until_end(sentence(*prime), sentence)
+
+
+def _until_end(tokens, sentence):
     while True:
-        token = _draw(y[0], temperature, top_k, rng)
-        yield token
-        y, state = model.step(np.array([token]), state)
-
-
-def _draw(logits, temperature, top_k, rng):
-    logits = logits.astype(np.float64)
-    if not np.isfinite(logits).all():
-        raise ValueError("the model's output is not finite: its training went wrong")
-    order = np.argsort(-logits, kind="stable")[:top_k]
-    if temperature == 0:
-        return int(order[0])
-    # relative to the largest before the division: a tiny temperature must give zeros, not NaN
-    with np.errstate(over="ignore"):
-        weights = np.exp((logits[order] - logits[order[0]]) / temperature)
-    total = np.cumsum(weights)
-    return int(order[min(np.searchsorted(total, rng.random() * total[-1], side="right"), len(order) - 1)])
+        for (token,) in tokens:
+            yield int(token)
+            if token == words.END:
+                break
+        tokens = sentence()

@@ -534,3 +534,10 @@ def _add(a, b, out):
     """out = a + b; what becomes infinite or NaN is no cause for a warning."""
     with np.errstate(over="ignore", invalid="ignore"):
         np.add(a, b, out=out)
+
+
+def layers_of(model):
+    """The layers of a model, those in its containers too; a layer is its own only one."""
+    if not isinstance(model, Container):
+        return [model]
+    return [layer for member in model.layers for layer in layers_of(member)]

@@ -6,6 +6,7 @@ A file is an ordinary safetensors file whose metadata says what is in it:
     format_version   "1"
     kind             "model", "checkpoint", …
     architecture     models: JSON of the layers' names and constructor arguments, within those of their containers
+    extra            models: JSON of whatever was saved with it, if anything was
     meta             other kinds: JSON of whatever goes with the tensors
 
 A file names layers, never code: they are looked up in `fastrnn.layers.LAYERS` and `fastrnn.model.CONTAINERS`.
@@ -56,14 +57,16 @@ class FormatError(ValueError):
 # ---- models ----
 
 
-def save(model, path: Path) -> None:
+def save(model, path: Path, *, extra: dict | None = None) -> None:
     """Write a layer or a model to one safetensors file at `path`: its architecture and its parameters.
+
+    extra: anything JSON can hold, for `load_extra`.
 
     An existing file is replaced whole, or stays as it was. `OSError` if it can't be written, `TypeError` for a model
     with layers that are not fastrnn's own, `ValueError` for one of more than 64 containers in one another.
     """
-    description = architecture(model)
-    _write(path, "model", model.state_dict(), {"architecture": description})
+    entries = {"architecture": architecture(model)}
+    _write(path, "model", model.state_dict(), entries if extra is None else {**entries, "extra": extra})
 
 
 def load(path: Path):
@@ -79,6 +82,12 @@ def load(path: Path):
             model = _build(description, specs)
         model.load_state_dict(_read_tensors(file, path))
         return model
+
+
+def load_extra(path: Path) -> dict | None:
+    """What was saved as `extra` with the model in the file at `path`; None if nothing was. Errors as in `load`."""
+    with _opened(path, "model") as file:
+        return _json_entry(file, path, "extra") if "extra" in file.metadata() else None
 
 
 def restore(description: dict, tensors: dict[str, np.ndarray], path: Path):

@@ -1,3 +1,4 @@
+import collections
 import errno
 import importlib.util
 import io
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import cli, corpus, language_model, storage
-from fastrnn.cli import common, train, training_run, warmup
+from fastrnn import cli, corpus, language_model, storage, words
+from fastrnn.cli import common, levels, train, training_run, warmup
 
 pytest.importorskip("safetensors")
 
@@ -338,6 +339,14 @@ def test_cli_sample_takes_the_likeliest_bytes(trained, capsys):
     assert sample("--seed", "1") == sample("--seed", "1") != sample("--seed", "2")
 
 
+def test_cli_sample_takes_a_share_of_the_probability(trained, capsys):
+    texts = []
+    for options in (["--top-p", "1e-9"], ["--top-k", "1"], ["--top-p", "0.5", "--seed", "1"]):
+        assert cli.main(["sample", str(trained), "--length", "30", *options]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+
+
 def test_cli_sample_takes_the_file_as_well_as_the_folder(trained, capsys):
     texts = []
     for model in (trained, trained / "model.safetensors"):
@@ -416,6 +425,132 @@ def test_cli_evaluate_refuses_texts_it_cannot_use(trained, tmp_path, capsys):
     assert_refused(capsys, ["evaluate", trained, tmp_path / "empty"], "empty is empty")
     assert_refused(capsys, ["evaluate", trained, tmp_path / "one"], "one is too short")
     assert_refused(capsys, ["evaluate", trained, tmp_path / "none"], "No such file")
+
+
+# ---- words ----
+
+WORDS = ["--level", "word", "--vocabulary", "30", "--hidden", "6", "--batch", "4", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def trained_on_words(text, tmp_path_factory):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("words") / "run"
+    assert cli.main(["train", text, *WORDS, "--embedding", "4", "--steps", "50", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_cli_train_on_words_reports_perplexity(text, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert cli.main(["train", text, *WORDS, "--steps", "30", "--out", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    *_, where, baseline, held_out = out.splitlines()
+    assert where.endswith(str(folder))
+    assert re.fullmatch(r"words by frequency alone: perplexity \d+\.\d per word", baseline)
+    assert "sentences" in err and "30 different words known" in err
+    training = [line["training_perplexity"] for line in history(folder) if "training_perplexity" in line]
+    held = [line["held_out_perplexity"] for line in history(folder) if "held_out_perplexity" in line]
+    assert len(training) == 1 and len(held) == 8 and held[-1] < held[0] < 40
+    assert held_out == f"held-out: perplexity {held[-1]:.1f} per word"
+
+
+def test_cli_train_on_words_baseline_by_hand(text):
+    settings = training_run.Settings(level="word", vocabulary=30, batch=4)
+    loaded = corpus.load([text])
+    name, value = levels.level_of(settings, loaded).baseline()
+    training, held_out = (words.sentences(part.decode()) for part in (loaded.training, loaded.held_out))
+    vocabulary = words.Vocabulary.of(training, 30)
+    counts = collections.Counter(token for s in training for token in vocabulary.encoded(s)[1:])
+    wanted = [token for s in held_out for token in vocabulary.encoded(s)[1:]]
+    p = [(counts[token] + 1) / (counts.total() + len(vocabulary)) for token in wanted]
+    assert value == pytest.approx(np.exp(-np.mean(np.log(p))))
+
+
+@pytest.mark.parametrize("step", [1, 37])
+def test_cli_train_on_words_resumed_is_as_if_never_interrupted(text, tmp_path, capsys, monkeypatch, step):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    options = [*WORDS, "--embedding", "4", "--steps", "60", "--dropout", "0.3"]  # more than two passes
+    folder, whole = tmp_path / "broken off", tmp_path / "whole"
+    with monkeypatch.context() as context:
+        interrupt_at(context, step)
+        assert cli.main(["train", text, *options, "--out", str(folder)]) == 130
+    assert cli.main(["train", "--resume", str(folder)]) == 0
+    assert cli.main(["train", text, *options, "--out", str(whole)]) == 0
+    assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    trained_lines = [[x for x in history(f) if "training_perplexity" in x] for f in (folder, whole)]
+    assert trained_lines[0] == trained_lines[1]
+
+
+def test_cli_train_resumes_a_checkpoint_from_before_there_were_levels(trained, tmp_path):
+    tensors, meta = storage.load_tensors(trained / "checkpoint.safetensors", "checkpoint")
+    for name in ("level", "vocabulary"):
+        del meta["extra"]["settings"][name]
+    storage.save_tensors(tmp_path / "checkpoint.safetensors", "checkpoint", tensors, meta)
+    assert cli.main(["train", "--resume", str(tmp_path), "--steps", "55"]) == 0
+    assert history(tmp_path)[-1]["step"] == 55
+
+
+def test_cli_sample_writes_sentences(trained_on_words, capsys):
+    def sample(*options):
+        assert cli.main(["sample", str(trained_on_words), "--length", "60", *options]) == 0
+        return capsys.readouterr().out
+
+    assert sample("--seed", "1") == sample("--seed", "1") != sample("--seed", "2")
+    found = sample("--seed", "1", "--prime", "12 bottles", "--temperature", "2")
+    assert found.startswith("12 bottles") and "<" not in found and found.count("\n") > 1
+    vocabulary = storage.load_extra(trained_on_words / "model.safetensors")["vocabulary"]
+    assert len(vocabulary) == 30
+    assert {w for line in found.splitlines()[1:] for w in words.split(line) if w.isalnum()} <= set(vocabulary)
+    assert sample("--top-p", "1e-9") == sample("--top-k", "1") == sample("--temperature", "0")
+
+
+def test_cli_sample_of_words_refuses_options(trained_on_words, capsys):
+    assert_refused(capsys, ["sample", trained_on_words, "--prime", " "], "prime must have at least one word")
+    assert_refused(capsys, ["sample", trained_on_words, "--top-k", "31"], "--top-k: it must be at most 30")
+    assert_refused(capsys, ["sample", trained_on_words, "--top-p", "0"], "--top-p: it must be above 0")
+
+
+def test_cli_evaluate_gives_perplexity(trained_on_words, tmp_path, capsys):
+    text = "9 bottles of wine. Nine!"
+    (tmp_path / "wine").write_text(text)
+    model, vocabulary = common.load_model(str(trained_on_words))
+    losses = []
+    for sentence in words.sentences(text):
+        tokens = vocabulary.encoded(sentence)
+        logits = model.forward(tokens[:-1, np.newaxis])[0][:, 0].astype(np.float64)
+        losses += list(np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(tokens) - 1), tokens[1:]])
+    assert cli.main(["evaluate", str(trained_on_words), str(tmp_path / "wine")]) == 0
+    unknown, ours = capsys.readouterr().out.splitlines()
+    unseen = sum(word not in vocabulary.words for word in words.split(text))
+    assert unknown == f"unknown words: {100 * unseen / 7:.1f}%"
+    assert ours == f"model: perplexity {np.exp(np.mean(losses)):.1f} per word"
+
+
+def test_cli_words_refuse_bad_input(trained_on_words, text, tmp_path, capsys):
+    blank, one = tmp_path / "blank", tmp_path / "one"
+    blank.write_text(" \n \n" * 20)
+    one.write_text("word" + " " * 99)
+    out = ["--out", tmp_path / "run", *WORDS]
+    assert_refused(capsys, ["train", blank, *out], "blank is too short: it has no sentence")
+    assert_refused(capsys, ["train", one, *out], "one is too short: it has no sentence held out")
+    assert_refused(capsys, ["train", text, *out, "--sequence", "5"], "--sequence can't be given with --level word")
+    assert_refused(capsys, ["train", text, *TINY, "--vocabulary", "5"], "--vocabulary can't be given with --level byte")
+    assert_refused(capsys, ["train", text, *out, "--vocabulary", "3"], "--vocabulary: it must be at least 4")
+    assert_refused(capsys, ["train", text, "--level", "letter"], "--level: invalid choice")
+    assert_refused(capsys, ["train", "--resume", trained_on_words, "--level", "byte"], "--level can't be given")
+    assert_refused(capsys, ["evaluate", trained_on_words, blank], "blank is too short: it has no words")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"vocabulary": 3}, {"vocabulary": ["a"]}, {"vocabulary": [*words.SPECIAL, "few"]}]
+)
+def test_cli_refuses_models_with_another_vocabulary(trained_on_words, tmp_path, capsys, extra):
+    model = fastrnn.load(trained_on_words / "model.safetensors")
+    fastrnn.save(model, tmp_path / "model.safetensors", extra=extra)
+    assert_refused(capsys, ["sample", tmp_path], "model.safetensors: .*")
+    fastrnn.save(model, tmp_path / "model.safetensors")
+    assert_refused(capsys, ["sample", tmp_path], "not a byte-level language model")
 
 
 # ---- info, warmup, bench ----

@@ -22,6 +22,7 @@ LAYERS = {
     "rnn": lambda: fastrnn.RNN(F, H, seed=0),
     "gru": lambda: fastrnn.GRU(F, H, seed=0),
     "lstm": lambda: fastrnn.LSTM(F, H, 2, bidirectional=True, dropout=0.5, seed=0),
+    "jordan": lambda: fastrnn.Jordan(F, H, 2, seed=0),
     "linear": lambda: fastrnn.Linear(F, H, seed=0),
     "embedding": lambda: fastrnn.Embedding(F, H, seed=0),
     "onehot": lambda: fastrnn.OneHot(F),
@@ -162,7 +163,9 @@ def test_contract_bad_tokens(kind, workspace):
     case.still_works()
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "linear", "model", "pooled model", "residual", "skips"])
+@pytest.mark.parametrize(
+    "kind", ["rnn", "gru", "lstm", "jordan", "linear", "model", "pooled model", "residual", "skips"]
+)
 @pytest.mark.parametrize("features", [1, F - 1, F + 1, 7, 200])
 def test_contract_wrong_number_of_features(kind, features):
     case = Recorded(kind)
@@ -172,7 +175,8 @@ def test_contract_wrong_number_of_features(kind, features):
 
 
 @pytest.mark.parametrize(
-    "kind", ["rnn", "gru", "lstm", "last", "mean", "model", "pooled model", "residual", "skips", "autoencoder"]
+    "kind",
+    ["rnn", "gru", "lstm", "jordan", "last", "mean", "model", "pooled model", "residual", "skips", "autoencoder"],
 )
 def test_contract_unbatched_input(kind):
     case = Recorded(kind)
@@ -335,7 +339,7 @@ def test_contract_backward_needs_a_forward_pass(kind):
     np.testing.assert_array_equal(layer.gradients_to_vector(), gradients)
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "linear", "embedding", "model", "token model"])
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "jordan", "linear", "embedding", "model", "token model"])
 @pytest.mark.parametrize("change", ["load", "vector", "optimizer"])
 def test_contract_backward_after_a_change_of_parameters(kind, change):
     case = Recorded(kind)

@@ -57,7 +57,7 @@ def test_language_model_build_refuses_an_unknown_cell():
         lambda: [fastrnn.Embedding(256, 3), fastrnn.LSTM(3, 4), fastrnn.Linear(4, 255)],
         lambda: [fastrnn.Embedding(256, 3), fastrnn.LSTM(3, 4, bidirectional=True), fastrnn.Linear(8, 256)],
         lambda: [fastrnn.Embedding(256, 3), fastrnn.LSTM(3, 4), fastrnn.Last(), fastrnn.Linear(4, 256)],
-        lambda: [fastrnn.LSTM(256, 4), fastrnn.Linear(4, 256)],
+        lambda: [fastrnn.LSTM(255, 4), fastrnn.Linear(4, 256)],
     ],
 )
 def test_language_model_check_refuses_other_models(layers):

@@ -95,6 +95,16 @@ def test_storage_file_is_an_ordinary_safetensors_file(saved):
     assert json.loads(metadata["architecture"])["type"] == "Sequential"
 
 
+def test_storage_keeps_what_is_saved_with_a_model(tmp_path, saved):
+    extra = {"words": ["a", "ä"], "number": 3.5}
+    fastrnn.save(language_model(), tmp_path / "with", extra=extra)
+    assert storage.load_extra(tmp_path / "with") == extra
+    assert storage.load_extra(saved) is None
+    assert fastrnn.load(tmp_path / "with").num_parameters == fastrnn.load(saved).num_parameters
+    fastrnn.save(language_model(), tmp_path / "none", extra=None)
+    assert (tmp_path / "none").read_bytes() == saved.read_bytes()
+
+
 def test_storage_refuses_layers_of_others(tmp_path):
     class LSTM(fastrnn.LSTM):
         pass

@@ -15,7 +15,8 @@ import numpy as np
 from .. import checks
 from ..buffers import NamedArrays
 from ..layers.base import Layer, Workspace
-from ..model import Container
+from ..layers.regularization import ActivityRegularization
+from ..model import layers_of
 
 
 def check_loss(loss):
@@ -256,11 +257,11 @@ def put_rows(state: Any, rows, part: Any) -> None:
     map_state(lambda whole, some: whole.__setitem__((slice(None), rows), some), state, part)
 
 
-def layers_of(model):
-    """The layers of a model, those in its containers too; a layer is its own only one."""
-    if not isinstance(model, Container):
-        return [model]
-    return [layer for member in model.layers for layer in layers_of(member)]
+def refuse_penalties(rule, model) -> None:
+    """Refuse a model with penalties, for a rule whose passes are not the loss's own."""
+    for layer in layers_of(model):
+        if isinstance(layer, ActivityRegularization):
+            raise ValueError(f"{rule!r} can't train ActivityRegularization, whose penalty belongs to a whole pass")
 
 
 class Rule(ABC):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from .. import checks
-from ..model import Sequential
-from .base import Rule, Run, layers_of, map_state, random_states, set_random_states
+from ..model import Sequential, layers_of
+from .base import Rule, Run, map_state, random_states, refuse_penalties, set_random_states
 
 
 class Windowed(Rule):
@@ -37,6 +37,7 @@ class Windowed(Rule):
 
     def check(self, model) -> None:
         super().check(model)
+        refuse_penalties(self, model)
         for layer in layers_of(model):
             name = type(layer).__name__
             if getattr(layer, "dilation", 1) > 1:

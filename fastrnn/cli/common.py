@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numba
 
-from .. import checks, language_model, storage
+from .. import checks, language_model, storage, words
 from ..threads import set_num_threads
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -164,14 +164,16 @@ def duration(seconds: float) -> str:
 
 
 def load_model(path: str):
-    """The language model in the file at `path`, or in the run's folder."""
+    """The language model in the file at `path`, or in the run's folder, and its vocabulary, None for one of bytes."""
     path = file_in_run(path, MODEL_FILE)
-    model = storage.load(path)
+    model, extra = storage.load(path), storage.load_extra(path)
     try:
-        language_model.check(model)
-    except ValueError as error:
-        raise CommandError(f"{path}: {error}") from None
-    return model
+        vocabulary = None if extra is None else words.Vocabulary(extra["vocabulary"])
+        language_model.check(model, language_model.BYTES if vocabulary is None else len(vocabulary))
+    except (ValueError, TypeError, KeyError) as error:
+        text = f"its {error} is missing" if isinstance(error, KeyError) else error
+        raise CommandError(f"{path}: {text}") from None
+    return model, vocabulary
 
 
 MODEL_FILE = "model.safetensors"
@@ -189,3 +191,9 @@ def displayed(tokens: Iterable[int]) -> Iterator[str]:
     for token in tokens:
         yield decoder.decode(bytes([token])).translate(_UNPRINTABLE)
     yield decoder.decode(b"", final=True)
+
+
+def displayed_words(written: Iterable[str]) -> Iterator[str]:
+    """Words as text as they come; what could upset a terminal is replaced."""
+    for piece in words.pieces(written):
+        yield piece.translate(_UNPRINTABLE)

@@ -4,8 +4,8 @@ import itertools
 import os
 import sys
 
-from .. import language_model
-from .common import displayed, integer, load_model, number
+from .. import language_model, words
+from .common import CommandError, displayed, displayed_words, integer, load_model, number
 
 
 def add_parser(commands) -> None:
@@ -13,18 +13,23 @@ def add_parser(commands) -> None:
     parser = commands.add_parser(
         "sample",
         help="let a trained model write",
-        description="Write text with a trained model. Bytes that are not UTF-8 are shown as \N{REPLACEMENT CHARACTER}.",
+        description="Write text with a trained model; one of words writes sentences, a line each. Bytes that are not "
+        "UTF-8 are shown as \N{REPLACEMENT CHARACTER}.",
     )
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a run")
     parser.add_argument("--prime", metavar="TEXT", help="text to go on from (default: the beginning of a line)")
-    parser.add_argument("--length", type=integer(0), default=1000, metavar="N", help="bytes to write")
+    parser.add_argument("--length", type=integer(0), default=1000, metavar="N", help="bytes, or words, to write")
     parser.add_argument(
         "--temperature", type=number(minimum=0), default=0.8, metavar="X",
-        help="below 1 the text gets more usual, above 1 bolder; 0 takes the likeliest byte every time",
+        help="below 1 the text gets more usual, above 1 bolder; 0 takes the likeliest every time",
     )  # fmt: skip
     parser.add_argument(
-        "--top-k", type=integer(1, language_model.BYTES), metavar="K",
-        help="choose among the K likeliest bytes only (default: all)",
+        "--top-k", type=integer(1), metavar="K",
+        help="choose among the K likeliest bytes, or words, only (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--top-p", type=number(above=0, maximum=1), metavar="P",
+        help="choose among the likeliest only that have together the probability P (default: all)",
     )  # fmt: skip
     parser.add_argument("--seed", type=integer(0), metavar="N", help="the same text every time (default: another)")
     parser.set_defaults(run=run)
@@ -32,14 +37,31 @@ def add_parser(commands) -> None:
 
 def run(arguments) -> None:
     """Write the prime, if one was given, and what follows it to stdout."""
-    model = load_model(arguments.model)
-    prime = b"\n" if arguments.prime is None else os.fsencode(arguments.prime)
-    tokens = language_model.generate(
-        model, prime, temperature=arguments.temperature, top_k=arguments.top_k, seed=arguments.seed
-    )
-    shown = b"" if arguments.prime is None else prime
-    for text in displayed(itertools.chain(shown, itertools.islice(tokens, arguments.length))):
+    model, vocabulary = load_model(arguments.model)
+    options = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
+    most = language_model.BYTES if vocabulary is None else len(vocabulary)
+    if arguments.top_k is not None and arguments.top_k > most:
+        raise CommandError(f"argument --top-k: it must be at most {most}, got {arguments.top_k}")
+    write = _bytes if vocabulary is None else _words
+    for text in write(model, vocabulary, arguments.prime, arguments.length, options):
         sys.stdout.write(text)
         if sys.stdout.isatty():
             sys.stdout.flush()
     sys.stdout.write("\n")
+
+
+def _bytes(model, _, prime, length, options):
+    """Pieces of text by a model of bytes."""
+    first = b"\n" if prime is None else os.fsencode(prime)
+    tokens = language_model.generate(model, first, **options)
+    return displayed(itertools.chain(b"" if prime is None else first, itertools.islice(tokens, length)))
+
+
+def _words(model, vocabulary, prime, length, options):
+    """Pieces of text by a model of words: a line for each sentence."""
+    first = [] if prime is None else words.split(prime)
+    if prime is not None and not first:
+        raise ValueError("prime must have at least one word")
+    tokens = language_model.generate_sentences(model, vocabulary, vocabulary.tokens(first), **options)
+    written = (vocabulary.words[token] for token in itertools.islice(tokens, length))
+    return displayed_words(itertools.chain(first, written))

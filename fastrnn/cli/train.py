@@ -1,4 +1,4 @@
-"""`fastrnn train`: train a byte-level language model."""
+"""`fastrnn train`: train a language model of bytes or words."""
 
 import argparse
 import contextlib
@@ -9,7 +9,7 @@ import re
 import signal
 import tempfile
 
-from .. import corpus, language_model
+from .. import corpus, language_model, words
 from . import plot
 from .common import (
     CHECKPOINT_FILE,
@@ -17,7 +17,6 @@ from .common import (
     CommandError,
     Progress,
     add_threads,
-    displayed,
     file_in_run,
     integer,
     number,
@@ -25,6 +24,7 @@ from .common import (
     say,
     use_threads,
 )
+from .levels import LEVELS
 from .training_run import Run, Settings, read_saved
 from .warmup import warm_up_training
 
@@ -32,20 +32,22 @@ RUNS_FOLDER = "fastrnn-runs"
 PLOT_FILE = "loss.png"
 
 _CHECKPOINT_INTERVAL = 30.0
-_SAMPLE_BYTES = 600
 _SAMPLE_TEMPERATURE = 0.6
 _CHANGEABLE = {"steps", "seconds"}  # on resuming; anything else would make it another run
+_DEFAULTS = {"byte": {}, "word": {"embedding": 0}}  # of a level, where it has its own
+_FOREIGN = {"byte": {"vocabulary"}, "word": {"sequence"}}  # what does not go with a level
 
 
 def add_parser(commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "train",
-        help="train a byte-level language model",
-        description="Train a byte-level language model (embedding, recurrent layer, linear layer) on text files, or "
-        "on the sources of the running Python's standard library: truncated backpropagation through time with "
-        "carried state, Adam, a one-cycle learning rate. The end of the text is held out to judge by. Ctrl-C stops "
-        "and saves, and --resume goes on, to the same result as without a break.",
+        help="train a language model of bytes or words",
+        description="Train a language model (embedding, recurrent layer, linear layer) on text files, or on the "
+        "sources of the running Python's standard library: of bytes, by truncated backpropagation through time with "
+        "carried state, or of the words of sentences, by full backpropagation through each; Adam, a one-cycle "
+        "learning rate. The end of the text is held out to judge by. Ctrl-C stops and saves, and --resume goes on, to "
+        "the same result as without a break.",
         argument_default=argparse.SUPPRESS,  # --resume has to tell what was said from what was not
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="text to train on (default: the standard library)")
@@ -75,15 +77,20 @@ def _add_settings(parser):
         group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
 
     group = parser.add_argument_group("model")
+    group.add_argument("--level", choices=tuple(LEVELS), help=f"what is predicted (default: {Settings.level})")
+    option(group, "vocabulary", integer(len(words.SPECIAL) + 1), "words known at the level of words, at most")
     cells = tuple(language_model.CELLS)
     group.add_argument("--cell", choices=cells, help=f"recurrent layer (default: {Settings.cell})")
-    option(group, "embedding", integer(1), "size of the embedding")
+    option(
+        group, "embedding", integer(0),
+        "size of the embedding; 0 for none, straight into the recurrent layer, as words go if nothing is said",
+    )  # fmt: skip
     option(group, "hidden", integer(1), "units of a recurrent layer")
     option(group, "layers", integer(1), "recurrent layers")
     option(group, "dropout", number(minimum=0, below=1), "dropout around the recurrent layers", "P")
 
     group = parser.add_argument_group("training")
-    option(group, "sequence", integer(1), "steps that the gradient goes back")
+    option(group, "sequence", integer(1), "steps that the gradient goes back, at the level of bytes")
     option(group, "batch", integer(1), "sequences side by side")
     option(group, "lr", number(above=0), "learning rate at its peak", "X")
     option(group, "clip", number(above=0), "norm that the gradient is clipped to", "X")
@@ -112,13 +119,22 @@ def run(arguments) -> int:
         chosen = chosen or os.path.dirname(checkpoint) or os.curdir
     else:
         files = tuple(os.path.abspath(path) for path in given.get("files", ()))
-        settings = dataclasses.replace(Settings(), **given | {"files": files})
+        settings = _new(given | {"files": files})
     text = corpus.load(settings.files)
     with _folder(chosen, settings, new=checkpoint is None or "out" in options) as folder:
         training = Run(settings, text, folder, options.get("checkpoint_interval", _CHECKPOINT_INTERVAL))
         if checkpoint is not None:
             training.restore(checkpoint, saved)
         return _train(training)
+
+
+def _new(given):
+    """The settings of a new run."""
+    level = given.get("level", Settings.level)
+    for name in given:
+        if name in _FOREIGN[level]:
+            raise CommandError(f"--{name} can't be given with --level {level}")
+    return dataclasses.replace(Settings(), **_DEFAULTS[level] | given)
 
 
 def _resumed(settings, given):
@@ -161,8 +177,8 @@ def _new_folder(settings):
 
 
 def _train(training):
-    text, folder = training.text, training.folder
-    say(f"{text.name}: {len(text.training):,} bytes to train on, {len(text.held_out):,} held out")
+    text, folder, level = training.text, training.folder, training.level
+    say(f"{text.name}: {level.sizes()}")
     say(f"{training.settings.cell} model with {training.model.num_parameters:,} parameters")
     warm_up_training(training.settings.cell)
     complete = training.train()
@@ -172,21 +188,18 @@ def _train(training):
         return 130
     held_out = training.evaluate()
     training.write_history()
-    zlib_bits = corpus.zlib_bits_per_byte(text.held_out)
-    _draw(training, zlib_bits)
-    tokens = language_model.generate(
-        training.model, temperature=_SAMPLE_TEMPERATURE, seed=training.settings.seed
-    )
+    _draw(training)
     print(f"sample, at temperature {_SAMPLE_TEMPERATURE}:\n")
-    print("".join(displayed(itertools.islice(tokens, _SAMPLE_BYTES))))
+    print("".join(level.sample(training.model, _SAMPLE_TEMPERATURE, training.settings.seed)))
     print(f"\nmodel, checkpoint, history and loss curves: {folder}")
-    print(f"zlib -9: {zlib_bits:.3f} bits per byte")
-    print(f"held-out: {held_out:.3f} bits per byte")
+    name, baseline = level.baseline()
+    print(f"{name}: {level.shown(baseline)}")
+    print(f"held-out: {level.shown(held_out)}")
     return 0
 
 
-def _draw(training, zlib_bits):
+def _draw(training):
     try:
-        plot.draw(training.path(PLOT_FILE), f"fastrnn train: {training.text.name}", training.lines, zlib_bits)
+        plot.draw(training.path(PLOT_FILE), f"fastrnn train: {training.text.name}", training.lines, training.level)
     except ImportError:
         say("no loss curves: they need the matplotlib package: pip install matplotlib (extra fastrnn[plot])")

@@ -9,16 +9,14 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from .. import corpus, language_model, storage
-from ..bptt import Truncated
-from ..data import TokenStream
+from .. import corpus, storage
 from ..losses import CrossEntropy
 from ..optim import Adam, OneCycle
 from ..trainer import Trainer
 from .common import CHECKPOINT_FILE, MODEL_FILE, CommandError, Progress
+from .levels import level_of
 
 HISTORY_FILE = "history.jsonl"
-TRAINING, HELD_OUT = "training_bits_per_byte", "held_out_bits_per_byte"  # in the history
 
 _UPDATES_PER_LINE = 20  # of the history
 _LINES_OF_SPEED = 10  # the last ones, from which the speed on display follows
@@ -31,12 +29,14 @@ class Settings:
     """What fixes a run's result, kept in its checkpoints."""
 
     files: tuple[str, ...] = ()
+    level: str = "byte"
+    vocabulary: int = 8000  # words at most, at the level of words
     cell: str = "lstm"
     embedding: int = 64
     hidden: int = 256
     layers: int = 1
     dropout: float = 0.0
-    sequence: int = 64
+    sequence: int = 64  # at the level of bytes
     batch: int = 32
     lr: float = 8e-3
     clip: float = 1.0
@@ -45,13 +45,16 @@ class Settings:
     seed: int = 0
 
 
+_BEFORE_LEVELS = {"level": "byte", "vocabulary": Settings.vocabulary}  # of checkpoints that don't say
+
+
 class _Log(NamedTuple):
     """What a run has to tell so far. It is replaced as a whole, for Ctrl-C may come at any moment."""
 
     step: int = 0
     lines: tuple[dict, ...] = ()
     evaluations: int = 0
-    pending: tuple[float, ...] = ()  # losses since the last line, in bits per byte
+    pending: tuple[float, ...] = ()  # losses since the last line, as the level measures them
 
 
 class Saved(NamedTuple):
@@ -72,7 +75,7 @@ def read_saved(path: str) -> Saved:
     _, meta = storage.load_tensors(path, "checkpoint")
     try:
         extra = meta["extra"]
-        settings, log = extra["settings"], extra["log"]
+        settings, log = {**_BEFORE_LEVELS, **extra["settings"]}, extra["log"]
         settings["files"] = tuple(settings["files"])
         for name, default in dataclasses.asdict(Settings()).items():
             if not isinstance(settings[name], float | None if name == "seconds" else type(default)):
@@ -124,23 +127,15 @@ class Run:
     def __init__(self, settings: Settings, text: corpus.Corpus, folder: str, checkpoint_interval: float):
         s = self.settings = settings
         self.text, self.folder, self._interval = text, folder, checkpoint_interval
-        size, needed = len(text.training), s.batch * s.sequence + 1
-        if size < needed:
-            raise CommandError(
-                f"{text.name} is too short: it gives {size} bytes to train on, and a batch of {s.batch} sequences of "
-                f"{s.sequence} needs {needed}: choose a smaller --batch or --sequence"
-            )
-        self._batches = TokenStream(text.training, s.batch, s.sequence)
-        self._held_out = language_model.evaluation_stream(text.held_out)
+        self.level = level_of(s, text)
         self._budget = _Budget(s)
-        self.model = language_model.build(
-            s.cell, embedding=s.embedding, hidden=s.hidden, layers=s.layers, dropout=s.dropout, seed=s.seed
-        )
+        self.model = self.level.model(s)
         self.trainer = Trainer(
-            self.model, CrossEntropy(), Adam(s.lr), bptt=Truncated(s.sequence), clip_norm=s.clip,
+            self.model, CrossEntropy(), Adam(s.lr), bptt=self.level.rule, clip_norm=s.clip,
             schedule=self._budget.factor, seed=s.seed,
         )  # fmt: skip
-        self._digest = hashlib.sha256(b"%d %b%b" % (size, text.training, text.held_out)).hexdigest()
+        whole = b"%d %b%b" % (len(text.training), text.training, text.held_out)
+        self._digest = hashlib.sha256(whole).hexdigest()
         self._log = _Log()
         self._progress: Any = None
         self._saved_at = 0.0
@@ -150,6 +145,7 @@ class Run:
         if saved.text != self._digest:
             raise CommandError(f"{self.text.name} is not the text that {checkpoint} is of: it has changed since")
         self.trainer.load_checkpoint(checkpoint)
+        self.level.take_up(self.trainer)
         self._log, self._budget.elapsed = saved.log, saved.seconds
 
     def path(self, name: str) -> str:
@@ -179,13 +175,14 @@ class Run:
         if fraction < 1:
             with Progress("train", fraction) as self._progress:
                 self._saved_at = self.seconds
-                history = self.trainer.fit(self._batches, epochs=sys.maxsize, callbacks=self._after, progress=False)
+                batches = self.level.batches
+                history = self.trainer.fit(batches, epochs=sys.maxsize, callbacks=self._after, progress=False)
             complete = history.stopped != "interrupt"
             for record in history[-1:]:
                 self._note(record)  # Ctrl-C may have come before the callback
         self._budget.elapsed = self.seconds  # the time stands still
         self.save()
-        storage.save(self.model, self.path(MODEL_FILE))
+        storage.save(self.model, self.path(MODEL_FILE), extra=self.level.extra)
         return complete
 
     def _after(self, trainer, record):
@@ -197,7 +194,7 @@ class Run:
             return True
         if fraction * _EVALUATIONS >= self._log.evaluations + 1:
             value = self.evaluate()
-            self._progress.line(f"update {self.updates}: held-out {value:.3f} bits per byte")
+            self._progress.line(f"update {self.updates}: held-out {self.level.shown(value)}")
         if self._interval and self.seconds - self._saved_at >= self._interval:
             self.save()
         return False
@@ -207,29 +204,30 @@ class Run:
         log, step = self._log, record["step"]
         if step <= log.step:
             return
-        loss = record["loss"] / math.log(2)
+        loss = self.level.measured(record["loss"])
         if not math.isfinite(loss):
             raise CommandError(f"training went wrong: the loss of update {step} is not finite; try a smaller --lr")
         lines, pending = log.lines, (*log.pending, loss)
         if step % _UPDATES_PER_LINE == 0:
-            mean = sum(pending) / len(pending)
+            value = self.level.value(sum(pending) / len(pending))
             more = {"learning_rate": record["lr"], "gradient_norm": record["grad_norm"]}
-            lines, pending = (*lines, {"step": step, TRAINING: mean, **more, "seconds": round(self.seconds, 3)}), ()
+            line = {"step": step, self.level.training: value, **more, "seconds": round(self.seconds, 3)}
+            lines, pending = (*lines, line), ()
         self._log = log._replace(step=step, lines=lines, pending=pending)
 
     def _show(self, fraction):
         """On the progress display: loss and speed lately."""
         recent = [{"step": 0, "seconds": 0.0}, *self.lines][-_LINES_OF_SPEED:]
         updates, seconds = self.updates - recent[0]["step"], self.seconds - recent[0]["seconds"]
-        speed = updates * self.settings.batch * self.settings.sequence / seconds
-        losses = self._log.pending or (recent[-1].get(TRAINING, math.nan),)
-        loss = sum(losses) / len(losses)
-        self._progress.show(fraction, f"update {self.updates}, {loss:.3f} bits per byte, {speed / 1e3:.0f} kB/s")
+        level, pending = self.level, self._log.pending
+        speed = level.speed(updates * level.tokens_per_update / seconds)
+        value = level.value(sum(pending) / len(pending)) if pending else recent[-1].get(level.training, math.nan)
+        self._progress.show(fraction, f"update {self.updates}, {level.shown(value)}, {speed}")
 
     def evaluate(self) -> float:
-        """Bits per byte of the held-out part, which go into the history."""
-        value = language_model.bits_per_byte(self.model, self._held_out)
-        line = {"step": self.updates, HELD_OUT: value, "seconds": round(self.seconds, 3)}
+        """The figure of the held-out part, which goes into the history."""
+        value = self.level.evaluate(self.model)
+        line = {"step": self.updates, self.level.held_out: value, "seconds": round(self.seconds, 3)}
         self._log = self._log._replace(lines=(*self.lines, line), evaluations=self._log.evaluations + 1)
         return value
 

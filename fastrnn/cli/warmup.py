@@ -56,16 +56,18 @@ def tasks(dtypes=DTYPES) -> Iterator[tuple[str, Callable[[], None]]]:
     for dtype in dtypes:
         for cell in language_model.CELLS:
             yield f"{cell} {dtype}", functools.partial(_train_language_model, cell, dtype)
+            yield f"{cell} of tokens {dtype}", functools.partial(_train_language_model, cell, dtype, embedding=0)
         for nonlinearity in ("tanh", "relu", "sigmoid"):
             yield f"rnn {nonlinearity} {dtype}", functools.partial(_train_rnn, nonlinearity, dtype)
         yield f"streaming {dtype}", functools.partial(_stream, dtype)
+        yield f"jordan {dtype}", functools.partial(_train_jordan, dtype)
         yield f"layers {dtype}", functools.partial(_use_layers, dtype)
         yield f"losses {dtype}", functools.partial(_use_losses, dtype)
         yield f"optimizers {dtype}", functools.partial(_use_optimizers, dtype)
 
 
-def _train_language_model(cell, dtype):
-    model = language_model.build(cell, embedding=_SIZE, hidden=_SIZE, dtype=dtype)
+def _train_language_model(cell, dtype, embedding=_SIZE):
+    model = language_model.build(cell, embedding=embedding, hidden=_SIZE, dtype=dtype)
     trainer = Trainer(model, losses.CrossEntropy(), optim.Adam(), bptt=Full(), clip_norm=1.0)
     tokens = np.zeros((_STEPS, _BATCH), np.int64)
     trainer.step(tokens, tokens)
@@ -88,6 +90,11 @@ def _forward_and_backward(layer, x):
 
 def _train_rnn(nonlinearity, dtype):
     layer = layers.RNN(_SIZE, _SIZE, nonlinearity=nonlinearity, bidirectional=True, dtype=dtype, seed=0)
+    _forward_and_backward(layer, _floats(_STEPS, _BATCH, _SIZE, dtype=dtype))
+
+
+def _train_jordan(dtype):
+    layer = layers.Jordan(_SIZE, _SIZE, _SIZE, dtype=dtype, seed=0)
     _forward_and_backward(layer, _floats(_STEPS, _BATCH, _SIZE, dtype=dtype))
 
 

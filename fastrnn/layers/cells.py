@@ -1,6 +1,7 @@
 """The recurrent layers, one for each cell."""
 
 from .. import checks
+from ..init import Spec
 from ..kernels.cells import CELLS
 from .initial_state import NoisyState
 from .recurrent import Recurrent
@@ -30,6 +31,7 @@ class RNN(Recurrent):
         zoneout: float = 0.0,
         initial_state: str | NoisyState = "zeros",
         dilation: int = 1,
+        init: Spec = None,
         dtype="float32",
         seed=None,
     ):
@@ -37,7 +39,7 @@ class RNN(Recurrent):
         super().__init__(
             f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first,
             dropout=dropout, bidirectional=bidirectional, variational=variational, zoneout=zoneout,
-            initial_state=initial_state, dilation=dilation, dtype=dtype, seed=seed,
+            initial_state=initial_state, dilation=dilation, init=init, dtype=dtype, seed=seed,
         )  # fmt: skip
 
     def config(self):
@@ -68,13 +70,14 @@ class GRU(Recurrent):
         zoneout: float = 0.0,
         initial_state: str | NoisyState = "zeros",
         dilation: int = 1,
+        init: Spec = None,
         dtype="float32",
         seed=None,
     ):
         super().__init__(
             "gru", input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
             bidirectional=bidirectional, variational=variational, recurrent_dropout=recurrent_dropout, zoneout=zoneout,
-            initial_state=initial_state, dilation=dilation, dtype=dtype, seed=seed,
+            initial_state=initial_state, dilation=dilation, init=init, dtype=dtype, seed=seed,
         )  # fmt: skip
 
 
@@ -94,6 +97,8 @@ class LSTM(Recurrent):
         `initial_c` (L·D,H).
     dilation: how many steps back the state comes from (Chang et al. 2017). A state then is (L·D,B,dilation·H), its
         parts being those for the next steps in turn.
+    init: how weights begin, by name, callable or kind ("weight_ih", "weight_hh", "bias"): see `fastrnn.init.fill`.
+    forget_bias: what the forget gate's two biases add up to at first.
 
     Noise and dropout act with a workspace alone, that is in training.
     """
@@ -115,13 +120,16 @@ class LSTM(Recurrent):
         zoneout: float | tuple[float, float] = 0.0,
         initial_state: str | NoisyState = "zeros",
         dilation: int = 1,
+        init: Spec = None,
+        forget_bias: float | None = None,
         dtype="float32",
         seed=None,
     ):
         super().__init__(
             "lstm", input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
             bidirectional=bidirectional, variational=variational, recurrent_dropout=recurrent_dropout, zoneout=zoneout,
-            initial_state=initial_state, dilation=dilation, dtype=dtype, seed=seed,
+            initial_state=initial_state, dilation=dilation, init=init, forget_bias=forget_bias, dtype=dtype,
+            seed=seed,
         )  # fmt: skip
 
 
@@ -148,13 +156,15 @@ class PeepholeLSTM(Recurrent):
         variational: bool = False,
         initial_state: str | NoisyState = "zeros",
         dilation: int = 1,
+        init: Spec = None,
+        forget_bias: float | None = None,
         dtype="float32",
         seed=None,
     ):
         super().__init__(
             "peephole_lstm", input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
             bidirectional=bidirectional, variational=variational, initial_state=initial_state, dilation=dilation,
-            dtype=dtype, seed=seed,
+            init=init, forget_bias=forget_bias, dtype=dtype, seed=seed,
         )  # fmt: skip
 
 
@@ -182,13 +192,14 @@ class LayerNormLSTM(Recurrent):
         variational: bool = False,
         initial_state: str | NoisyState = "zeros",
         dilation: int = 1,
+        init: Spec = None,
         dtype="float32",
         seed=None,
     ):
         super().__init__(
             "layer_norm_lstm", input_size, hidden_size, num_layers, bias=False, batch_first=batch_first,
             dropout=dropout, bidirectional=bidirectional, variational=variational, initial_state=initial_state,
-            dilation=dilation, dtype=dtype, seed=seed,
+            dilation=dilation, init=init, dtype=dtype, seed=seed,
         )  # fmt: skip
         values = self.parameters.state_dict()
         for name, value in values.items():

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import checks, init
+from .. import checks
 from ..dispatch import TypedKernel
+from ..init import fill, generator
 from ..kernels.cells import CELLS
 from ..kernels.packing import Weights
 from ..kernels.recurrence import Noise
@@ -61,7 +62,8 @@ class Recurrent(Layer):
 
     def __init__(
         self, cell, input_size, hidden_size, num_layers, *, bias, batch_first, dropout, bidirectional, dtype, seed,
-        variational=False, recurrent_dropout=0.0, zoneout=0.0, initial_state=initial.ZEROS, dilation=1,
+        variational=False, recurrent_dropout=0.0, zoneout=0.0, initial_state=initial.ZEROS, dilation=1, init=None,
+        forget_bias=None,
     ):  # fmt: skip
         plain_cell = CELLS[cell]
         self.input_size = checks.integer("input_size", input_size, minimum=1)
@@ -81,10 +83,10 @@ class Recurrent(Layer):
         self.directions = 2 if self.bidirectional else 1
         noisy = ("_dropout" if self.recurrent_dropout else "") + ("_zoneout" if any(self.zoneout) else "")
         self.cell = CELLS[cell + noisy]
-        rng = init.generator(seed)
+        rng = generator(seed)
         self._check_memory(dtype)
         super().__init__(self.parameter_shapes(**self._sizes()), dtype)
-        init.uniform(self.parameters, self.hidden_size, rng)
+        fill(self.parameters, self.hidden_size, init, rng, gates=self.gates, forget_bias=forget_bias)
         self._rng = rng  # goes on to draw dropout masks
         self.passes = [
             RecurrentPass(
