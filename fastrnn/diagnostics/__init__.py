@@ -1,5 +1,6 @@
 """Looking at gradients: are they right, how far do they travel through time, and where do they die?"""
 
+from . import plots
 from .central_differences import GradcheckReport, gradcheck
 from .flow import Gate, GradientFlow, LayerFlow, Verdict, gradient_flow
 from .watch import WatchGradients
@@ -13,4 +14,5 @@ __all__ = [
     "WatchGradients",
     "gradcheck",
     "gradient_flow",
+    "plots",
 ]
