@@ -20,8 +20,7 @@ from ..layers.base import Layer
 from ..layers.pooling import Last, _Pooling
 from ..layers.recurrent import _Recurrent
 
-VANISHED = 1e-2  # of the norm at lag 1, what the fitted line has left at the last lag
-EXPLODED = 1e1
+CHANGED = 100  # times lower or higher at the last lag than at the first: the fitted line of a norm that isn't healthy
 SATURATED = 0.05  # how close to its bounds a gate's value is called saturated; a tanh beyond ±(1 − this)
 
 _DEFAULT_LAGS = 100
@@ -153,8 +152,8 @@ def gradient_flow(
     own next step: the gradient that travels through time. What the layers above, or the loss, read of it at step t
     itself is not in it.
 
-    The verdict is "vanishes" where the line through log norm against lag falls below 1/100 over the lags measured,
-    "explodes" where it rises above 10, else "healthy".
+    The verdict is "vanishes" where the line through log norm against lag falls by more than a factor of 100 from the
+    first lag to the last, "explodes" where it rises by more than that, else "healthy".
 
     Model, gradients and random generators are left as they are. TypeError or ValueError if an argument does not fit, or
     for a model without recurrent layers, with bidirectional ones, or that averages over time.
@@ -411,9 +410,9 @@ def verdict(lags: np.ndarray, norms: np.ndarray) -> Verdict:
     slope = np.polynomial.polynomial.polyfit(lags[there], np.log(norms[there]), 1)[1]
     factor, change = math.exp(slope), math.exp(slope * (lags[-1] - lags[0]))
     period = math.log(2) / abs(slope) if slope else math.inf
-    if change < VANISHED:
+    if change * CHANGED < 1:
         return Verdict("vanishes", factor, f"vanishes: halves every {_steps(period)}")
-    if change > EXPLODED:
+    if change > CHANGED:
         return Verdict("explodes", factor, f"explodes: doubles every {_steps(period)}")
     return Verdict("healthy", factor, f"healthy: times {change:.2g} from {lags[0]} to {lags[-1]} steps back")
 
