@@ -24,8 +24,8 @@ def run(images):
     }
 
 
-def _delayed(rng):
-    """Noise, and the first of its numbers `DELAY` steps later."""
+def delayed(rng):
+    """A batch: noise, and the first of its numbers again `DELAY` steps later, the echo."""
     x = rng.standard_normal((STEPS, BATCH, INPUTS), np.float32)
     targets = np.zeros((STEPS, BATCH, 1), np.float32)
     targets[DELAY:] = x[:-DELAY, :, :1]
@@ -39,15 +39,18 @@ def _delay():
     rules = [(Truncated(k), BATCHES) for k in (1, 5, 10, 20, 30)] + [(Full(), BATCHES), (Full(), 3 * BATCHES)]
     for rule, batches in rules:
         rng = np.random.default_rng(0)
-        trainer = _echo_trainer(rule)
-        trainer.fit([_delayed(rng) for _ in range(batches)], progress=False)
-        error = trainer.evaluate([_delayed(rng) for _ in range(10)])
+        trainer = echo_trainer(rule)
+        trainer.fit([delayed(rng) for _ in range(batches)], progress=False)
+        error = trainer.evaluate([delayed(rng) for _ in range(10)])
         rows.append([f"`{rule!r}`", str(batches), str(trainer.updates), f"{error:.3f}"])
     return table(["rule", "batches", "updates", "mean squared error on new sequences"], rows)[:-1]
 
 
-def _echo_trainer(rule):
-    net = fastrnn.Sequential(fastrnn.LSTM(INPUTS, 32, seed=0), fastrnn.Linear(32, 1, seed=1))
+def echo_trainer(rule, dtype="float32"):
+    """A trainer of an LSTM that is to learn the echo."""
+    net = fastrnn.Sequential(
+        fastrnn.LSTM(INPUTS, 32, dtype=dtype, seed=0), fastrnn.Linear(32, 1, dtype=dtype, seed=1)
+    )
     return fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.Adam(lr=5e-3), bptt=rule, clip_norm=1.0)
 
 
@@ -86,9 +89,9 @@ def _clipping():
 def _watch(path):
     """How the gradient of an LSTM comes to reach as far as the echo while it learns it."""
     rng = np.random.default_rng(0)
-    watch = WatchGradients(_delayed(rng), every=100, path=path, max_lag=40)
-    batches = [_delayed(rng) for _ in range(WATCHED_BATCHES)]
-    history = _echo_trainer(Full()).fit(batches, callbacks=watch, progress=False)
+    watch = WatchGradients(delayed(rng), every=100, path=path, max_lag=40)
+    batches = [delayed(rng) for _ in range(WATCHED_BATCHES)]
+    history = echo_trainer(Full()).fit(batches, callbacks=watch, progress=False)
     rows = []
     for index in np.linspace(0, len(watch.flows) - 1, 6).astype(int):
         (layer,) = watch.flows[index].layers

@@ -1,4 +1,7 @@
-"""What the gradient of an LSTM's output gate is made of: whole, and as the LSTM of 1997 had it."""
+"""What the gradient of an LSTM's output gate is made of: whole, and as the LSTM of 1997 had it.
+
+The network is one in the midst of learning the echo of learning.py.
+"""
 
 import numpy as np
 
@@ -8,31 +11,27 @@ from fastrnn.diagnostics.plots import new_figure, positive, save
 from fastrnn.lags import OneStep, one_lag_back, states_before
 
 from ..report import table
-from .networks import lstm, network
+from .learning import delayed, echo_trainer
+from .networks import INPUTS
 
-STEPS, INPUTS, HIDDEN, LAG = 60, 3, 16, 40
+UPDATES, LAG = 200, 40
 GATES = "ifgo"
 PROBES = 20  # weights whose gradient is compared with difference quotients
 EPS = 1e-5
 
 
 class Sequence:
-    """A network, one sequence, and the gradients of the sum of its losses by one backward step after another.
+    """A network, one sequence, and the gradients of the sum of its losses by one backward step after another."""
 
-    at_end: whether the last step alone has a loss.
-    """
-
-    def __init__(self, *, at_end=False):
-        rng = np.random.default_rng(0)
-        self.net = network(lstm(1.0, INPUTS, HIDDEN))
-        self.x, self.targets = rng.standard_normal((STEPS, INPUTS)), rng.standard_normal((STEPS, 1))
+    def __init__(self, net, x, targets, mask):
+        self.net, self.x, self.targets, self._mask = net, x, targets, mask
+        self.hidden = net.layers[0].hidden_size
         self._buffers = Buffers()
-        begins = np.zeros((STEPS, 1), bool)
+        begins = np.zeros((len(x), 1), bool)
         begins[0] = True
-        self.states = states_before(self.net, self.x, None, begins)
+        self.states = states_before(net, x, None, begins)
         self._begins = begins[:, 0]
-        self._mask = np.arange(STEPS)[:, np.newaxis] >= (STEPS - 1 if at_end else 0)
-        self.dy = 2 * (self.rows(slice(None)).y - self.targets) * self._mask
+        self.dy = 2 * (self.rows(slice(None)).y - targets) * mask
 
     def loss(self):
         """The sum of the squared errors."""
@@ -53,8 +52,8 @@ class Sequence:
 
     def backward(self, through_h, through_c):
         """dW and dz (T,4H), step by step: what each hands to the step before in h and c is multiplied by these."""
-        dw, dz, dstate = 0.0, np.empty((STEPS, 4 * HIDDEN)), None
-        for t in range(STEPS - 1, -1, -1):
+        dw, dz, dstate = 0.0, np.empty((len(self.x), 4 * self.hidden)), None
+        for t in range(len(self.x) - 1, -1, -1):
             self.net.zero_grad()
             (dh, dc), _ = self.rows(slice(t, t + 1)).backward(self.dy[t : t + 1], dstate)
             dstate = (through_h * dh, through_c * dc), None
@@ -81,7 +80,7 @@ class Sequence:
         """Central differences of the loss by the first weights of W_ho, recurrent ones."""
         values = self.net.state_dict()
         weight = values["0.weight_hh_l0"].reshape(-1)
-        first = 3 * HIDDEN * HIDDEN
+        first = 3 * self.hidden**2  # past the gates i, f, g
         for index in range(first, first + PROBES):
             kept, losses = weight[index], []
             for step in (EPS, -EPS):
@@ -95,7 +94,12 @@ class Sequence:
 
 def run(images):
     """The picture of what the gates learn from later losses, and the tables of both gradients."""
-    sequence, end = Sequence(), Sequence(at_end=True)
+    rng = np.random.default_rng(0)
+    trainer = echo_trainer(Full(), "float64")
+    trainer.fit([delayed(rng) for _ in range(UPDATES)], progress=False)
+    batch = delayed(rng)
+    x, targets = (batch[name][:, 0].astype(np.float64) for name in ("x", "targets"))
+    sequence = Sequence(trainer.model, x, targets, batch["mask"][:, :1])
     full = sequence.full()
     stepwise, dz = sequence.backward(1.0, 1.0)
     own, own_dz = sequence.backward(0.0, 0.0)
@@ -104,21 +108,21 @@ def run(images):
     quotients = np.array(list(sequence.quotients()))
     _draw(sequence, images / "output-gate.png")
 
-    def probes(dw):
-        return dw[3 * HIDDEN :, INPUTS:].reshape(-1)[:PROBES]
+    o = slice(3 * sequence.hidden, None)
 
-    o = slice(3 * HIDDEN, None)
+    def probes(dw):
+        return dw[o, INPUTS:].reshape(-1)[:PROBES]
+
     facts = [
         ["full BPTT − Σ_t dz_o,t ⊗ [x_t, h_{t−1}]", _largest(full[o] - np.einsum("tz,ti->zi", dz[:, o], inputs))],
         ["full BPTT in one call − step by step", _largest(full - stepwise)],
         ["full BPTT − difference quotients of the loss", _largest(probes(full) - quotients)],
         ["LSTM of 1997 − difference quotients of the loss", _largest(probes(original) - quotients)],
         ["dz_o,t of full BPTT − that of the own loss alone", _largest(dz[:, o] - own_dz[:, o])],
-        ["dz_o,t of the last step, the same difference", _largest(dz[-1, o] - own_dz[-1, o])],
+        ["the same at the last step", _largest(dz[-1, o] - own_dz[-1, o])],
     ]
     return {
         "output-gate": _compare(full, own, original),
-        "output-gate-at-end": _compare(end.full(), end.backward(0.0, 0.0)[0], end.backward(0.0, 1.0)[0]),
         "output-gate-facts": table(["difference", "largest element"], facts)[:-1],
     }
 
@@ -126,7 +130,7 @@ def run(images):
 def _compare(full, own, original):
     rows = []
     for gate, *parts in zip(GATES, *(np.split(dw, 4) for dw in (full, own, original)), strict=True):
-        norms = (f"{np.linalg.norm(part):.4f}" for part in parts)
+        norms = (f"{np.linalg.norm(part):.3f}" for part in parts)
         rows.append([f"dW_{gate}", *norms, f"{_cosine(parts[2], parts[0]):.3f}"])
     return table(["norm of", "full BPTT", "own losses only", "LSTM of 1997", "cosine, 1997 to full"], rows)[:-1]
 
