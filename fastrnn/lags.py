@@ -45,31 +45,23 @@ class OneStep:
 
     def __init__(self, model, buffers: Buffers, x: np.ndarray, state, resets: np.ndarray):
         self._model = model
-        self._axis = 1 if model.batch_first else 0  # of the one step
-        self._x = np.expand_dims(x, self._axis)
-        self._resets = resets
-        keep = ~resets[:, np.newaxis]  # TODO(merge): only until recurrent layers act on `resets`
-        self._state = map_state(lambda array: np.ascontiguousarray(array * keep), state)
+        axis = 1 if model.batch_first else 0  # of the one step
         self._workspace = buffers.workspace(model, 1, len(x))
         self._workspace.repeatable = True
-        y, _ = self._forward()
+        x, resets = np.expand_dims(x, axis), np.expand_dims(resets, axis)
+        y, _ = model.forward(x, state, resets=resets, workspace=self._workspace)
         self._shape = y.shape
-        self.y = y.reshape(len(x), -1).copy()  # (n,F) output
+        self.y = y.reshape(-1, y.shape[-1]).copy()  # (n,F) output
 
-    def _forward(self):
-        resets = np.expand_dims(self._resets, self._axis)
-        return self._model.forward(self._x, self._state, resets=resets, workspace=self._workspace)
-
-    def gates(self):
-        """`workspace.gates()` of the step: arrays (1,n,H), or (n,1,H) if the model is batch first."""
-        return self._workspace.gates()
+    @property
+    def workspace(self):
+        """That of the step, until the next `OneStep` of the same buffers: its `gates()` and `states()` can be read."""
+        return self._workspace
 
     def backward(self, dy: np.ndarray, dstate=None):
         """The gradient with respect to the state before the step, good until the next call; `dy`: (n,F)."""
-        self._forward()  # TODO(merge): only until recurrent layers act on `repeatable`
         _, dstate = self._model.backward(dy.reshape(self._shape), dstate, workspace=self._workspace)
-        keep = ~self._resets[:, np.newaxis]  # TODO(merge): as above
-        return map_state(lambda array: array * keep, dstate)
+        return dstate
 
 
 def one_lag_back(dstate, batch: int):

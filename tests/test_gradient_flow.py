@@ -45,8 +45,11 @@ class Oracle(NamedTuple):
     jacobian: object
 
 
-def oracle(net, x, loss, *, resets=None):
-    """Step by step through cells of PyTorch's; `loss(t, y)` is (B,). x: time first. The initial state is zeros."""
+def oracle(net, x, loss, *, resets=None, zoneout=0.0):
+    """Step by step through cells of PyTorch's; `loss(t, y)` is (B,). x: time first. The initial state is zeros.
+
+    zoneout: the share of the state that stays, as at inference.
+    """
     torch = pytest.importorskip("torch")
     kinds = {fastrnn.LSTM: torch.nn.LSTMCell, fastrnn.GRU: torch.nn.GRUCell, fastrnn.RNN: torch.nn.RNNCell}
     stages = []
@@ -80,6 +83,8 @@ def oracle(net, x, loss, *, resets=None):
             state = states[len(new)]
             used.append((y, state))
             out = stage(y, tuple(state)) if len(state) == 2 else (stage(y, state[0]),)
+            if zoneout:
+                out = [zoneout * before + (1 - zoneout) * after for before, after in zip(state, out, strict=True)]
             new.append([part.clone() for part in out])  # handed on apart from what goes up
             y = out[0]
         losses.append(loss(t, y))
@@ -203,6 +208,60 @@ def test_gradient_flow_jacobians(make):
         for row, value in zip(rows, layer.singular_values, strict=True):
             wanted = np.linalg.norm(found.jacobian(n, row // B, row % B), 2)
             np.testing.assert_allclose(value, wanted, rtol=1e-10)
+
+
+def test_gradient_flow_is_that_of_inference():
+    """Noise of training counts as what it is on average."""
+    torch = pytest.importorskip("torch")
+    noisy = fastrnn.GRU(
+        F, H, zoneout=0.3, recurrent_dropout=0.4, initial_state=fastrnn.NoisyState(0.5), dtype="float64", seed=1
+    )
+    net = fastrnn.Sequential(noisy, fastrnn.Dropout(0.4, dtype="float64"))
+    x, targets = rng().standard_normal((T, B, F)), rng(1).standard_normal((T, B, H))
+    flow = gradient_flow(net, fastrnn.MSE(), x, targets)
+    found = oracle(net, x, lambda t, y: ((y - torch.from_numpy(targets[t])) ** 2).mean(1), zoneout=0.3)
+    assert_by_lag(flow, found, np.ones((T, B), bool))
+    np.testing.assert_allclose(flow.loss, fastrnn.MSE()(net(x)[0], targets)[0], rtol=1e-12)
+
+
+def test_gradient_flow_gates():
+    net = stacked_lstm()
+    x, targets = rng().integers(0, C, (2, T, B))
+    flow = gradient_flow(net, fastrnn.CrossEntropy(), x, targets, lengths=LENGTHS)
+    assert [list(layer.gates) for layer in flow.layers] == [["i", "f", "g", "o"]] * 3
+    lstm = fastrnn.LSTM(F, H, dtype="float64")  # the first layer alone, with gates driven to their bounds
+    bias = np.repeat([9.0, -9.0, -9.0, 0.0], H)
+    lstm.load_state_dict({
+        **{name: np.zeros_like(array) for name, array in lstm.state_dict().items()}, "bias_ih_l0": bias
+    })  # fmt: skip
+    (layer,) = gradient_flow(lstm, fastrnn.MSE(), rng().random((T, B, F)), np.zeros((T, B, H))).layers
+    found = {name: (gate.low, gate.high) for name, gate in layer.gates.items()}
+    assert found == {"i": (0, 1), "f": (1, 0), "g": (1, 0), "o": (0, 0)}
+    assert layer.gates["o"].mean == pytest.approx(0.5) and layer.gates["g"].mean == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(("nonlinearity", "bias", "expected"), [
+    ("tanh", -9.0, (1, 0)), ("tanh", 0.1, (0, 0)), ("sigmoid", -9.0, (1, 0)), ("relu", -9.0, (1, 0)), ("relu", 9.0, (0, 0)),
+])  # fmt: skip
+def test_gradient_flow_of_simple_nets_looks_at_the_state(nonlinearity, bias, expected):
+    net = fastrnn.RNN(F, H, nonlinearity=nonlinearity, dtype="float64")
+    net.load_state_dict({
+        **{name: np.zeros_like(array) for name, array in net.state_dict().items()}, "bias_ih_l0": np.full(H, bias)
+    })  # fmt: skip
+    (layer,) = gradient_flow(net, fastrnn.MSE(), rng().random((T, B, F)), np.zeros((T, B, H))).layers
+    assert list(layer.gates) == ["h"] and (layer.gates["h"].low, layer.gates["h"].high) == expected
+
+
+def test_gradient_flow_with_dilation_goes_in_strides():
+    """The loss at t feels steps t − d, t − 2d, … alone: from the last, the state that a step hands on lives d steps."""
+    net = fastrnn.GRU(F, H, dilation=3, dtype="float64", seed=0)
+    plain = fastrnn.GRU(F, H, dtype="float64", seed=0)
+    x, targets = rng().standard_normal((T, B, F)), rng(1).standard_normal((T, B, H))
+    mask = np.zeros((T, B), bool)
+    mask[-1] = True
+    dilated = gradient_flow(net, fastrnn.MSE(), x, targets, mask=mask).layers[0].by_lag["h"]
+    strides = gradient_flow(plain, fastrnn.MSE(), x[2::3], targets[2::3], mask=mask[2::3]).layers[0].by_lag["h"]
+    np.testing.assert_allclose(dilated[:6], np.repeat(strides, 3), rtol=1e-12)
 
 
 def test_gradient_flow_given_state_goes_on_where_another_ended():

@@ -15,10 +15,13 @@ import numpy as np
 
 from .. import checks
 from ..bptt import Buffers, Run, check_loss, layers_of, map_state
+from ..kernels.recurrence import Noise
 from ..lags import OneStep, one_lag_back, rows_of, states_before
 from ..layers.base import Layer
+from ..layers.elementwise import Dropout
+from ..layers.initial_state import ZEROS, NoisyState
 from ..layers.pooling import Last, _Pooling
-from ..layers.recurrent import _Recurrent
+from ..layers.recurrent import Recurrent
 
 CHANGED = 100  # times lower or higher at the last lag than at the first: the fitted line of a norm that isn't healthy
 SATURATED = 0.05  # how close to its bounds a gate's value is called saturated; a tanh beyond ±(1 − this)
@@ -27,7 +30,6 @@ _DEFAULT_LAGS = 100
 _JACOBIAN_ROWS = 1024  # of one-step backward passes at once
 _EXACT_NORM = 512  # the largest Jacobian whose norm comes from a singular value decomposition
 _POWER_ITERATIONS = 500
-_OFF = ("p", "dropout", "recurrent_dropout", "zoneout", "l1", "l2")  # attributes that make training another function
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Verdict:
 class Gate:
     """The values of one gate over all steps, sequences and units.
 
-    low, high: fractions below 0.05 and above 0.95, of a tanh below −0.95 and above 0.95. mean: of the values.
+    low, high: fractions within 0.05 of the lower and of the upper bound, 0 and 1, or −1 and 1 of a tanh; of a ReLU, the
+        fraction at 0, and none. mean: of the values.
     """
 
     low: float
@@ -180,7 +183,7 @@ def _check_model(model):
             raise ValueError("gradient_flow needs unidirectional layers: in a bidirectional one no step is the last")
         if isinstance(layer, _Pooling) and not isinstance(layer, Last):
             raise ValueError(f"gradient_flow needs losses of single steps, and {type(layer).__name__} joins all steps")
-    if not any(isinstance(layer, _Recurrent) for layer in layers_of(model)):
+    if not any(isinstance(layer, Recurrent) for layer in layers_of(model)):
         raise ValueError(f"gradient_flow needs a model with a recurrent layer, got {model!r}")
 
 
@@ -188,10 +191,25 @@ def _silenced(model):
     """A copy of `model` that computes with a workspace what `model` does without one."""
     model = copy.deepcopy(model)
     for layer in layers_of(model):
-        for name in _OFF:
-            if getattr(layer, name, None):
-                setattr(layer, name, 0.0)
+        if isinstance(layer, Dropout):
+            layer.p = 0.0
+        elif isinstance(layer, Recurrent):
+            layer.dropout = 0.0
+            if isinstance(layer.initial_state, NoisyState):
+                layer.initial_state = ZEROS
+            if layer.cell.noise:
+                expected = _expected_noise(layer)
+                layer._draw_noise = layer._drawn_noise = lambda *_, expected=expected: expected
     return model
+
+
+def _expected_noise(layer):
+    """The `Noise` that recurrent dropout and zoneout are on average: 1, and the share of units that stay."""
+    zoneout = layer.zoneout if any(layer.zoneout) else ()
+    means = [1.0] * (layer.cell.noise - len(zoneout)) + list(zoneout)
+    product = layer.passes[0]
+    size = product.padded(layer.hidden_size) + product.panel
+    return Noise(tuple([np.full(size, mean, layer.dtype) for mean in means]), 0, 0, 0)
 
 
 class _Part:
@@ -200,7 +218,7 @@ class _Part:
     def __init__(self, name, layer, index, number):
         self.name, self.layer = f"{name}l{number}", layer
         self._index, self.number = index, number
-        self.letters = ("h", "c")[: layer.cell.states]
+        self.letters = ("h", "c")[: layer.states]
 
     def arrays(self, state):
         """Its (B,H) arrays of a model's state."""
@@ -212,18 +230,20 @@ class _Part:
         """(letters, B) squared norms of its part of a state's gradient."""
         return np.array([np.einsum("bh,bh->b", a, a, dtype=np.float64) for a in self.arrays(state)])
 
-    def gates(self, gates):
-        """Its entry of a model's `gates()`."""
-        return (gates if self._index is None else gates[self._index])[self.number]
+    def gates(self, workspace):
+        """Its gates by name, arrays (…,H); the state of a layer without gates."""
+        if self._index is not None:
+            workspace = workspace.parts[self._index]
+        return workspace.gates()[self.number] or workspace.states()[self.number]
 
 
 def _parts(model):
-    if isinstance(model, _Recurrent):
+    if isinstance(model, Recurrent):
         return [_Part("", model, None, n) for n in range(model.num_layers)]
     return [
         _Part(f"{i}.", layer, i, n)
         for i, layer in enumerate(model.layers)
-        if isinstance(layer, _Recurrent)
+        if isinstance(layer, Recurrent)
         for n in range(layer.num_layers)
     ]
 
@@ -334,13 +354,12 @@ class _Measurement:
 
     def _gates(self):
         """For each part a dict of `Gate`s."""
-        if not hasattr(self._step._workspace, "gates"):  # TODO(merge): only until workspaces have it
-            return [{} for _ in self._parts]
-        step = self._rows(slice(None))
-        inside = self._inside.reshape(-1)
-        found = step.gates()
+        workspace, inside = self._rows(slice(None)).workspace, self._inside.reshape(-1)
         return [
-            {name: _gate(name, values.reshape(len(inside), -1)[inside]) for name, values in part.gates(found).items()}
+            {
+                name: _gate(values.reshape(inside.size, -1)[inside], _range(name, part.layer))
+                for name, values in part.gates(workspace).items()
+            }
             for part in self._parts
         ]
 
@@ -354,24 +373,31 @@ class _Measurement:
 
     def _jacobian(self, part, row):
         """∂s_t/∂s_{t−1} of one layer at one row, (S,S), S = the numbers in its state: row i is that of number i."""
-        hidden = part.layer.hidden_size
-        size = hidden * len(part.letters)
+        width = part.arrays(self._states)[0].shape[1]
+        size = width * len(part.letters)
         jacobian = np.empty((size, size))
         for first in range(0, size, _JACOBIAN_ROWS):
             chosen = np.arange(first, min(first + _JACOBIAN_ROWS, size))
             step = self._rows(np.full(chosen.size, row))
             dstate = map_state(lambda array, n=chosen.size: np.zeros_like(array[:, :1]).repeat(n, 1), self._states)
             for place, array in enumerate(part.arrays(dstate)):
-                unit = np.flatnonzero(chosen // hidden == place)
-                array[unit, chosen[unit] % hidden] = 1
+                unit = np.flatnonzero(chosen // width == place)
+                array[unit, chosen[unit] % width] = 1
             dy = np.zeros((chosen.size, step.y.shape[1]), self._dy.dtype)
             jacobian[chosen] = np.concatenate(part.arrays(step.backward(dy, dstate)), axis=1)
         return jacobian
 
 
-def _gate(name, values):
-    low = SATURATED if name in "ifozr" else SATURATED - 1
-    return Gate(float((values < low).mean()), float((values > 1 - SATURATED).mean()), float(values.mean()))
+def _range(name, layer):
+    """The bounds that a gate's values come near to when it saturates."""
+    nonlinearity = getattr(layer, "nonlinearity", "tanh") if name in "ghn" else "sigmoid"
+    return {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, math.inf)}[nonlinearity]
+
+
+def _gate(values, bounds):
+    near = SATURATED if bounds[1] < math.inf else 0.0  # a ReLU is saturated where it is 0
+    low, high = (values <= bounds[0] + near).mean(), (values >= bounds[1] - near).mean()
+    return Gate(float(low), float(high), float(values.mean()))
 
 
 def spectral_norm(matrix: np.ndarray) -> float:
