@@ -12,9 +12,9 @@ def network(layer) -> fastrnn.Sequential:
     return fastrnn.Sequential(layer, fastrnn.Linear(layer.hidden_size, 1, dtype="float64", seed=1))
 
 
-def rnn(nonlinearity="tanh", recurrent=None):
+def rnn(nonlinearity="tanh", recurrent=None, **options):
     """A simple recurrent layer; `recurrent`: W_hh in place of the uniform one."""
-    layer = fastrnn.RNN(INPUTS, HIDDEN, nonlinearity=nonlinearity, dtype="float64", seed=0)
+    layer = fastrnn.RNN(INPUTS, HIDDEN, nonlinearity=nonlinearity, dtype="float64", seed=0, **options)
     return _changed(layer, {} if recurrent is None else {"weight_hh_l0": recurrent})
 
 
@@ -22,14 +22,14 @@ def gru():
     return fastrnn.GRU(INPUTS, HIDDEN, dtype="float64", seed=0)
 
 
-def lstm(forget_bias=None, inputs=INPUTS, hidden=HIDDEN):
+def lstm(forget_bias=None, **options):
     """An LSTM; `forget_bias`: what both biases of the forget gate are together."""
-    layer = fastrnn.LSTM(inputs, hidden, dtype="float64", seed=0)
+    layer = fastrnn.LSTM(INPUTS, HIDDEN, dtype="float64", seed=0, **options)
     if forget_bias is None:
         return layer
     biases = {name: layer.parameters[name].copy() for name in ("bias_ih_l0", "bias_hh_l0")}
     for bias, value in zip(biases.values(), (forget_bias, 0.0), strict=True):
-        bias[hidden : 2 * hidden] = value
+        bias[HIDDEN : 2 * HIDDEN] = value
     return _changed(layer, biases)
 
 

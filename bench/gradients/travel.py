@@ -13,7 +13,7 @@ STEPS, BATCH, LAG = 150, 16, 100
 
 
 def run(images):
-    """Two pictures and a table of each."""
+    """Three pictures and a table of each."""
     identity = np.eye(HIDDEN)
     cells = {
         "tanh RNN": rnn(),
@@ -31,9 +31,18 @@ def run(images):
         "ReLU, identity": rnn("relu", identity),
         "ReLU, 1.1 × identity": rnn("relu", 1.1 * identity),
     }
+    shortcuts = {
+        "tanh RNN": rnn(),
+        "tanh RNN, dilation 4": rnn(dilation=4),
+        "tanh RNN, dilation 16": rnn(dilation=16),
+        "tanh RNN, zoneout 0.5": rnn(zoneout=0.5),
+        "LSTM": lstm(),
+        "LSTM, zoneout 0.5 of c": lstm(zoneout=(0.0, 0.5)),
+    }
     return {
         "cells": _measure(cells, images / "cells.png", "Cells as they are initialised"),
         "initialisation": _measure(recurrent, images / "initialisation.png", "RNN: what W_hh begins as"),
+        "shortcuts": _measure(shortcuts, images / "shortcuts.png", "Shortcuts through time"),
     }
 
 
