@@ -41,26 +41,23 @@ class OneStep:
 
     x: (n,…) input. state: before the step, as for a batch of n. resets: (n,) booleans, as in `forward`; these rows have
     no gradient with respect to `state`.
+
+    `y` is the output, (n,F). `workspace` holds the step until the next `OneStep` of the same `buffers` takes its place.
     """
 
     def __init__(self, model, buffers: Buffers, x: np.ndarray, state, resets: np.ndarray):
         self._model = model
         axis = 1 if model.batch_first else 0  # of the one step
-        self._workspace = buffers.workspace(model, 1, len(x))
-        self._workspace.repeatable = True
+        self.workspace = buffers.workspace(model, 1, len(x))
+        self.workspace.repeatable = True
         x, resets = np.expand_dims(x, axis), np.expand_dims(resets, axis)
-        y, _ = model.forward(x, state, resets=resets, workspace=self._workspace)
+        y, _ = model.forward(x, state, resets=resets, workspace=self.workspace)
         self._shape = y.shape
-        self.y = y.reshape(-1, y.shape[-1]).copy()  # (n,F) output
-
-    @property
-    def workspace(self):
-        """That of the step, until the next `OneStep` of the same buffers: its `gates()` and `states()` can be read."""
-        return self._workspace
+        self.y = y.reshape(-1, y.shape[-1]).copy()
 
     def backward(self, dy: np.ndarray, dstate=None):
         """The gradient with respect to the state before the step, good until the next call; `dy`: (n,F)."""
-        _, dstate = self._model.backward(dy.reshape(self._shape), dstate, workspace=self._workspace)
+        _, dstate = self._model.backward(dy.reshape(self._shape), dstate, workspace=self.workspace)
         return dstate
 
 

@@ -296,7 +296,9 @@ def test_gradient_flow_leaves_the_model_alone():
 
 def test_gradient_flow_never_reads_padding():
     net, x, targets = gru(), rng().standard_normal((T, B, F)), rng(1).standard_normal((T, B, 2))
+    given = x.copy()
     flow = gradient_flow(net, fastrnn.MSE(), x, targets, lengths=LENGTHS)
+    np.testing.assert_array_equal(x, given)
     for row, length in enumerate(LENGTHS):
         x[length:, row] = targets[length:, row] = np.nan
     again = gradient_flow(net, fastrnn.MSE(), x, targets, lengths=LENGTHS)
@@ -364,6 +366,13 @@ def test_gradient_flow_verdict_of_networks():
         np.testing.assert_allclose(layer.singular_values, factor, rtol=1e-12)
 
 
+def test_gradient_flow_beyond_all_numbers():
+    net = fastrnn.RNN(1, 2, bias=False, dtype="float64")
+    net.load_state_dict({"weight_ih_l0": np.zeros((2, 1)), "weight_hh_l0": 1e50 * np.eye(2)})
+    flow = gradient_flow(net, fastrnn.MSE(), np.zeros((12, 2, 1)), np.ones((12, 2, 2)))
+    assert str(flow).endswith("l0: explodes: not finite from 4 steps back on")
+
+
 def test_gradient_flow_spectral_norm_of_large_matrices(monkeypatch):
     matrix = rng().standard_normal((60, 60))
     exact = flow_module.spectral_norm(matrix)
@@ -401,6 +410,7 @@ def test_gradient_flow_refuses_models(layers, pattern):
         ({"jacobians": -1}, ValueError, "jacobians must be at least 0"),
         ({"resets": np.zeros((T, B + 1), bool)}, ValueError, "resets must have shape"),
         ({"resets": np.zeros((T, B))}, TypeError, "resets must hold booleans"),
+        ({"state": (None, None)}, ValueError, "an entry for each recurrent layer"),
         ({"mask": np.zeros((T, B), bool)}, ValueError, "no valid element"),
     ],
 )

@@ -172,7 +172,8 @@ def gradient_flow(
     max_lag = checks.integer("max_lag", max_lag, minimum=1, maximum=run.steps - 1)
     jacobians = checks.integer("jacobians", jacobians, minimum=0)
     resets = model._check_resets(resets, run.steps, run.batch)
-    return _Measurement(_silenced(model), run, resets, buffers).flow(max_lag, jacobians)
+    with np.errstate(over="ignore", invalid="ignore"):  # what explodes is told by the verdict
+        return _Measurement(_silenced(model), run, resets, buffers).flow(max_lag, jacobians)
 
 
 def _check_model(model):
@@ -221,10 +222,11 @@ class _Part:
         self.letters = ("h", "c")[: layer.states]
 
     def arrays(self, state):
-        """Its (B,H) arrays of a model's state."""
+        """Its (B,H) arrays of a model's state; None if there is none of its layer."""
         entry = state if self._index is None else state[self._index]
-        entry = entry if isinstance(entry, tuple) else (entry,)
-        return [array[self.number] for array in entry]
+        if entry is None:
+            return None
+        return [array[self.number] for array in (entry if isinstance(entry, (tuple, list)) else (entry,))]
 
     def squares(self, state):
         """(letters, B) squared norms of its part of a state's gradient."""
@@ -255,6 +257,8 @@ class _Measurement:
         self._model, self._run, self._buffers = model, run, buffers
         self._steps, self._batch = run.steps, run.batch
         self._parts = _parts(model)
+        if run.state is not None and any(part.arrays(run.state) is None for part in self._parts):
+            raise ValueError("state must be None, or have an entry for each recurrent layer")
         axis = 1 if model.batch_first else 0
         self._inside = self._inside_sequences()  # (T,B): the step is not padding
         self._resets = np.zeros((self._steps, self._batch), bool)
@@ -262,7 +266,7 @@ class _Measurement:
             self._resets[...] = np.moveaxis(resets, axis, 0)
         if run.state is None:
             self._resets[0] = True
-        self._x = rows_of(run.x, model.batch_first)
+        self._x = rows_of(run.x, model.batch_first).copy()
         self._x[~self._inside.reshape(-1)] = 0  # padding may be anything
         self._states = states_before(model, self._x, run.state, self._resets)
         self._step = OneStep(model, buffers, self._x, self._states, self._resets.reshape(-1))

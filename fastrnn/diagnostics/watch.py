@@ -15,8 +15,8 @@ class WatchGradients:
     path: a PNG that is drawn anew each time (matplotlib, extra `fastrnn[plot]`); None for none.
     max_lag, jacobians: as for `gradient_flow`.
 
-    `flows` are the measurements so far, `updates` the numbers of updates before each. A batch that does not fit the
-    model raises in `fit`, after its first batch.
+    `flows` are the measurements so far, `updates` the numbers of updates before each. One takes about as long as
+    `max_lag` training steps on `batch`. A batch that does not fit the model raises in `fit`, after its first batch.
     """
 
     def __init__(
