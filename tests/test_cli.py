@@ -619,7 +619,7 @@ def test_cli_hides_no_bug(monkeypatch):
 def test_cli_help_and_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"fastrnn {fastrnn.__version__}\n"
-    for command in ([], ["train"], ["sample"], ["evaluate"], ["bench"], ["info"], ["warmup"]):
+    for command in ([], ["train"], ["sample"], ["evaluate"], ["diagnose"], ["bench"], ["info"], ["warmup"]):
         assert cli.main([*command, "--help"]) == 0
         assert capsys.readouterr().out.startswith(" ".join(["usage: fastrnn", *command]))
 

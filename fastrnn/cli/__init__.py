@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import bench, evaluate, info, sample, train, warmup
+from . import bench, diagnose, evaluate, info, sample, train, warmup
 from .common import CommandError, Parser
 
-_COMMANDS = (train, sample, evaluate, bench, info, warmup)
+_COMMANDS = (train, sample, evaluate, diagnose, bench, info, warmup)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

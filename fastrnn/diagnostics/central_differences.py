@@ -1,4 +1,4 @@
-"""Looking at gradients: are they right?"""
+"""`gradcheck`: analytic gradients against central differences."""
 
 import contextlib
 import math
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import checks
-from .bptt import Buffers, Full, Run, check_loss, map_state
+from .. import checks
+from ..bptt import Buffers, Full, Run, check_loss, map_state
 
 _REFINEMENTS = (1, 10, 100)  # divisors of eps
 

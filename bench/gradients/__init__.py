@@ -1,0 +1,1 @@
+"""The pictures and figures of docs/gradients-through-time.md: `python -m bench.gradients`."""

@@ -1,0 +1,18 @@
+"""Looking at gradients: are they right, how far do they travel through time, and where do they die?"""
+
+from . import plots
+from .central_differences import GradcheckReport, gradcheck
+from .flow import Gate, GradientFlow, LayerFlow, Verdict, gradient_flow
+from .watch import WatchGradients
+
+__all__ = [
+    "Gate",
+    "GradcheckReport",
+    "GradientFlow",
+    "LayerFlow",
+    "Verdict",
+    "WatchGradients",
+    "gradcheck",
+    "gradient_flow",
+    "plots",
+]
