@@ -695,7 +695,7 @@ def test_nothing_is_allocated_after_the_first_calls(rule):
 
 
 def test_truncation_bias():
-    from fastrnn.truncation import truncation_bias
+    from fastrnn.diagnostics.truncation import truncation_bias
 
     problem = make("LSTM", 2, 9, 3, 0, given_state=True, ragged=True, masked=True, resets=False)
     net, loss = problem.net, fastrnn.CrossEntropy()
@@ -724,7 +724,7 @@ def test_truncation_bias():
 
 
 def test_truncation_bias_leaves_generators_alone_and_refuses():
-    from fastrnn.truncation import truncation_bias
+    from fastrnn.diagnostics.truncation import truncation_bias
 
     net, (x, targets) = deep(), tokens()
     random = bptt.random_states(net)
@@ -738,7 +738,7 @@ def test_truncation_bias_leaves_generators_alone_and_refuses():
 def test_truncation_bias_draws(tmp_path, monkeypatch):
     import sys
 
-    from fastrnn.truncation import HorizonBias, TruncationBias
+    from fastrnn.diagnostics.truncation import HorizonBias, TruncationBias
 
     bias = TruncationBias((HorizonBias(1, 0.5, 0.4, 0.3, 0.2), HorizonBias(8, 1.0, 1.0, 0.9, 0.9)), 2.0)
     with contextlib.suppress(ImportError):

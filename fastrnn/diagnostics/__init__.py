@@ -3,6 +3,7 @@
 from . import plots
 from .central_differences import GradcheckReport, gradcheck
 from .flow import Gate, GradientFlow, LayerFlow, Verdict, gradient_flow
+from .truncation import TruncationBias, truncation_bias
 from .watch import WatchGradients
 
 __all__ = [
@@ -10,9 +11,11 @@ __all__ = [
     "GradcheckReport",
     "GradientFlow",
     "LayerFlow",
+    "TruncationBias",
     "Verdict",
     "WatchGradients",
     "gradcheck",
     "gradient_flow",
     "plots",
+    "truncation_bias",
 ]

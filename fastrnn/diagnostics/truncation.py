@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks
-from .bptt import Buffers, Full, Run, Truncated, Windowed, check_loss, random_states, set_random_states
+from .. import checks
+from ..bptt import Buffers, Full, Run, Truncated, Windowed, check_loss, random_states, set_random_states
 
 
 class HorizonBias(NamedTuple):
