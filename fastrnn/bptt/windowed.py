@@ -72,7 +72,7 @@ class Windowed(Rule):
             reached = windows.phases if stop == self.k2 else min(stop, windows.phases)
             for phase in range(done, reached):
                 windows.back(phase)
-            windows.finish()
+            windows.finish(last=stop == self.k2)
             yield stop
             done = reached
 
@@ -248,7 +248,8 @@ class _Windows:
             if self._lower.layers:
                 rows.dx = self._buffers.array(("dx", rows.name), rows.x.shape, dy.dtype)
                 rows.dx.fill(0)
-        self._gradient = None  # with respect to the states before all of the last phase's rows
+        self._gradient = None  # with respect to the states before all rows of the phase before
+        self._reached = None  # the group of rows that it has come to, until it has been taken through them
         self._gradients = []  # room for it; the values are of no account
         for phase, group in enumerate(self._groups):
             room = np.zeros(group[-1].span.stop, np.int64)
@@ -271,22 +272,28 @@ class _Windows:
         return np.expand_dims(taken, 1 if self._run.model.batch_first else 0)
 
     def back(self, phase: int) -> None:
-        """Take one step of every window back."""
+        """Let every window reach one step further back."""
+        self._propagate()
         group = self._groups[phase % self._k1]
         for rows in group if self._gradient is not None else ():
             rows.gradient = self._buffers.keep_state(("gradient", rows.name), self._gradient, rows.following)
             _clear(rows.gradient, rows.closed)
             if phase >= self._k2:
                 _clear(rows.gradient, rows.late)
-        self._gradient = self._gradients[phase % self._k1]
-        for rows in group:
+            map_state(lambda total, part: np.add(total, part, out=total), rows.total, rows.gradient)
+        self._reached = phase % self._k1
+
+    def _propagate(self):
+        """Take the state's gradient through the steps reached last, if it has not been."""
+        if self._reached is None:
+            return
+        self._gradient = self._gradients[self._reached]
+        for rows in self._groups[self._reached]:
             dy = rows.zeros if rows.entered else rows.dy  # a loss enters once, and goes on as the state's gradient
             _, gradient = rows.chain.backward(dy, rows.gradient, state_only=True)
             put_rows(self._gradient, rows.span, gradient)
-            if rows.gradient is not None:
-                map_state(lambda total, part: np.add(total, part, out=total), rows.total, rows.gradient)
             rows.entered = True
-            self._reach_beginnings(rows, gradient)
+        self._reached = None
 
     def _reach_beginnings(self, rows, gradient):
         """Add the gradients of the states that sequences begin with."""
@@ -302,16 +309,21 @@ class _Windows:
             if add is not None and begun.size:
                 add(self._buffers.keep_state(("begun", rows.name, i), part, begun))
 
-    def finish(self) -> None:
+    def finish(self, last: bool) -> None:
         """Add the gradients that the phases since the last time make, and take them to the layers below."""
+        reached = self._reached
+        if not last:
+            self._propagate()
+        for phase, group in enumerate(self._groups):
+            for rows in group:
+                if rows.entered or phase == reached:
+                    dx, gradient = rows.chain.backward(rows.dy, rows.total)
+                    rows.dy.fill(0)
+                    _clear(rows.total, slice(None))
+                    if rows.dx is not None:
+                        rows.dx += dx
+                    self._reach_beginnings(rows, gradient)
         self._run.dstate = self._of_model(self._d_initial)
-        for rows in itertools.chain(*self._groups):
-            if rows.entered:
-                dx, _ = rows.chain.backward(rows.dy, rows.total)
-                rows.dy.fill(0)
-                _clear(rows.total, slice(None))
-                if rows.dx is not None:
-                    rows.dx += dx
         if not self._lower.layers:
             return
         run, features = self._run, self._groups[0][0].dx.shape[-1]
