@@ -229,7 +229,7 @@ class _Product:
         """The job of the gradient of weight `index` (0: input, 1: recurrent); `a` is its factor."""
         schedule = batch.schedule
         return dense.GradientJob(
-            buffers.du if index else buffers.dz, buffers.x_rows, self.units, self.firsts[index], self.gates[index],
+            buffers.recurrent[1] if index and self.by_row else buffers.dz, buffers.x_rows, self.units, self.firsts[index], self.gates[index],
             self.hidden_size, schedule.rows, a, a_rows, a_starts, schedule.counts,
             max(1, _ROWS_PER_BLOCK // batch.batch), self._tensors(gradient=True)[index],
         )  # fmt: skip
@@ -283,9 +283,9 @@ class PassBuffers:
         self.tokens = self.token_order = None  # (rows,) int64, where the input is tokens
         self.repeatable = False  # whether `z` has to outlive a backward pass
         self._own_dz = None  # (as z), if so
-        self._own_u = ()  # (as z) each: the recurrent product, and its gradient, of a cell that keeps them apart
+        self._recurrent = ()  # (as z) each: the recurrent product, and its gradient, of a cell that keeps them apart
         if product.by_row:
-            self._own_u = tuple(aligned_pieces([self.z.size] * (2 if keep else 1), dtype))
+            self._recurrent = tuple(aligned_pieces([self.z.size, self.z.size if keep else 0], dtype))
         self._product = product
         self._key = self._fitted = None  # the last batch, and what `fit` gave for it
         self.jobs = self.gradients = None  # of the weight gradients for that batch, and the buffer they are added to
@@ -329,10 +329,9 @@ class PassBuffers:
         dx_rows = min(STRETCH, batch.steps) * batch.batch
         self._key, self.jobs = key, None
         x, dz = self.tokens if self.takes_tokens else self.x, self._own_dz if own_dz else self.z
-        u, du = (self._own_u[0], self._own_u[-1]) if self._own_u else (self.z, dz)
         self._fitted = Buffers(
-            x, self.z, dz, u, du, self.states, self.d_states, self.d_vectors, self.dx, batch.rows, batch.state_rows,
-            dx_rows,
+            x, self.z, dz, self._recurrent, self.states, self.d_states, self.d_vectors, self.dx, batch.rows,
+            batch.state_rows, dx_rows,
         )  # fmt: skip
         return self._fitted
 
@@ -349,7 +348,7 @@ class PassBuffers:
         if product.by_row:
             names, size = product.cell.gate_names, product.hidden_size
             gates = np.empty((len(names), len(rows), product.padded(size)), self.z.dtype)
-            product.cell.row_gates(self.z, self._own_u[0], rows, self._fitted.x_rows, product.vectors, size, gates)
+            product.cell.row_gates(self.z, self._recurrent[0], rows, self._fitted.x_rows, product.vectors, size, gates)
             return dict(zip(names, gates[..., :size], strict=True))
         count, blocks = self._fitted.x_rows, product.blocks
         kept = self.z[: blocks * count * product.panel].reshape(blocks, count, -1, product.units)[:, rows]

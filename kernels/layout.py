@@ -54,8 +54,7 @@ class Buffers(NamedTuple):
     x: np.ndarray  # [⌈I/P⌉][x_rows][P] input
     z: np.ndarray  # [⌈H/U⌉][x_rows][P] pre-activations, then the values that the cell keeps
     dz: np.ndarray  # the same size: gradients of the pre-activations; z itself, if that is no longer needed
-    u: np.ndarray  # the product with h_{t−1}, laid out as z; z itself where the cell adds both up
-    du: np.ndarray  # its gradient; dz itself, likewise
+    recurrent: tuple  # laid out as z, the product with h_{t−1} and its gradient; empty where the cell adds it to z
     states: tuple  # of [⌈H/P⌉][state_rows][P]: h, c
     d_states: tuple  # of [⌈H/P⌉][B][P]: gradients of the state, carried from step to step
     d_vectors: tuple  # of [⌈H/P⌉][B][P]: gradients of the cell's vectors, summed over each row's steps

@@ -325,14 +325,14 @@ def make_forward(cell, tokens):
         for block in range(weights.recurrent.shape[0]):
             recurrent_product(
                 min(units, hidden_size - block * units), last - first,
-                buffers.u, block * buffers.x_rows * width + z, width, weights.bias, block * width, 0,
+                buffers.recurrent[0], block * buffers.x_rows * width + z, width, weights.bias, block * width, 0,
                 buffers.states[0], before, width, buffers.state_rows * width, width,
                 hidden_size, weights.recurrent, block * hidden_size * h_slots * units,
             )  # fmt: skip
         after = (schedule.state_rows[t + 1] + first) * width
         for r in range(0, (last - first) * width, width):
             cell_forward(
-                buffers.z, buffers.u, Row(z + r, buffers.x_rows * width),
+                buffers.z, buffers.recurrent[0], Row(z + r, buffers.x_rows * width),
                 buffers.states, Row(before + r, buffers.state_rows * width), Row(after + r, buffers.state_rows * width),
                 job.vectors, hidden_size,
             )  # fmt: skip
@@ -395,17 +395,18 @@ def make_forward(cell, tokens):
 
 
 @subroutine
-def _recur(weights, schedule, buffers, column, columns, depth, t, first, last, panel, unit_first, unit_last):
+def _recur(weights, schedule, buffers, dz, column, columns, depth, t, first, last, panel, unit_first, unit_last):
     """dh_t += W_hhᵀ dz_{t+1} for units of one panel, for rows that go on after step t.
 
-    dz's columns of a block that take part are `columns` from `column` on, `depth` in sum.
+    dz: the gradient of the recurrent product, laid out as z. Its columns of a block that take part are `columns` from
+    `column` on, `depth` in sum.
     """
     width = PANEL_VECTORS * lanes(buffers.z)
     dh = buffers.d_states[0]
     at = (panel * schedule.order.size + first) * width + unit_first
     panel_product(
         unit_last - unit_first, last - first, dh, at, width, dh, at, width,
-        buffers.du, (schedule.rows[t + 1] + first) * width + column, width, buffers.x_rows * width, columns, depth,
+        dz, (schedule.rows[t + 1] + first) * width + column, width, buffers.x_rows * width, columns, depth,
         weights.recurrent, panel * weights.recurrent.shape[1] * width + unit_first,
     )  # fmt: skip
 
@@ -532,7 +533,8 @@ def make_backward(cell):
         after = (schedule.state_rows[t + 1] + first) * width
         for r in range(0, (last - first) * width, width):
             cell_backward(
-                buffers.z, buffers.u, buffers.dz, buffers.du, Row(z + r, buffers.x_rows * width),
+                buffers.z, buffers.recurrent[0], buffers.dz, buffers.recurrent[1],
+                Row(z + r, buffers.x_rows * width),
                 buffers.states, Row(before + r, buffers.state_rows * width), Row(after + r, buffers.state_rows * width),
                 buffers.d_states, Row(first * width + r, schedule.order.size * width),
                 job.vectors, buffers.d_vectors, hidden_size,
@@ -541,7 +543,7 @@ def make_backward(cell):
         if block * units < hidden_size:
             at = block * buffers.x_rows * width + z
             _clear_lanes(buffers.dz, at, slots, units, last - first, hidden_size - block * units)
-            _clear_lanes(buffers.du, at, slots, units, last - first, hidden_size - block * units)
+            _clear_lanes(buffers.recurrent[1], at, slots, units, last - first, hidden_size - block * units)
 
     @subroutine(returns=types.intp)
     def depth(hidden_size, packed_rows):
@@ -551,8 +553,9 @@ def make_backward(cell):
     @subroutine
     def recur(job, t, first, last, panel, unit_first, unit_last):
         units = vectors * lanes(job.buffers.z)
+        dz = job.buffers.recurrent[1] if by_row else job.buffers.dz
         _recur(
-            job.weights, job.schedule, job.buffers, h_first * units, h_slots * units,
+            job.weights, job.schedule, job.buffers, dz, h_first * units, h_slots * units,
             depth(job.dy.columns, job.weights.recurrent.shape[1]), t, first, last, panel, unit_first, unit_last,
         )  # fmt: skip
 
