@@ -19,7 +19,8 @@ PyTorch's initialisation, {EPOCHS} epochs of batches of {BATCH} by Adam, clipped
 test."""
 GOAL = "GRU and LSTM: at least 95 % test accuracy"
 PUBLISHED = """\
-none for this form. Of MNIST's 28×28 pixels read so: LSTM 98.2 % (Arjovsky et al. 2016), 98.9 % (Cooijmans et al. 2017)."""
+none for this form. Of MNIST's 28×28 pixels read so: LSTM 98.2 % (Arjovsky et al. 2016), 98.9 %
+(Cooijmans et al. 2017)."""
 SEEDS = (0, 1, 2, 3)
 REACHED = 0.95
 
