@@ -52,7 +52,7 @@ def write(folder, stored):
         task = tasks.load(name)
         rows, reached = task.summarise(kept["results"])
         verdict = ("yes" if reached else "**no**") + (" (partial run)" if kept["partial"] else "")
-        label, value = rows[0]
+        label, value = rows[0]  # the one that tells most
         overview.append([task.TITLE, task.GOAL.strip(), f"{label}: {value}", verdict])
         sections += _section(name, kept, rows, _draw(name, kept, folder / "learning"))
     lines = [_PREFACE, *results.machines(stored)]

@@ -6,7 +6,7 @@ import numpy as np
 
 import fastrnn
 
-from ..training import train
+from ..training import DECAY, decay_at_the_end, train
 from ..weights import set_chrono_bias, set_orthogonal
 
 CLASSES, COPIED, DELAY = 8, 10, 100
@@ -16,7 +16,7 @@ STEPS = DELAY + 2 * COPIED
 BASELINE = COPIED * math.log(CLASSES) / STEPS
 HIDDEN, BATCH, TEST_SEQUENCES = 128, 16, 2000
 UPDATES, QUICK_UPDATES, EVERY = 6000, 20, 250
-LEARNING_RATE, DECAY = 5e-3, 0.3  # the latter of the updates, at the end
+LEARNING_RATE = 5e-3
 TITLE = "Copying memory"
 SETUP = f"""\
 {COPIED} random symbols out of {CLASSES}, {DELAY - 1} blanks, a sign to begin, {COPIED} blanks; to be written are blanks
@@ -57,7 +57,7 @@ def run(seed, quick=False):
         fastrnn.CrossEntropy(),
         fastrnn.Adam(LEARNING_RATE),
         clip_norm=1.0,
-        schedule=lambda step: min(1.0, (updates - step) / (DECAY * updates)),
+        schedule=decay_at_the_end(updates),
     )
     curve = train(trainer, lambda: sequences(rng, BATCH), updates, lambda: trainer.evaluate([test]), EVERY)
     y, _ = model.forward(test["x"])
@@ -87,7 +87,9 @@ def draw(results, path):
     for loss, text in ((BASELINE, "without memory"), (BASELINE / 10, "goal")):
         axis.axhline(loss, color="gray", ls=":", lw=1)
         axis.annotate(text, (0, loss), fontsize=8, va="bottom")
-    axis.set(xlabel=f"updates of {BATCH} sequences", ylabel="mean cross-entropy of the test", yscale="log")
+    axis.set(
+        xlabel=f"updates of {BATCH} sequences", ylabel="mean cross-entropy of the test", yscale="log", xlim=(0, None)
+    )
     axis.legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)
