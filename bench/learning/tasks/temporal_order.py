@@ -44,7 +44,8 @@ the paper's places halved. LSTMs with 4 and 6 units; tanh RNNs with as many unit
 and no fewer parameters than the LSTMs. PyTorch's initialisation, but
 {FORGET_BIAS:g} for the bias of the LSTM's forget gate; {UPDATES} updates by Adam with {BATCH} fresh
 sequences each, learning rate {LEARNING_RATE:g} down to 0 along a cosine, clipped to norm 1. The test has
-{TEST_SEQUENCES} other sequences."""
+{TEST_SEQUENCES} other sequences. Chance is no law: in a trial with 8,000 updates one wider RNN of five learnt most of
+the 8 classes."""
 GOAL = "LSTMs with 4 and 6 units: 100 % on 5 of 5 seeds; a tanh RNN of as many units at chance (25 % and 12.5 %)"
 PUBLISHED = """\
 Hochreiter & Schmidhuber 1997, table 9, at twice the length: 31,390 sequences for 4 classes with 156 weights, 571,100
