@@ -21,23 +21,28 @@ the ratios within a round, as a shared machine is slower in one second and faste
 """
 
 
-def machine():
-    """Facts by name."""
+def machine(packages=_PACKAGES):
+    """Facts by name, with the versions of those of `packages` that are installed."""
     from fastrnn.kernels.simd import VECTOR_BYTES
 
     versions = {"Python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             pass
     return {
         "CPU": _cpu_name(),
-        "CPUs": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "CPUs": available_cpus(),
         "vectors": f"{8 * VECTOR_BYTES} bits",
         "system": f"{platform.system()} {platform.release()}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
+
+
+def available_cpus():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _cpu_name():
@@ -48,12 +53,19 @@ def _cpu_name():
         return platform.processor() or platform.machine()
 
 
+def origin(program, packages=_PACKAGES):
+    """When, how and where something is run."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["python", "-m", program, *sys.argv[1:]]),
+        "machine": machine(packages),
+    }
+
+
 def entry(data, options, seconds):
     """What is stored of a table that has run."""
     return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
-        "machine": machine(),
+        **origin("bench"),
         "rounds": options.rounds,
         "partial": options.quick or options.shapes is not None,
         "seconds": round(seconds),
@@ -61,15 +73,15 @@ def entry(data, options, seconds):
     }
 
 
-def read(folder):
+def read(folder, name="results.json"):
     """Stored results, name -> entry, empty at first."""
-    path = folder / "results.json"
+    path = folder / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def write(folder, stored):
+def write(folder, stored, name="results.json"):
     text = json.dumps(stored, indent=None, separators=(",", ":"))
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+    (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
 def render(folder, stored):
@@ -87,7 +99,7 @@ def render(folder, stored):
         else:
             sections += module.render(kept["data"])
             verdicts += module.verdicts(kept["data"])
-    lines = [_PREFACE, *_machines(stored), "## What is demanded", ""]
+    lines = [_PREFACE, *machines(stored), "## What is demanded", ""]
     body = [[v.question, v.demanded, v.measured, "met" if v.met else "**not met**"] for v in verdicts]
     lines += report.table(("question", "demanded", "measured", ""), body)
     if plot(stored, folder / "roofline.png"):
@@ -101,7 +113,7 @@ def _origin(kept):
     return f"{kept['date']}, {kept['rounds']} rounds, {kept['seconds']} s{note}"
 
 
-def _machines(stored):
+def machines(stored):
     """A table of the machines the results come from: one as a rule."""
     different = []
     for kept in stored.values():
