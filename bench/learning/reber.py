@@ -45,3 +45,13 @@ def stream(rng, steps: int) -> tuple[np.ndarray, np.ndarray]:
 def predicted(y: np.ndarray, legal: np.ndarray) -> np.ndarray:
     """Whether the k largest of the outputs `y` (…,7) are those of the k symbols that are `legal` (…,7)."""
     return np.where(legal, y, np.inf).min(-1) > np.where(legal, -np.inf, y).max(-1)
+
+
+def errors(symbols: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """How many predictions are wrong in each of a stream's strings but the last, which may be cut off.
+
+    symbols (n,): what was put in; right (n,): whether the prediction of the next symbol was right.
+    """
+    ends = symbols[:-1] == SYMBOLS.index("E")
+    ends &= symbols[1:] == SYMBOLS.index("B")  # the E of a Reber string within is followed by T or P
+    return np.diff(np.cumsum(~right[:-1])[ends], prepend=0)
