@@ -102,7 +102,7 @@ class Run:
         model._check_state("state", state, self.batch)
         self.state, self.dx, self.dstate = state, None, None
         self._axis = 1 if model.batch_first else 0  # of time; the batch has the other
-        self._timed = self.x.ndim > model._step_dimensions()
+        self._timed = self.x.ndim > model._step_dimensions(self.x)
         self.targets = checks.as_array("targets", targets)
         shape = self._output_shape()
         lead = min(len(shape) - 1, self.targets.ndim)  # the output's dimensions before the features

@@ -191,6 +191,34 @@ def output_array(name, value, dtype, expected_shape):
     return value
 
 
+def holds_integers(value):
+    """Whether it is an array of integers."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+
+
+def integers(name, value, dimensions):
+    """`value` as an array of integers with so many dimensions."""
+    array = as_array(name, value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
+    shape(name, array.shape, (None,) * dimensions)
+    return array
+
+
+def tokens(name, array, lengths, batch_first, count):
+    """Refuse integers that are not from 0 to `count` − 1; with `lengths` the padding is not read."""
+    if lengths is None:
+        low, high = int(array.min()), int(array.max())
+    else:
+        rows = array if batch_first else array.T
+        low, high = 0, 0
+        for row, length in zip(rows, lengths, strict=True):  # one at a time: no array that grows with the batch
+            low = min(low, int(row[:length].min()))
+            high = max(high, int(row[:length].max()))
+    if low < 0 or high >= count:
+        raise ValueError(f"{name} must hold integers from 0 to {count - 1}, got {low if low < 0 else high}")
+
+
 def sequence_lengths(value, steps, batch):
     """`lengths` as int64 (batch,), each from 1 to `steps`; None where all are full, which is the same thing."""
     if value is None:

@@ -109,8 +109,8 @@ class Sequential(Layer):
     def _check_step_input(self, x_t):
         return self.layers[0]._check_step_input(x_t)
 
-    def _step_dimensions(self):
-        return self.layers[0]._step_dimensions()
+    def _step_dimensions(self, x=None):
+        return self.layers[0]._step_dimensions(x)
 
     def _extent(self, x):
         return self.layers[0]._extent(x)
@@ -175,6 +175,11 @@ class Sequential(Layer):
             workspace.parts[i].carry_factor = workspace.carry_factor
             dy, dstates[i] = self.layers[i]._backward(dy, dstate[i], workspace.parts[i])
         return dy, tuple(dstates)
+
+    def _add_initial_gradient(self, dstate):
+        for layer, part in zip(self.layers, dstate, strict=True):
+            if part is not None:
+                layer._add_initial_gradient(part)
 
     def _output_features(self, features):
         for layer in self.layers:

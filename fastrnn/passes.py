@@ -5,6 +5,7 @@ width, U units of a block; N = Σ lengths, the rows that are really computed.
 """
 
 import math
+import operator
 
 import numpy as np
 from numba.core.config import NUMBA_NUM_THREADS
@@ -14,9 +15,9 @@ from .kernels import dense
 from .kernels.layout import Buffers, Schedule, View, fill_schedule
 from .kernels.packing import BackwardWeights, Weights, pack_backward, pack_forward
 from .kernels.parallel import PROGRESS_STRIDE
-from .kernels.recurrence import BackwardJob, ForwardJob, backward_passes, forward_passes
+from .kernels.recurrence import BackwardJob, ForwardJob, Noise, backward_pass, forward_pass
 from .kernels.simd import PANEL_VECTORS, panel_width
-from .parameters import aligned_empty, aligned_pieces
+from .parameters import aligned_empty, aligned_pieces, aligned_zeros
 from .threads import threads_for, threads_for_elements
 
 STRETCH = 16  # steps whose input is multiplied at once: their pre-activations stay in the cache
@@ -51,6 +52,10 @@ def threads_by_units(batch, hidden_size, gates, depth, dtype, threads):
     return max(1, min(threads, vectors, work // _STEP_WORK_OF_A_THREAD))
 
 
+_NONE = np.empty(0, np.int64)
+NO_NOISE = Noise((), 0, 0, 0)
+
+
 class SequenceBatch:
     """The schedule of a batch, with the arrays behind it.
 
@@ -61,28 +66,52 @@ class SequenceBatch:
         self.keep = keep
         self.capacity = (steps, batch)
         self._per_step = np.empty((3, steps + 1), np.int64)
-        self._per_row = np.empty((3, batch), np.int64)
+        self._per_row = np.empty((5, batch), np.int64)
         self._key = None
 
-    def fill(self, steps, batch, lengths, by_units, parts):
-        """Lay out a batch of `steps` by `batch` for `parts` threads; lengths None: all full."""
-        key = (steps, batch, by_units, parts) if lengths is None else None
+    def fill(self, steps, batch, lengths, by_units, parts, segments=None):
+        """Lay out a batch of `steps` by `batch` for `parts` threads; lengths None: all full.
+
+        With `segments` the sequences are those, and `steps` and `batch` the longest's and their number.
+        """
+        plain = lengths is None and segments is None
+        key = (steps, batch, by_units, parts) if plain else None
         if key is not None and key == self._key:
             return
         self._key = key
-        self.steps, self.batch, self.by_units = steps, batch, by_units
+        self.steps, self.batch, self.by_units, self.segments = steps, batch, by_units, segments
         self.ragged = lengths is not None
-        if lengths is None:
-            lengths = self._per_row[2, :batch]
+        if batch > self._per_row.shape[1]:
+            self._per_row = np.empty((5, batch), np.int64)
+        per_row = self._per_row[:, :batch]
+        starts = sources = _NONE
+        if segments is not None:
+            lengths, starts, sources = segments.lengths, segments.starts, segments.sources
+        elif lengths is None:
+            lengths = per_row[0]
             lengths.fill(steps)
         counts, rows, state_rows = (a[: steps + 1] for a in self._per_step)
-        order, sorted_lengths = self._per_row[0, :batch], self._per_row[1, :batch]
         bounds = np.empty((parts, 2), np.int64)
         progress = np.empty(parts * PROGRESS_STRIDE, np.int64)
-        self.schedule = Schedule(counts, rows, state_rows, order, sorted_lengths, bounds, progress)
-        _fill_schedule(lengths, by_units, self.keep, STRETCH, self.schedule)
+        dilation = 1 if segments is None else segments.dilation
+        self.schedule = Schedule(counts, rows, state_rows, *per_row[1:], dilation, bounds, progress)
+        _fill_schedule(lengths, starts, sources, by_units, self.keep, STRETCH, self.schedule)
         self.rows = int(rows[steps]) if self.keep else min(STRETCH, steps) * batch
         self.state_rows = batch + self.rows if self.keep else 2 * batch
+
+    def places(self, reverse):
+        """Where the rows of all steps stand in the caller's arrays and here: five arrays (N,).
+
+        The step and the batch index there; the row in x and z, and those in the states before and after the step.
+        """
+        schedule = self.schedule
+        counts = schedule.counts[:-1]
+        t = np.repeat(np.arange(self.steps), counts)
+        row = np.arange(t.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        step = schedule.lengths[row] - 1 - t if reverse else t
+        time = schedule.starts[row] + step * schedule.dilation
+        states = schedule.state_rows
+        return time, schedule.sources[row], schedule.rows[t] + row, states[t] + row, states[t + 1] + row
 
 
 def view(array, batch_first, first, columns):
@@ -121,10 +150,12 @@ class _Product:
             gates[list(slots_of_gates)] = np.arange(len(slots_of_gates))
         matrix, vector = np.empty((0, 0), parameters.dtype), np.empty(0, parameters.dtype)
         self._empty = (matrix, matrix, vector, vector)
+        self.vector_names = ()  # (name, count) of the parameters that the cell takes as vectors
+        self._vectors = ()
         self._forward = self._backward = None
         self._versions = [None, None]
         self._pack = TypedKernel(pack_forward), TypedKernel(pack_backward)
-        self._accumulate = TypedKernel(dense.accumulate_weight_gradients)
+        self._accumulate = [TypedKernel(dense.accumulate_weight_gradients) for _ in range(3)]  # for 0 to 2 jobs
 
     def _tensors(self, gradient=False):
         """The four tensors of `names`, or their gradients; empty arrays for what there isn't."""
@@ -159,7 +190,18 @@ class _Product:
             *self._tensors(), self.hidden_size, *self.gates,
             self.firsts, self._forward, threads_for_elements(self._forward.input.size + self._forward.recurrent.size),
         )  # fmt: skip
+        self._pack_vectors()
         self._versions[0] = version
+
+    def _pack_vectors(self):
+        if self.vector_names and not self._vectors:
+            size = self.padded(self.hidden_size)
+            count = sum(count for _, count in self.vector_names)
+            self._vectors = tuple(aligned_zeros(size, self.parameters.dtype) for _ in range(count))
+        vectors = iter(self._vectors)
+        for name, count in self.vector_names:
+            for values in self.parameters.tensor(name).reshape(count, self.hidden_size):
+                next(vectors)[: self.hidden_size] = values
 
     def backward_weights(self):
         """The packed `BackwardWeights`, never stale."""
@@ -186,7 +228,7 @@ class _Product:
         """The job of the gradient of weight `index` (0: input, 1: recurrent); `a` is its factor."""
         schedule = batch.schedule
         return dense.GradientJob(
-            buffers.z, buffers.x_rows, self.units, self.firsts[index], self.gates[index], self.hidden_size,
+            buffers.dz, buffers.x_rows, self.units, self.firsts[index], self.gates[index], self.hidden_size,
             schedule.rows, a, a_rows, a_starts, schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch),
             self._tensors(gradient=True)[index],
         )  # fmt: skip
@@ -195,7 +237,7 @@ class _Product:
         """The job of both biases' gradients."""
         schedule = batch.schedule
         return dense.BiasJob(
-            buffers.z, buffers.x_rows, self.units, self.slot_gates, self.hidden_size, schedule.rows, schedule.counts,
+            buffers.dz, buffers.x_rows, self.units, self.slot_gates, self.hidden_size, schedule.rows, schedule.counts,
             max(1, _ROWS_PER_BLOCK // batch.batch), tuple(self._tensors(gradient=True)[2:]),
         )  # fmt: skip
 
@@ -208,7 +250,9 @@ class _Product:
         jobs, bias_job = arrays.jobs
         overwrite = self.parameters.count_as_zero(self._present)
         work = batch.rows * sum([job.gradient.size for job in jobs])
-        self._accumulate(jobs, bias_job, overwrite, arrays.scratch, threads_for(work))
+        self._accumulate[len(jobs)](jobs, bias_job, overwrite, arrays.scratch, threads_for(work))
+        if arrays.takes_tokens:
+            self._accumulate_token_gradient(batch, arrays, overwrite)
         if overwrite:
             self.parameters.written(self._present)
 
@@ -217,29 +261,43 @@ class PassBuffers:
     """The arrays of one pass, for up to `steps` by `batch`.
 
     Owned by the workspace (`keep`: every step has a place), or by one inference call (a stretch of steps has).
-    Flat; `fit` lays them out for a batch. Bytes are dominated by z, N·⌈H/U⌉·P numbers.
+    Flat; `fit` lays them out for a batch. Bytes are dominated by z, N·⌈H/U⌉·P numbers. With `tokens` there is no room
+    for real input.
     """
 
-    def __init__(self, product, steps, batch, keep, states):
+    def __init__(self, product, steps, batch, keep, states, tokens=False):
         dtype = product.parameters.dtype
         panel = product.panel
         rows = steps * batch if keep else min(steps, STRETCH) * batch
-        state_rows = batch + rows if keep else 2 * batch
-        inputs, units = product.padded(product.input_size), product.padded(product.hidden_size)
-        sizes = [rows * inputs, rows * product.blocks * panel, *[state_rows * units] * states]
+        inputs, units = 0 if tokens else product.padded(product.input_size), product.padded(product.hidden_size)
+        sizes = [rows * inputs, rows * product.blocks * panel]
         if keep:
-            sizes += [
-                min(steps, STRETCH) * batch * inputs,
-                # of the weight gradients, for every thread there may be
-                NUMBA_NUM_THREADS * dense.SCRATCH_TILES * panel * panel // PANEL_VECTORS,
-                *[batch * units] * states,
-            ]
-        self.x, self.z, *rest = aligned_pieces(sizes, dtype)
-        self.states = tuple(rest[:states])
-        self.dx, self.scratch, *d_states = rest[states:] if keep else [self.x[:0]] * (2 + states)
-        self.d_states = tuple(d_states)
-        self._schedule = self._fitted = None  # the last batch's, and what `fit` gave for it
+            # of the weight gradients, for every thread there may be
+            sizes.append(NUMBA_NUM_THREADS * dense.SCRATCH_TILES * panel * panel // PANEL_VECTORS)
+        self.x, self.z, *scratch = aligned_pieces(sizes, dtype)
+        self.scratch = scratch[0] if keep else self.x[:0]
+        self.keep = keep
+        self.rows = rows
+        self.takes_tokens = tokens
+        self.tokens = self.token_order = None  # (rows,) int64, where the input is tokens
+        self.repeatable = False  # whether `z` has to outlive a backward pass
+        self._own_dz = None  # (as z), if so
+        self._product = product
+        self._make_rows(steps, batch, states, inputs, units)
+        self._key = self._fitted = None  # the last batch, and what `fit` gave for it
         self.jobs = self.gradients = None  # of the weight gradients for that batch, and the buffer they are added to
+
+    def _make_rows(self, steps, batch, states, inputs, units):
+        """The arrays whose size goes with the number of sequences."""
+        self._sequences, self._per_sequence = batch, (states, inputs, units)
+        sizes = [(batch + self.rows if self.keep else 2 * batch) * units] * states
+        vectors = sum(count for _, count in self._product.vector_names)
+        if self.keep:
+            sizes += [min(steps, STRETCH) * batch * inputs, *[batch * units] * (states + vectors)]
+        made = aligned_pieces(sizes, self.z.dtype)
+        self.states = tuple(made[:states])
+        self.dx, *gradients = made[states:] if self.keep else [self.x[:0]] * (1 + states + vectors)
+        self.d_states, self.d_vectors = tuple(gradients[:states]), tuple(gradients[states:])
 
     @staticmethod
     def count_bytes(product, steps, batch, states):
@@ -251,56 +309,127 @@ class PassBuffers:
 
     def fit(self, batch):
         """The kernels' view of the arrays for a `SequenceBatch`."""
-        if self._schedule is batch.schedule:
+        key = batch.schedule, self.takes_tokens, self.repeatable
+        if self._key is not None and all(map(operator.is_, key, self._key)):
             return self._fitted
+        if batch.batch > self._sequences:  # resets have made more of them
+            self._make_rows(batch.steps, batch.batch, *self._per_sequence)
+        if self.takes_tokens and self.tokens is None:
+            self.tokens, self.token_order = np.empty((2, self.rows), np.int64)
+        if self.repeatable and self._own_dz is None:
+            self._own_dz = aligned_empty(self.z.size, self.z.dtype)
         dx_rows = min(STRETCH, batch.steps) * batch.batch
-        self._schedule, self.jobs = batch.schedule, None
+        self._key, self.jobs = key, None
+        x, dz = self.tokens if self.takes_tokens else self.x, self._own_dz if self.repeatable else self.z
         self._fitted = Buffers(
-            self.x, self.z, self.states, self.d_states, self.dx, batch.rows, batch.state_rows, dx_rows
+            x, self.z, dz, self.states, self.d_states, self.d_vectors, self.dx, batch.rows, batch.state_rows, dx_rows
         )
         return self._fitted
 
 
-class RecurrentPass(_Product):
-    """A recurrent layer in one direction."""
+    def state_at(self, part, rows):
+        """A part of the states in these rows: (n,H)."""
+        panel, count = self._product.panel, self._fitted.state_rows
+        panels = self.states[part][: self.states[part].size // (count * panel) * count * panel]
+        return self._units(panels.reshape(-1, count, panel)[:, rows])
 
-    def __init__(self, cell, parameters, names, input_size, hidden_size, reverse):
+    def gates_at(self, rows):
+        """The values of the cell's gates in these rows, by name: (n,H) each."""
+        product = self._product
+        count, blocks = self._fitted.x_rows, product.blocks
+        kept = self.z[: blocks * count * product.panel].reshape(blocks, count, -1, product.units)[:, rows]
+        return {name: self._units(kept[:, :, i]) for i, name in enumerate(product.cell.gate_names) if name}
+
+    def _units(self, blocks):
+        """(n,H) out of blocks of columns (blocks,n,columns)."""
+        return blocks.transpose(1, 0, 2).reshape(blocks.shape[1], -1)[:, : self._product.hidden_size]
+
+
+class RecurrentPass(_Product):
+    """A recurrent layer in one direction.
+
+    `cell` is what is trained; where that takes noise, of which inference needs none, `plain_cell` is used for it.
+    """
+
+    def __init__(self, cell, parameters, names, vector_names, input_size, hidden_size, reverse, plain_cell):
         super().__init__(parameters, names, input_size, hidden_size, cell)
+        self.vector_names = vector_names
         self.cell = cell
         self.reverse = reverse
-        self._forward_pass = TypedKernel(forward_passes[cell.name])
-        self._backward_pass = TypedKernel(backward_passes[cell.name])
+        self._forward_passes = {
+            (noisy, tokens): TypedKernel(forward_pass((cell if noisy else plain_cell).name, tokens))
+            for noisy in (False, True)
+            for tokens in (False, True)
+        }
+        self._backward_passes = {tokens: TypedKernel(backward_pass(cell.name)) for tokens in (False, True)}
+        self._scatter = TypedKernel(dense.accumulate_token_gradient)
+        self._counts = None  # (K,) int64 of tokens, work space
 
     def _steps_per_call(self, batch):
         work = batch.batch * self.hidden_size * (self.input_size + self.hidden_size) * self.gates[0].size
         return max(1, int(_STEPS_PER_CALL_WORK / work) // STRETCH) * STRETCH
 
-    def forward(self, x, y, batch, arrays, initial_state, final_state):
-        """Run over `x` into `y`, two `View`s; states are tuples of flat (B·H) arrays."""
+    def forward(self, x, y, batch, arrays, initial_state, final_state, noise=NO_NOISE):
+        """Run over `x` into `y`, two `View`s; states are tuples of flat (B·H) arrays. `x` may hold tokens."""
+        arrays.takes_tokens = x.data.dtype == np.int64
+        weights = self.forward_weights()
         job = ForwardJob(
-            x, y, self.reverse, initial_state, final_state, self.forward_weights(), batch.schedule, arrays.fit(batch)
-        )
+            x, y, self.reverse, initial_state, final_state, weights, self._vectors, noise, batch.schedule,
+            arrays.fit(batch),
+        )  # fmt: skip
+        run = self._forward_passes[bool(noise.arrays), arrays.takes_tokens]
         span = self._steps_per_call(batch)
         for begin in range(0, batch.steps, span):
-            self._forward_pass(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
+            run(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
 
-    def backward(self, dy, dx, add_dx, batch, arrays, d_final, d_initial):
-        """Gradients of the last `forward` on `arrays`: into `dx` and `d_initial`, added to the parameters'."""
+    def backward(self, dy, dx, add_dx, batch, arrays, d_final, d_initial, noise=NO_NOISE, carry_factor=1.0):
+        """Gradients of the last `forward` on `arrays`: into `dx` and `d_initial`, added to the parameters'.
+
+        After tokens there is no `dx`: any `View` without columns.
+        """
         buffers, schedule = arrays.fit(batch), batch.schedule
-        job = BackwardJob(dy, dx, add_dx, self.reverse, d_final, d_initial, self.backward_weights(), schedule, buffers)
+        for sums in buffers.d_vectors:
+            sums.fill(0)
+        weights = self.backward_weights()
+        job = BackwardJob(
+            dy, dx, add_dx, self.reverse, d_final, d_initial, weights, self._vectors, noise, carry_factor, schedule,
+            buffers,
+        )  # fmt: skip
+        run = self._backward_passes[arrays.takes_tokens]
         span = self._steps_per_call(batch)
         last = (batch.steps - 1) // span * span
         for begin in range(last, -1, -span):
-            self._backward_pass(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
+            run(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
         self.accumulate_gradients(batch, arrays)
+        self._accumulate_vectors(batch, buffers)
+
+    def _accumulate_token_gradient(self, batch, arrays, overwrite):
+        buffers = arrays.fit(batch)
+        if self._counts is None:
+            self._counts = np.empty(self.input_size, np.int64)
+        job = self.gradient_job(0, batch, buffers, buffers.z, buffers.x_rows, batch.schedule.rows)
+        self._scatter(
+            job, arrays.tokens[: batch.rows], self._counts, arrays.token_order, overwrite, arrays.scratch,
+            threads_for(batch.rows * self.gates[0].size * self.hidden_size),
+        )  # fmt: skip
+
+    def _accumulate_vectors(self, batch, buffers):
+        """Add the gradients of the cell's vectors: each row's sum over time, in the order of the rows."""
+        sums = iter(buffers.d_vectors)
+        for name, count in self.vector_names:
+            for gradient in self.parameters.gradient(name).reshape(count, self.hidden_size):
+                rows = next(sums)[: batch.batch * self.padded(self.hidden_size)].reshape(-1, batch.batch, self.panel)
+                gradient += rows.sum(1).reshape(-1)[: self.hidden_size]
 
     def gradient_jobs(self, batch, buffers):
-        """The jobs of both weights' gradients."""
+        """The jobs of both weights' gradients; that of tokens' weight is not a product's."""
         schedule = batch.schedule
-        return (
-            self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows),
-            self.gradient_job(1, batch, buffers, buffers.states[0], buffers.state_rows, schedule.state_rows),
+        recurrent = self.gradient_job(
+            1, batch, buffers, buffers.states[0], buffers.state_rows, schedule.state_rows
         )
+        if buffers.x.dtype != buffers.z.dtype:
+            return (recurrent,)
+        return self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows), recurrent
 
 
 class DensePass(_Product):

@@ -258,6 +258,54 @@ def _accumulate_biases(job, part, parts, overwrite, scratch):
 
 
 @subroutine
+def _accumulate_columns(part, parts, job, counts, order, overwrite, scratch):
+    """The gradient of a weight that was multiplied by one-hot vectors, for one part's share of dz's columns.
+
+    Column v is the sum of dz over the rows of token v, which are `order`[counts[v − 1]] to `order`[counts[v]].
+    """
+    step = lanes(job.dz)
+    width = PANEL_VECTORS * step
+    s = part * SCRATCH_TILES * step * width
+    groups = (job.hidden_size + step - 1) // step * job.gates.size
+    for group in range(groups * part // parts, groups * (part + 1) // parts):
+        row, valid, z = _place(job, group)
+        if overwrite:
+            for u in range(row, row + valid):
+                for v in range(job.gradient.shape[1]):
+                    job.gradient[u, v] = 0.0
+        start = 0
+        for v in range(counts.size):
+            stop = counts[v]
+            if stop > start:
+                total = load(job.dz, z + order[start] * width)
+                for n in range(start + 1, stop):
+                    total = total + load(job.dz, z + order[n] * width)
+                store(scratch, s, total)
+                for u in range(valid):
+                    job.gradient[row + u, v] += scratch[s + u]
+            start = stop
+
+
+@kernel
+def accumulate_token_gradient(job, tokens, counts, order, overwrite, scratch, parts):
+    """gradient[:, token] += dz over all rows, or with `overwrite` written: `job`'s factor is one-hot `tokens` (N,).
+
+    counts (K,), order (at least N,): int64 work space; scratch as in `accumulate_weight_gradients`. Tokens are below K.
+    """
+    for v in range(counts.size):
+        counts[v] = 0
+    for n in range(tokens.size):
+        counts[tokens[n]] += 1
+    before = 0
+    for v in range(counts.size):
+        before, counts[v] = before + counts[v], before
+    for n in range(tokens.size):  # rows of one token keep their order
+        order[counts[tokens[n]]] = n
+        counts[tokens[n]] += 1
+    in_parallel(_accumulate_columns, parts, (parts, job, counts, order, overwrite, scratch))
+
+
+@subroutine
 def _accumulate_part(part, parts, jobs, bias_job, overwrite, scratch):
     for job in jobs:
         _accumulate(job, part, parts, overwrite, scratch)

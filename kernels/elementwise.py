@@ -20,10 +20,11 @@ def make_activation(cell):
         for v in range(vectors * part // parts, vectors * (part + 1) // parts):
             at = v * step
             if x.size - at >= step:
-                _, state = cell_forward((load(x, at),), (load(x, at),))
+                _, state = cell_forward((load(x, at),), (load(x, at),), (), ())
                 store(y, at, state[0])
             else:
-                _, state = cell_forward((load_first(x, at, x.size - at),), (load_first(x, at, x.size - at),))
+                value = load_first(x, at, x.size - at)
+                _, state = cell_forward((value,), (value,), (), ())
                 store_first(y, at, state[0], x.size - at)
 
     @subroutine
@@ -34,12 +35,12 @@ def make_activation(cell):
             at = v * step
             if y.size - at >= step:
                 value = (load(y, at),)
-                d_slots, _ = cell_backward(value, value, value, (load(dy, at),))
+                d_slots, _, _ = cell_backward(value, value, (load(dy, at),), (), ())
                 store(dx, at, d_slots[0])
             else:
                 left = y.size - at
                 value = (load_first(y, at, left),)
-                d_slots, _ = cell_backward(value, value, value, (load_first(dy, at, left),))
+                d_slots, _, _ = cell_backward(value, value, (load_first(dy, at, left),), (), ())
                 store_first(dx, at, d_slots[0], left)
 
     @kernel(name=f"{cell.name}_activation")

@@ -4,6 +4,9 @@ A *pass* is one layer in one direction over a batch. Its rows are sorted by fall
 `counts[t]` rows are active, and stand packed: no buffer holds a row past its sequence's end. A reverse pass reads each
 sequence from its own last step, and is a forward pass from there on. P is the panel width, U the units of a block of
 pre-activations (see gemm).
+
+A sequence here is what runs from an initial state to its end, in steps of its own. It may be a part of one in the
+caller's arrays: what stands between two resets, or every d-th step of a net whose state comes from d steps before.
 """
 
 from typing import NamedTuple
@@ -26,8 +29,11 @@ class Schedule(NamedTuple):
     counts: np.ndarray  # (T+1,) active rows of step t; counts[T] = 0
     rows: np.ndarray  # (T+1,) first row of step t in x and z
     state_rows: np.ndarray  # (T+1,) first row of the state before step t
-    order: np.ndarray  # (B,) the batch index of each row
+    order: np.ndarray  # (B,) the sequence in each row
     lengths: np.ndarray  # (B,) length of each row's sequence, falling
+    starts: np.ndarray  # (B,) where each row's sequence begins in the caller's arrays
+    sources: np.ndarray  # (B,) the batch index there
+    dilation: int  # how far apart a sequence's steps stand there
     bounds: np.ndarray  # (parts, 2) first and past the last row of each part; all rows each when split by units
     progress: np.ndarray  # (parts · PROGRESS_STRIDE,) where parts split by units meet: see parallel
 
@@ -46,9 +52,11 @@ class Buffers(NamedTuple):
     """One pass's buffers. Flat, 64-byte aligned, owned by the workspace; laid out anew in every call."""
 
     x: np.ndarray  # [⌈I/P⌉][x_rows][P] input
-    z: np.ndarray  # [⌈H/U⌉][x_rows][P] pre-activations, then kept values, then gradients of the pre-activations
+    z: np.ndarray  # [⌈H/U⌉][x_rows][P] pre-activations, then the values that the cell keeps
+    dz: np.ndarray  # the same size: gradients of the pre-activations; z itself, if that is no longer needed
     states: tuple  # of [⌈H/P⌉][state_rows][P]: h, c
     d_states: tuple  # of [⌈H/P⌉][B][P]: gradients of the state, carried from step to step
+    d_vectors: tuple  # of [⌈H/P⌉][B][P]: gradients of the cell's vectors, summed over each row's steps
     dx: np.ndarray  # [⌈I/P⌉][dx_rows][P] gradient of the input, for one stretch of steps
     x_rows: int
     state_rows: int
@@ -70,6 +78,13 @@ def time_of(reverse, length, t):
 
 
 @subroutine(returns=types.intp)
+def place(view, reverse, schedule, row, t):
+    """Where a row's step t of a pass begins in a sequence's flat array."""
+    step = schedule.starts[row] + time_of(reverse, schedule.lengths[row], t) * schedule.dilation
+    return step * view.time + schedule.sources[row] * view.batch + view.first
+
+
+@subroutine(returns=types.intp)
 def active_rows(schedule, t, bound):
     return min(schedule.counts[t], bound)
 
@@ -79,8 +94,7 @@ def gather(view, reverse, schedule, panels, panel_rows, t, first, last):
     """Rows `first` to `last` of step t from a sequence into panels."""
     width = PANEL_VECTORS * lanes(panels)
     for row in range(first, last):
-        step = time_of(reverse, schedule.lengths[row], t)
-        source = step * view.time + schedule.order[row] * view.batch + view.first
+        source = place(view, reverse, schedule, row, t)
         row_to_panels(view.data, source, view.columns, panels, schedule.rows[t] + row, panel_rows * width)
 
 
@@ -117,8 +131,7 @@ def scatter_rows(panels, panel_rows, base, view, reverse, schedule, start, stop,
     for t in range(start, stop):
         low, high = rows_of_step(schedule, start, t, first, last)
         for row in range(low, high):
-            target = time_of(reverse, schedule.lengths[row], t) * view.time
-            target += schedule.order[row] * view.batch + view.first
+            target = place(view, reverse, schedule, row, t)
             at = base + schedule.rows[t] - schedule.rows[start] + row
             row_from_panels(panels, at, panel_rows * width, 0, view.columns, view.data, target, add)
 
@@ -131,8 +144,10 @@ def restart(schedule):
 
 
 @kernel
-def fill_schedule(lengths, by_units, keep, stretch, schedule):
-    """Work out the schedule of a batch with the given lengths (B,), each from 1 to T, into `schedule`'s arrays.
+def fill_schedule(lengths, starts, sources, by_units, keep, stretch, schedule):
+    """Work out the schedule of sequences with the given lengths (B,), each from 1 to T, into `schedule`'s arrays.
+
+    starts, sources (B,): each sequence's place in the caller's arrays; empty where sequence b is all of number b.
 
     Rows are sorted by falling length, equal ones in their order in the batch. With `keep` each step has rows of its
     own; otherwise those of `stretch` steps are used over and over, and the state has two places. Parts get rows of
@@ -159,6 +174,8 @@ def fill_schedule(lengths, by_units, keep, stretch, schedule):
         rows[n] += 1
         schedule.order[row] = b
         schedule.lengths[row] = n
+        schedule.starts[row] = starts[b] if starts.size > 0 else 0
+        schedule.sources[row] = sources[b] if sources.size > 0 else b
     rows[0] = 0
     state_rows[0] = 0
     state_rows[1] = batch

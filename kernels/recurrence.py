@@ -5,6 +5,7 @@ all parts meet after every step. To that end a pass is a list of phases: those o
 next. Either way each number is computed by the same chain of operations.
 """
 
+import functools
 from typing import NamedTuple
 
 from numba import types
@@ -17,17 +18,17 @@ from .layout import (
     Schedule,
     View,
     active_rows,
-    gather,
     gather_rows,
+    place,
     restart,
+    rows_of_step,
     scatter_rows,
     stretch_rows,
-    time_of,
     window,
 )
 from .packing import BackwardWeights, Weights
 from .parallel import in_parallel, make_in_step
-from .simd import lanes, load, load_each, load_first, slot_access, store, store_each
+from .simd import add_each, lanes, load, load_each, load_first, slot_access, store, store_each
 
 _PAIR = types.UniTuple(types.intp, 2)
 _FEW_ROWS = 4
@@ -42,15 +43,29 @@ class Span(NamedTuple):
     by_units: bool
 
 
+class Noise(NamedTuple):
+    """Drawn numbers, as the cell takes them: for unit j of element (t, b) at t·time + b·batch + j of each array.
+
+    The arrays go on past the last unit of all by a panel's width.
+    """
+
+    arrays: tuple  # flat; empty for a cell that takes none
+    time: int
+    batch: int
+    first: int
+
+
 class ForwardJob(NamedTuple):
     """All that a forward pass reads and writes. The sizes must agree with each other, and are not checked."""
 
-    x: View
+    x: View  # or of one int64 token for each step and sequence, all of them below the number of inputs
     y: View
     reverse: bool
     initial_state: tuple  # of flat (B·H) arrays, read at step 0
     final_state: tuple  # likewise, written row by row where a sequence ends
     weights: Weights
+    vectors: tuple  # of (⌈H/P⌉·P,), the cell's own parameters
+    noise: Noise
     schedule: Schedule
     buffers: Buffers
 
@@ -65,6 +80,9 @@ class BackwardJob(NamedTuple):
     d_final: tuple  # of flat (B·H) arrays: gradients of the final state, read
     d_initial: tuple  # and of the initial state, written
     weights: BackwardWeights
+    vectors: tuple  # as in the forward pass
+    noise: Noise  # likewise
+    carry_factor: float  # what the state's gradient is multiplied by on its way from a step to the one before
     schedule: Schedule
     buffers: Buffers
 
@@ -99,8 +117,7 @@ def _emit(job, hidden_size, t, first, last, column, end):
     stride = buffers.state_rows * PANEL_VECTORS * lanes(buffers.z)
     offset = schedule.state_rows[t + 1]
     for row in range(first, last):
-        step = time_of(job.reverse, schedule.lengths[row], t)
-        target = step * y.time + schedule.order[row] * y.batch + y.first
+        target = place(y, job.reverse, schedule, row, t)
         row_from_panels(buffers.states[0], offset + row, stride, column, end, y.data, target, False)
     ended = max(first, schedule.counts[t + 1])
     _store_state(
@@ -166,8 +183,25 @@ def _within(first, last, block, size):
     return max(first - block * size, 0), min(last - block * size, size)
 
 
-def make_forward(cell):
-    """The forward pass over a `Cell`, as a kernel."""
+@subroutine
+def _gather_values(job, start, stop, first, last):
+    """The input of the packed rows `first` to `last` of a stretch, into the panels."""
+    buffers = job.buffers
+    gather_rows(job.x, job.reverse, job.schedule, buffers.x, buffers.x_rows, start, stop, first, last)
+
+
+@subroutine
+def _gather_tokens(job, start, stop, first, last):
+    """The tokens of the packed rows `first` to `last` of a stretch, to where their rows of z stand."""
+    schedule = job.schedule
+    for t in range(start, stop):
+        low, high = rows_of_step(schedule, start, t, first, last)
+        for row in range(low, high):
+            job.buffers.x[schedule.rows[t] + row] = job.x.data[place(job.x, job.reverse, schedule, row, t)]
+
+
+def make_forward(cell, tokens):
+    """The forward pass over a `Cell`, as a kernel, whose input is `tokens` or real."""
     slots = cell.slots
     vectors = PANEL_VECTORS // slots  # vectors of a slot
     x_first, x_slots = window(cell.input_slots)
@@ -200,6 +234,24 @@ def make_forward(cell):
         )  # fmt: skip
 
     @subroutine
+    def look_up(job, alone, start, stop, first, bound, block, unit_first, unit_last):
+        """z = bias + the token's column of W_ih, for units of one block and all steps of a stretch."""
+        schedule, weights, buffers = job.schedule, job.weights, job.buffers
+        step = lanes(buffers.z)
+        width = PANEL_VECTORS * step
+        units = vectors * step
+        for t in range(start, stop):
+            for row in range(schedule.rows[t] + first, schedule.rows[t] + active_rows(schedule, t, bound)):
+                z = (block * buffers.x_rows + row) * width
+                column = (block * weights.input.shape[1] + buffers.x[row]) * x_slots * units
+                for slot in range(slots):
+                    for v in range(slot * units + unit_first, slot * units + unit_last, step):
+                        value = load(weights.bias, block * width + v)
+                        if slot >= x_first and slot < x_first + x_slots:
+                            value = value + load(weights.input, column + v - x_first * units)
+                        store(buffers.z, z + v, value)
+
+    @subroutine
     def multiply_inputs(job, alone, start, stop, first, bound, block, unit_first, unit_last):
         """`multiply_input` for all steps of a stretch.
 
@@ -223,8 +275,9 @@ def make_forward(cell):
                     multiply_input(weights, buffers, block, unit_first, unit_last, row, rows, 1)
 
     @subroutine
-    def advance(weights, schedule, buffers, t, first, last, block, unit_first, unit_last):
+    def advance(job, t, first, last, block, unit_first, unit_last):
         """Units of one block of rows `first` to `last` through step t."""
+        weights, schedule, buffers = job.weights, job.schedule, job.buffers
         step = lanes(buffers.z)
         width = PANEL_VECTORS * step
         units = vectors * step
@@ -240,12 +293,20 @@ def make_forward(cell):
         before = panel + (schedule.state_rows[t] + first) * width
         after = panel + (schedule.state_rows[t + 1] + first) * width
         for r in range(last - first):
+            noise = place(job.noise, job.reverse, schedule, first + r, t) + block * units
             for v in range(unit_first, unit_last, step):
                 at = z + r * width + v
-                previous = load_each(buffers.states, before + r * width + v)
-                kept, state = cell_forward(load_slots(buffers.z, at, units), previous)
+                kept, state = cell_forward(
+                    load_slots(buffers.z, at, units),
+                    load_each(buffers.states, before + r * width + v),
+                    load_each(job.vectors, block * units + v),
+                    load_each(job.noise.arrays, noise + v),
+                )
                 store_slots(buffers.z, at, units, kept)
                 store_each(buffers.states, after + r * width + v, state)
+
+    gather_inputs = _gather_tokens if tokens else _gather_values
+    enter_inputs = look_up if tokens else multiply_inputs
 
     @subroutine
     def run_phase(part, parts, phase, span, job):
@@ -265,32 +326,29 @@ def make_forward(cell):
         if phase == 0:
             if span.by_units:
                 row_first, row_last = stretch_rows(schedule, start, stop, part, parts)
-                gather_rows(
-                    job.x, job.reverse, schedule, buffers.x, buffers.x_rows, start, stop, row_first, row_last
-                )
+                gather_inputs(job, start, stop, row_first, row_last)
                 first, bound = bound * part // parts, bound * (part + 1) // parts
             else:
                 for t in range(start, stop):
-                    last = active_rows(schedule, t, bound)
-                    gather(job.x, job.reverse, schedule, buffers.x, buffers.x_rows, t, first, last)
+                    gather_inputs(job, t, t + 1, first, active_rows(schedule, t, bound))
             if start == 0:
                 _load_state(job, hidden_size, first, bound)
         elif phase == 1:
             alone = (span.by_units or parts == 1) and _are_neighbours(schedule, start, stop)
             for block in range(block_first, block_last):
                 low, high = _within(unit_first, unit_last, block, units)
-                multiply_inputs(job, alone, start, stop, first, bound, block, low, high)
+                enter_inputs(job, alone, start, stop, first, bound, block, low, high)
         elif active_rows(schedule, t, bound) > first:
             last = active_rows(schedule, t, bound)
             for n in range(block_last - block_first):
                 block = _in_turn(n, block_first, block_last, t)
                 low, high = _within(unit_first, unit_last, block, units)
-                advance(job.weights, schedule, buffers, t, first, last, block, low, high)
+                advance(job, t, first, last, block, low, high)
             _emit(job, hidden_size, t, first, last, unit_first, unit_last)
 
     run_part = make_in_step(run_phase)
 
-    @kernel(name=f"{cell.name}_forward_pass")
+    @kernel(name=f"{cell.name}_forward_pass{'_of_tokens' if tokens else ''}")
     def forward_pass(job, begin, end, stretch, by_units):
         """Steps `begin` to `end` of a `ForwardJob`, the input of `stretch` steps multiplied at once."""
         parts = job.schedule.bounds.shape[0]
@@ -312,9 +370,22 @@ def _recur(weights, schedule, buffers, column, columns, depth, t, first, last, p
     at = (panel * schedule.order.size + first) * width + unit_first
     panel_product(
         unit_last - unit_first, last - first, dh, at, width, dh, at, width,
-        buffers.z, (schedule.rows[t + 1] + first) * width + column, width, buffers.x_rows * width, columns, depth,
+        buffers.dz, (schedule.rows[t + 1] + first) * width + column, width, buffers.x_rows * width, columns, depth,
         weights.recurrent, panel * weights.recurrent.shape[1] * width + unit_first,
     )  # fmt: skip
+
+
+@subroutine
+def _scale(job, first, last, panel, unit_first, unit_last):
+    """The carried gradient of the state times `carry_factor`, for units of one panel."""
+    d_states = job.buffers.d_states
+    step = lanes(d_states[0])
+    width = PANEL_VECTORS * step
+    for part in range(len(d_states)):
+        for row in range(first, last):
+            at = (panel * job.schedule.order.size + row) * width
+            for j in range(unit_first, unit_last, step):
+                store(d_states[part], at + j, load(d_states[part], at + j) * job.carry_factor)
 
 
 @subroutine
@@ -333,8 +404,7 @@ def _receive(job, t, first, last, panel, unit_first, unit_last):
                 store(d_states[part], at + j, load_first(job.d_final[part], source + j, min(step, unit_last - j)))
     dh = d_states[0]
     for row in range(first, last):
-        time = time_of(job.reverse, schedule.lengths[row], t)
-        source = time * dy.time + schedule.order[row] * dy.batch + dy.first + column
+        source = place(dy, job.reverse, schedule, row, t) + column
         at = (panel * rows + row) * width
         for j in range(unit_first, unit_last, step):
             store(dh, at + j, load(dh, at + j) + load_first(dy.data, source + j, min(step, unit_last - j)))
@@ -352,7 +422,7 @@ def _differentiate_input(job, column, columns, depth, rows, row, stride, dx_row,
         panel_product(
             job.dx.columns - panel * width, rows,
             buffers.dx, (panel * buffers.dx_rows + dx_row) * width, dx_stride * width, weights.zero, 0, 0,
-            buffers.z, row * width + column, stride * width, buffers.x_rows * width, columns, depth,
+            buffers.dz, row * width + column, stride * width, buffers.x_rows * width, columns, depth,
             weights.input, panel * weights.input.shape[1] * width,
         )  # fmt: skip
 
@@ -388,29 +458,32 @@ def make_backward(cell):
     cell_backward = cell.backward
 
     @subroutine
-    def differentiate(schedule, buffers, t, first, last, block, unit_first, unit_last):
-        """dz_t of units of one block, in place of the values kept, and the state's gradient past the products."""
+    def differentiate(job, t, first, last, block, unit_first, unit_last):
+        """dz_t of units of one block, and the state's gradient past the products."""
+        schedule, buffers = job.schedule, job.buffers
         step = lanes(buffers.z)
         width = PANEL_VECTORS * step
         units = vectors * step
         z = (block * buffers.x_rows + schedule.rows[t] + first) * width
         panel, column = block * units // width, block * units % width
         before = (panel * buffers.state_rows + schedule.state_rows[t] + first) * width + column
-        after = (panel * buffers.state_rows + schedule.state_rows[t + 1] + first) * width + column
         gradient = (panel * schedule.order.size + first) * width + column
         for r in range(last - first):
+            noise = place(job.noise, job.reverse, schedule, first + r, t) + block * units
             for v in range(unit_first, unit_last, step):
                 offset = r * width + v
-                d_slots, d_previous = cell_backward(
+                d_slots, d_previous, d_vectors = cell_backward(
                     load_slots(buffers.z, z + offset, units),
                     load_each(buffers.states, before + offset),
-                    load_each(buffers.states, after + offset),
                     load_each(buffers.d_states, gradient + offset),
+                    load_each(job.vectors, block * units + v),
+                    load_each(job.noise.arrays, noise + v),
                 )
-                store_slots(buffers.z, z + offset, units, d_slots)
+                store_slots(buffers.dz, z + offset, units, d_slots)
                 store_each(buffers.d_states, gradient + offset, d_previous)
+                add_each(buffers.d_vectors, gradient + offset, d_vectors)
         if slots > 1 and unit_last < units:
-            _clear_lanes(buffers.z, z, slots, units, last - first, unit_last)
+            _clear_lanes(buffers.dz, z, slots, units, last - first, unit_last)
 
     @subroutine(returns=types.intp)
     def depth(hidden_size, packed_rows):
@@ -438,10 +511,12 @@ def make_backward(cell):
             low, high = _within(unit_first, unit_last, panel, width)
             if going_on > first:
                 recur(job, t, first, going_on, panel, low, high)
+                if job.carry_factor != 1.0:
+                    _scale(job, first, going_on, panel, low, high)
             _receive(job, t, first, last, panel, low, high)
             for block in range(panel * slots + low // units, panel * slots + (high + units - 1) // units):
                 begin, end = _within(panel * width + low, panel * width + high, block, units)
-                differentiate(schedule, buffers, t, first, last, block, begin, end)
+                differentiate(job, t, first, last, block, begin, end)
 
     @subroutine
     def leave(job, first, last, unit_first, unit_last):
@@ -520,5 +595,13 @@ def make_backward(cell):
     return backward_pass
 
 
-forward_passes = {name: make_forward(cell) for name, cell in CELLS.items()}
-backward_passes = {name: make_backward(cell) for name, cell in CELLS.items()}
+@functools.cache
+def forward_pass(name, tokens=False):
+    """The kernel for the cell of this name in `CELLS`; see `make_forward`."""
+    return make_forward(CELLS[name], tokens)
+
+
+@functools.cache
+def backward_pass(name):
+    """The kernel for the cell of this name in `CELLS`."""
+    return make_backward(CELLS[name])

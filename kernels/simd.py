@@ -449,6 +449,11 @@ def _each_array(builder, arrays_type, arrays):
         yield kind, builder.extract_value(arrays, position)
 
 
+def _tuple_of_vectors(arrays):
+    """The type of a vector from each of a tuple of arrays, which may be empty."""
+    return types.BaseTuple.from_types(tuple(VectorType(array.dtype) for array in arrays))
+
+
 @intrinsic
 def load_each(typingctx, arrays, index):
     """A tuple of vectors: the one at flat `index` of each array of a tuple."""
@@ -460,7 +465,7 @@ def load_each(typingctx, arrays, index):
         ]
         return context.make_tuple(builder, sig.return_type, vectors)
 
-    return types.UniTuple(VectorType(arrays[0].dtype), len(arrays))(arrays, types.intp), codegen
+    return _tuple_of_vectors(arrays)(arrays, types.intp), codegen
 
 
 @intrinsic
@@ -474,7 +479,7 @@ def load_each_first(typingctx, arrays, index, count):
         ]
         return context.make_tuple(builder, sig.return_type, vectors)
 
-    return types.UniTuple(VectorType(arrays[0].dtype), len(arrays))(arrays, types.intp, types.intp), codegen
+    return _tuple_of_vectors(arrays)(arrays, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -487,6 +492,19 @@ def store_each(typingctx, arrays, index, values):
             _vector_store(context, builder, kind, array, args[1], value, sig.args[2][position])
 
     return types.void(arrays, types.intp, values), codegen
+
+
+@intrinsic
+def add_each(typingctx, arrays, index, vectors):
+    """Add each vector of a tuple to what stands at flat `index` of the array at its place."""
+
+    def codegen(context, builder, sig, args):
+        for position, (kind, array) in enumerate(_each_array(builder, sig.args[0], args[0])):
+            value = builder.extract_value(args[2], position)
+            total = builder.fadd(_vector_load(context, builder, kind, array, args[1]), value)
+            _vector_store(context, builder, kind, array, args[1], total, sig.args[2][position])
+
+    return types.void(arrays, types.intp, vectors), codegen
 
 
 @intrinsic

@@ -154,7 +154,7 @@ def _formula_of(cell):
     cell_forward = cell.forward
 
     def formula(weights, slots, previous):
-        return cell_forward(slots, previous)
+        return cell_forward(slots, previous, (), ())
 
     return compiled_formula(formula)
 
@@ -166,7 +166,7 @@ def _rnn_formula(weights, slots, previous):
 @overload(_rnn_formula)
 def _choose_nonlinearity(weights, slots, previous):
     cell_forward = _RNN_CELLS[weights.instance_class].forward
-    return lambda weights, slots, previous: cell_forward(slots, previous)
+    return lambda weights, slots, previous: cell_forward(slots, previous, (), ())
 
 
 _advance_lstm = _make_advance(LSTM, _formula_of(LSTM))
@@ -214,7 +214,7 @@ def _make_layer_step(cell):
     return layer_step
 
 
-layer_steps = {name: _make_layer_step(cell) for name, cell in CELLS.items()}
+layer_steps = {name: _make_layer_step(cell) for name, cell in CELLS.items() if not (cell.vectors or cell.noise)}
 
 
 @subroutine

@@ -386,9 +386,10 @@ def test_contract_bad_workspace_sizes(kind):
 def test_contract_step_of_bad_floats(kind):
     case = Recorded(kind)
     step = case.layer.step
-    for wrong in (x((T, B, F)), x((0, F)), x((B, 0)), x((0,)), np.float32(1), np.ones((B, F), int), np.ones(F, int),
+    for wrong in (x((T, B, F)), x((0, F)), x((B, 0)), x((0,)), np.float32(1), np.ones((B, F), int),
                   np.ones(F, complex), np.ones((B, F), object), np.ones((B, F), bool), None, "text", 1.5):
         case.refuses(step, wrong)
+    case.refuses(step, np.full(B, F) if kind in ("rnn", "gru") else np.ones(F, int))  # a token is below F
     if kind not in ("tanh", "dropout", "last"):
         for width in (1, F - 1, F + 1, 200):
             case.refuses(step, x((B, width)), errors=ValueError)

@@ -1,12 +1,13 @@
 """The layers."""
 
+from .cells import GRU, LSTM, RNN, PeepholeLSTM
 from .elementwise import Dropout, ReLU, Sigmoid, Tanh
 from .embedding import Embedding, OneHot
+from .initial_state import NoisyState
 from .linear import Linear
 from .pooling import Last, MeanPool
-from .recurrent import GRU, LSTM, RNN
 
-_ALL = (RNN, GRU, LSTM, Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool)
+_ALL = (RNN, GRU, LSTM, PeepholeLSTM, Linear, Embedding, OneHot, Tanh, ReLU, Sigmoid, Dropout, Last, MeanPool)
 LAYERS = {layer.__name__: layer for layer in _ALL}  # by the names that files use
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "Last",
     "Linear",
     "MeanPool",
+    "NoisyState",
     "OneHot",
+    "PeepholeLSTM",
     "ReLU",
     "Sigmoid",
     "Tanh",

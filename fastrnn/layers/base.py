@@ -128,14 +128,13 @@ class Layer(ABC):
         Returns `(y_t, state)` as fresh arrays; the values are those of `forward` step by step.
         """
         x_t = checks.as_array("x_t", x_t)
-        single = x_t.ndim == self._step_dimensions() - 1
+        dimensions = self._step_dimensions(x_t[np.newaxis])
+        single = x_t.ndim == dimensions - 1
         if single:
             x_t = x_t[np.newaxis]
             state = self._with_batch("state", state)
-        elif x_t.ndim != self._step_dimensions():
-            raise ValueError(
-                f"x_t must have {self._step_dimensions() - 1} or {self._step_dimensions()} dimensions, got {x_t.ndim}"
-            )
+        elif x_t.ndim != dimensions:
+            raise ValueError(f"x_t must have {dimensions - 1} or {dimensions} dimensions, got {x_t.ndim}")
         x_t = self._check_step_input(x_t)
         if resets is not None:
             resets = checks.boolean_array("resets", resets, () if single else x_t.shape[:1]).reshape(-1)
@@ -226,13 +225,13 @@ class Layer(ABC):
         """Refuse values in an input of the right shape and dtype; any float will do."""
         return
 
-    def _step_dimensions(self):
-        """Dimensions of a batch of inputs of one time step."""
+    def _step_dimensions(self, x=None):
+        """Dimensions of a batch of inputs of one time step: of those like `x`, where there are several kinds."""
         return 2
 
     def _extent(self, x):
         """T and B of a checked input; T is 1 where it has no time dimension."""
-        if x.ndim < self._step_dimensions() + 1:
+        if x.ndim < self._step_dimensions(x) + 1:
             return 1, x.shape[0]
         return (x.shape[1], x.shape[0]) if self.batch_first else (x.shape[0], x.shape[1])
 
@@ -256,6 +255,14 @@ class Layer(ABC):
 
     def _without_batch(self, state):
         return state
+
+    def _add_initial_gradient(self, dstate):
+        """Add the gradient of initial states to that of the learned one, where there is one."""
+        return
+
+    def _states_before(self, workspace, steps, rows):
+        """The state before each of the pairs of a step and a batch index, arrays (n,), as that of a batch of n."""
+        return
 
     def _check_workspace(self, workspace):
         if not isinstance(workspace, Workspace):

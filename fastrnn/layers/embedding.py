@@ -25,38 +25,20 @@ class _TokenWorkspace(StatelessWorkspace):
 class _TokenInput(Stateless):
     """A layer that takes (T,B) integers from 0 to `self._classes` − 1, or (B,T) with `batch_first`."""
 
-    def _step_dimensions(self):
+    def _step_dimensions(self, x=None):
         return 1
 
-    def _check_tokens(self, name, x, dimensions):
-        array = checks.as_array(name, x)
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
-        checks.shape(name, array.shape, (None,) * dimensions)
-        return array
-
     def _check_input(self, x):
-        return self._check_tokens("x", x, 2)
+        return checks.integers("x", x, 2)
 
     def _check_step_input(self, x_t):
-        x_t = self._check_tokens("x_t", x_t, 1)
+        x_t = checks.integers("x_t", x_t, 1)
         self._check_values("x_t", x_t, None)
         return x_t
 
     def _check_values(self, name, x, lengths):
         """Every token before its sequence's end must be known; the padding is not read."""
-        if lengths is None:
-            low, high = int(x.min()), int(x.max())
-        else:
-            rows = x if self.batch_first else x.T
-            low, high = 0, 0
-            for b, length in enumerate(lengths):  # one row at a time: no array that grows with the batch
-                low = min(low, int(rows[b, :length].min()))
-                high = max(high, int(rows[b, :length].max()))
-        if low < 0 or high >= self._classes:
-            raise ValueError(
-                f"{name} must hold integers from 0 to {self._classes - 1}, got {low if low < 0 else high}"
-            )
+        checks.tokens(name, x, lengths, self.batch_first, self._classes)
 
     def _make_workspace(self, steps, batch):
         return _TokenWorkspace(self, steps, batch)

@@ -1,6 +1,5 @@
-"""RNN, GRU and LSTM: stacks of passes over one cell."""
+"""What the recurrent layers share: stacks of passes over one cell."""
 
-import math
 import operator
 from typing import NamedTuple
 
@@ -10,12 +9,15 @@ from .. import checks, init
 from ..dispatch import TypedKernel
 from ..kernels.cells import CELLS
 from ..kernels.packing import Weights
+from ..kernels.recurrence import Noise
 from ..kernels.step import RNN_WEIGHTS, layer_steps
-from ..parameters import aligned_empty
-from ..passes import PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
+from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
+from ..segments import Segments
 from ..threads import threads_for
-from .base import Layer, Workspace, apart
+from . import initial_state as initial
+from .base import Layer, apart
 from .elementwise import draw_dropout, multiply_mask
+from .recurrent_workspace import RecurrentWorkspace
 
 _PASS_BYTES = 8192  # about what the Python objects of a layer and direction take
 _STEP_WORK = 4_000_000  # multiply-adds of a layer's step that one thread has done before the forward pass would have
@@ -24,13 +26,17 @@ _STEP_WORK = 4_000_000  # multiply-adds of a layer's step that one thread has do
 class _Record(NamedTuple):
     """What the backward pass has to know of the forward pass."""
 
-    input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    steps: int
     batch: int
+    fresh: bool  # whether it began without a state
+    tokens: bool  # whether its input was integers
 
 
-def _lay_out(layer, steps, batch, lengths, plan):
+def _lay_out(layer, steps, batch, lengths, segments, plan):
     """Lay out a batch in `plan`, with the threads that one pass over it is worth."""
+    if segments is not None:
+        steps, batch = int(segments.lengths.max()), segments.count
     depth = layer.hidden_size + max(layer.input_size, layer.hidden_size)
     threads = threads_for(steps * batch * layer.gates * layer.hidden_size * depth)
     by_units = threads > 1 and split_by_units(batch, layer.hidden_size, layer.gates, threads)
@@ -38,7 +44,7 @@ def _lay_out(layer, steps, batch, lengths, plan):
         threads = threads_by_units(batch, layer.hidden_size, layer.gates, depth, layer.dtype, threads)
     else:
         threads = min(threads, batch)
-    plan.fill(steps, batch, lengths, by_units and threads > 1, threads)
+    plan.fill(steps, batch, lengths, by_units and threads > 1, threads, segments)
     return plan
 
 
@@ -46,80 +52,18 @@ def _same_start(view, array):
     return view.base is not None and view.ctypes.data == array.ctypes.data
 
 
-class RecurrentWorkspace(Workspace):
-    """Buffers of a recurrent layer: about 4 to 8 numbers a step, row and unit in each layer and direction."""
-
-    def __init__(self, layer, steps, batch):
-        super().__init__(layer, steps, batch)
-        dtype, directions, hidden = layer.dtype, layer.directions, layer.hidden_size
-        features = directions * hidden
-        states = layer.cell.states
-        self.plan = SequenceBatch(steps, batch, keep=True)
-        self.passes = [PassBuffers(p, steps, batch, True, states) for p in layer.passes]
-        # outputs of every layer, (T,B,D·H) in the caller's order: y of the last, input of the next of the others
-        self.outputs = [aligned_empty(steps * batch * features, dtype) for _ in range(layer.num_layers)]
-        # gradients of those outputs between two layers, in turn, and of the input
-        between = steps * batch * features if layer.num_layers > 1 else 0
-        self.d_outputs = [aligned_empty(between, dtype) for _ in range(min(2, layer.num_layers - 1))]
-        self.d_input = aligned_empty(steps * batch * layer.input_size, dtype)
-        drops = layer.num_layers - 1 if layer.dropout > 0 else 0
-        self.masks = [np.empty(steps * batch * features, dtype) for _ in range(drops)]  # 0 or 1 / (1 − dropout)
-        size = layer.num_layers * directions * batch * hidden
-        self.final = tuple(aligned_empty(size, dtype) for _ in range(states))
-        self.d_initial = tuple(aligned_empty(size, dtype) for _ in range(states))
-        self.zeros = np.zeros(size, dtype)
-        self.returned = ()  # the final state as the last forward pass gave it out
-        self._layout = None
-
-    def layout(self, steps, batch):
-        """The `_Layout` for a batch of this size; made anew when the size has changed."""
-        kept, batch_first = self._layout, self.layer.batch_first
-        if kept is None or kept.steps != steps or kept.batch != batch or kept.batch_first != batch_first:
-            kept = self._layout = _Layout(self, steps, batch)
-        return kept
-
-
-class _Layout:
-    """A workspace's arrays as a batch of `steps` by `batch` has them, and the views of them that the passes take.
-
-    Lists have an entry a layer, or where they say so a pass, that is a layer and direction.
-    """
-
-    def __init__(self, workspace, steps, batch):
-        layer = workspace.layer
-        self.steps, self.batch, self.batch_first = steps, batch, layer.batch_first
-        shape = layer._sequence_shape(steps, batch, layer.directions * layer.hidden_size)
-        state_shape = layer._state_shape(batch)
-
-        def shaped(buffers, shape):
-            return [buffer[: math.prod(shape)].reshape(shape) for buffer in buffers]
-
-        self.outputs = shaped(workspace.outputs, shape)
-        self.masks = shaped(workspace.masks, shape)
-        between = shaped(workspace.d_outputs, shape)
-        d_input = shaped([workspace.d_input], layer._sequence_shape(steps, batch, layer.input_size))
-        self.d_inputs = d_input + [between[n % len(between)] for n in range(1, layer.num_layers)]
-        self.output_views = [view for y in self.outputs for view in layer._views(y)]  # of passes
-        self.input_views = [layer._whole(y) for y in self.outputs[:-1]]  # of the layers past the first
-        self.d_input_views = [layer._whole(dx) for dx in self.d_inputs]
-        self.final = tuple(shaped(workspace.final, state_shape))
-        self.d_initial = tuple(shaped(workspace.d_initial, state_shape))
-        # of passes
-        self.final_rows = layer._row_states(self.final)
-        self.d_initial_rows = layer._row_states(self.d_initial)
-        self.zero_rows = layer._zero_rows(workspace.zeros, batch)
-
-
-class _Recurrent(Layer):
+class Recurrent(Layer):
     """A stack of `num_layers` recurrent layers in one or two directions."""
 
     stateful = True
-    gates = None  # of the cell
+    gates = states = None  # of the cell: their number
+    vectors = ()  # (name, count) of the cell's own parameters
 
     def __init__(
-        self, cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed
-    ):
-        self.cell = CELLS[cell]
+        self, cell, input_size, hidden_size, num_layers, *, bias, batch_first, dropout, bidirectional, dtype, seed,
+        variational=False, recurrent_dropout=0.0, zoneout=0.0, initial_state=initial.ZEROS, dilation=1,
+    ):  # fmt: skip
+        plain_cell = CELLS[cell]
         self.input_size = checks.integer("input_size", input_size, minimum=1)
         self.hidden_size = checks.integer("hidden_size", hidden_size, minimum=1)
         self.num_layers = checks.integer("num_layers", num_layers, minimum=1)
@@ -127,20 +71,37 @@ class _Recurrent(Layer):
         self.batch_first = checks.flag("batch_first", batch_first)
         self.dropout = checks.number("dropout", dropout, minimum=0, below=1)
         self.bidirectional = checks.flag("bidirectional", bidirectional)
+        self.variational = checks.flag("variational", variational)
+        self.recurrent_dropout = checks.number("recurrent_dropout", recurrent_dropout, minimum=0, below=1)
+        self.zoneout = _zoneout(zoneout, plain_cell.states)
+        self.initial_state = initial.parse(initial_state)
+        self.dilation = checks.integer("dilation", dilation, minimum=1)
+        if self.dilation > 1 and self.bidirectional:
+            raise ValueError("dilation above 1 needs a unidirectional layer")
         self.directions = 2 if self.bidirectional else 1
+        noisy = ("_dropout" if self.recurrent_dropout else "") + ("_zoneout" if any(self.zoneout) else "")
+        self.cell = CELLS[cell + noisy]
         rng = init.generator(seed)
         self._check_memory(dtype)
         super().__init__(self.parameter_shapes(**self._sizes()), dtype)
         init.uniform(self.parameters, self.hidden_size, rng)
         self._rng = rng  # goes on to draw dropout masks
         self.passes = [
-            RecurrentPass(self.cell, self.parameters, self._names(n, d), self._layer_input(n), self.hidden_size, d == 1)
+            RecurrentPass(
+                self.cell, self.parameters, self._names(n, d), self._vector_names(n, d), self._layer_input(n),
+                self.hidden_size, d == 1, self.cell if any(self.zoneout) else plain_cell,
+            )
             for n in range(self.num_layers)
             for d in range(self.directions)
-        ]
-        self._layer_steps = [TypedKernel(layer_steps[cell]) for _ in range(2)]  # of a single stream, of a batch
+        ]  # fmt: skip
+        self._begin_with_zeros()
+        self._mean_noise = self._noise_at_inference()
         work = self.gates * self.hidden_size * (max(p.input_size for p in self.passes) + self.hidden_size)
         self._step_rows = _STEP_WORK // work  # the largest batch whose steps don't take the forward pass
+        if self.cell.name in layer_steps and self.dilation == 1 and self.initial_state != initial.LEARNED:
+            self._layer_steps = [TypedKernel(layer_steps[self.cell.name]) for _ in range(2)]  # of one stream, a batch
+        else:
+            self._step_rows = 0
 
     def _check_memory(self, dtype):
         """The parameters' bytes by a formula, for a count of layers may be too large to go through them."""
@@ -160,13 +121,31 @@ class _Recurrent(Layer):
         return tuple(f"{kind}{suffix}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
 
     @classmethod
-    def parameter_shapes(cls, *, input_size, hidden_size, num_layers=1, bias=True, bidirectional=False, **_):
+    def _vector_names(cls, layer, direction):
+        suffix = cls._names(layer, direction)[0].removeprefix("weight_ih")
+        return tuple((f"{kind}{suffix}", count) for kind, count in cls.vectors)
+
+    @classmethod
+    def parameter_shapes(
+        cls, *, input_size, hidden_size, num_layers=1, bias=True, bidirectional=False, initial_state=initial.ZEROS, **_
+    ):
         rows = cls.gates * hidden_size
+        directions = 2 if bidirectional else 1
         for layer in range(num_layers):
-            features = input_size if layer == 0 else (2 if bidirectional else 1) * hidden_size
-            for direction in range(2 if bidirectional else 1):
+            features = input_size if layer == 0 else directions * hidden_size
+            for direction in range(directions):
                 sizes = ((rows, features), (rows, hidden_size), (rows,), (rows,))
                 yield from zip(cls._names(layer, direction), sizes if bias else sizes[:2], strict=False)
+                for name, count in cls._vector_names(layer, direction):
+                    yield name, (count * hidden_size,)
+        if initial_state == initial.LEARNED:
+            for name in initial.NAMES[: cls.states]:
+                yield name, (num_layers * directions, hidden_size)
+
+    def _begin_with_zeros(self):
+        """Learned initial states are zeros at first."""
+        if self.initial_state == initial.LEARNED:
+            self.parameters.writing()[-self.states * len(self.passes) * self.hidden_size :] = 0
 
     def _sizes(self):
         return {
@@ -175,14 +154,24 @@ class _Recurrent(Layer):
             "num_layers": self.num_layers,
             "bias": self.bias,
             "bidirectional": self.bidirectional,
+            "initial_state": self.initial_state,
         }
 
     def config(self):
+        state, zoneout = self.initial_state, self.zoneout
+        special = {  # what most layers do without is left out of their files
+            "initial_state": (state.config() if isinstance(state, initial.NoisyState) else state, initial.ZEROS),
+            "variational": (self.variational, False),
+            "recurrent_dropout": (self.recurrent_dropout, 0.0),
+            "zoneout": (list(zoneout) if len(set(zoneout)) > 1 else zoneout[0], 0.0),
+            "dilation": (self.dilation, 1),
+        }
         return {
-            **self._sizes(),
+            **{name: value for name, value in self._sizes().items() if name not in special},
             "batch_first": self.batch_first,
             "dropout": self.dropout,
             "dtype": self.dtype.name,
+            **{name: value for name, (value, usual) in special.items() if value != usual},
         }
 
     def _output_features(self, features):
@@ -196,33 +185,49 @@ class _Recurrent(Layer):
     # checks
 
     def _check_input(self, x):
+        x = checks.as_array("x", x)
+        if self._step_dimensions(x) == 1:
+            return checks.integers("x", x, 2)
         return checks.float_array("x", x, self.dtype, (None, None, self.input_size))
 
     def _check_step_input(self, x_t):
+        if self._step_dimensions(x_t[np.newaxis]) == 1:
+            x_t = checks.integers("x_t", x_t, 1)
+            self._check_values("x_t", x_t, None)
+            return x_t
         return checks.float_array("x_t", x_t, self.dtype, (None, self.input_size))
 
+    def _check_values(self, name, x, lengths):
+        if x.dtype.kind in "iu":
+            checks.tokens(name, x, lengths, self.batch_first, self.input_size)
+
+    def _step_dimensions(self, x=None):
+        """Tokens have one less than real input; a sequence of integers with as many as that is a mistake."""
+        return 1 if checks.holds_integers(x) and x.ndim < 3 else 2
+
     def _state_shape(self, batch):
-        return self.num_layers * self.directions, batch, self.hidden_size
+        return self.num_layers * self.directions, batch, self.dilation * self.hidden_size
 
     def _check_state(self, name, state, batch):
         if state is None:
             return None
-        if self.cell.states == 1:
+        if self.states == 1:
             return (checks.float_array(name, state, self.dtype, self._state_shape(batch)),)
-        if not isinstance(state, (tuple, list)) or len(state) != self.cell.states:
+        if not isinstance(state, (tuple, list)) or len(state) != self.states:
             raise TypeError(f"{name} must be a pair (h, c) of arrays")
         shape = self._state_shape(batch)
         parts = zip(("h", "c"), state, strict=True)
         return tuple(checks.float_array(f"{name}'s {part}", s, self.dtype, shape) for part, s in parts)
 
     def _begin_anew(self, state, resets):
-        return tuple([np.where(resets[:, np.newaxis], part.dtype.type(0), part) for part in state])
+        pairs = zip(state, self._fresh_states(), strict=True)
+        return tuple([np.where(resets[:, np.newaxis], np.tile(new, self.dilation), part) for part, new in pairs])
 
     def _state_parts(self, state):
-        return state if self.cell.states > 1 and isinstance(state, (tuple, list)) else (state,)
+        return state if self.states > 1 and isinstance(state, (tuple, list)) else (state,)
 
     def _pack_state(self, parts):
-        return tuple(parts) if self.cell.states > 1 else parts[0]
+        return tuple(parts) if self.states > 1 else parts[0]
 
     def _with_batch(self, name, state):
         if state is None:
@@ -242,7 +247,7 @@ class _Recurrent(Layer):
         features = self.directions * self.hidden_size
         arrays = self.num_layers * (2 if self.dropout else 1) + 2
         whole = steps * batch * (arrays * features + self.input_size) * self.dtype.itemsize
-        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.cell.states) for p in self.passes)
+        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.states) for p in self.passes)
 
     def _make_workspace(self, steps, batch):
         return RecurrentWorkspace(self, steps, batch)
@@ -265,7 +270,7 @@ class _Recurrent(Layer):
 
     def _zero_rows(self, zeros, batch):
         """The same for a state of zeros, out of an array of at least B·H of them."""
-        return [(zeros[: batch * self.hidden_size],) * self.cell.states] * len(self.passes)
+        return [(zeros[: batch * self.hidden_size],) * self.states] * len(self.passes)
 
     def _check_room(self, x):
         steps, batch = self._extent(x)
@@ -277,56 +282,76 @@ class _Recurrent(Layer):
         """The indices of a layer's passes."""
         return range(layer * self.directions, (layer + 1) * self.directions)
 
+    def _segments(self, steps, batch, lengths, resets):
+        """The `Segments` that a batch falls into; None if it is just its sequences."""
+        if resets is None and self.dilation == 1:
+            return None
+        if resets is not None and self.batch_first:
+            resets = resets.T
+        return Segments(steps, batch, lengths, resets, self.dilation)
+
     def _infer(self, x, state, lengths, resets):
         steps, batch = self._extent(x)
+        tokens = x.dtype.kind in "iu"
+        source = self._tokens_view(np.ascontiguousarray(x, np.int64)) if tokens else self._whole(x)
         shape = self._sequence_shape(steps, batch, self.directions * self.hidden_size)
-        plan = _lay_out(self, steps, batch, lengths, SequenceBatch(steps, batch, keep=False))
-        states = self.cell.states
-        final = tuple([np.empty(self._state_shape(batch), self.dtype) for _ in range(states)])
-        final_rows = self._row_states(final)
-        if state is None:
-            initial_rows = self._zero_rows(np.zeros(batch * self.hidden_size, self.dtype), batch)
-        else:
-            initial_rows = self._row_states(state)
-        spare = None  # the output before the last: each layer but the first two writes over it
+        segments = self._segments(steps, batch, lengths, resets)
+        plan = _lay_out(self, steps, batch, lengths, segments, SequenceBatch(steps, batch, keep=False))
+        final = tuple([np.empty(self._state_shape(batch), self.dtype) for _ in range(self.states)])
+        initial_rows, final_rows = self._state_rows(state, final, plan, None)
+        outputs = []  # the last one and the one before: each layer but the first two writes over the latter
         for layer in range(self.num_layers):
-            y = np.empty(shape, self.dtype) if layer < 2 else spare
+            y = np.empty(shape, self.dtype) if layer < 2 else outputs[0]
             if lengths is not None:
                 y.fill(0)
-            source = self._whole(x)
             for n, target in zip(self._of_layer(layer), self._views(y), strict=True):
                 product = self.passes[n]
-                arrays = PassBuffers(product, steps, batch, False, states)
-                product.forward(source, target, plan, arrays, initial_rows[n], final_rows[n])
-            spare, x = x, y
+                arrays = PassBuffers(product, plan.steps, plan.batch, False, self.states, tokens and layer == 0)
+                product.forward(source, target, plan, arrays, initial_rows[n], final_rows[n], self._mean_noise)
+            outputs = [*outputs[-1:], y]
+            source = self._whole(y)
+        self._end_segments(state, final, plan, final_rows)
         return y, self._pack_state(final)
 
     def _forward(self, x, state, lengths, resets, ws):
         steps, batch = self._extent(x)
-        plan = _lay_out(self, steps, batch, lengths, ws.plan)
+        segments = self._segments(steps, batch, lengths, resets)
+        plan = _lay_out(self, steps, batch, lengths, segments, ws.plan)
         layout = ws.layout(steps, batch)
-        initial_rows = self._initial_rows(state, layout, ws)
-        x_view = self._whole(apart(x, *ws.outputs, *ws.final))
+        tokens = x.dtype.kind in "iu"
+        if tokens:
+            kept = ws.arrays.array("tokens", x.shape, np.int64)
+            kept[...] = x
+            x_view = self._tokens_view(kept)
+        else:
+            x_view = self._whole(apart(x, *ws.outputs, *ws.final))
+        if segments is None and state is not None:
+            initial_rows, final_rows = self._initial_rows(state, layout, ws), layout.final_rows
+        else:
+            if state is not None:
+                state = tuple([apart(s, *ws.final, *ws.outputs) for s in state])
+            initial_rows, final_rows = self._state_rows(state, layout.final, plan, ws)
         for layer, y in enumerate(layout.outputs):
             if lengths is not None:
                 y.fill(0)
             for n in self._of_layer(layer):
+                ws.passes[n].repeatable = ws.repeatable
                 self.passes[n].forward(
-                    x_view, layout.output_views[n], plan, ws.passes[n], initial_rows[n], layout.final_rows[n]
-                )
+                    x_view, layout.output_views[n], plan, ws.passes[n], initial_rows[n], final_rows[n],
+                    self._draw_noise(ws.noise[n], steps, batch),
+                )  # fmt: skip
             if layer < self.num_layers - 1:
                 if self.dropout:
                     draw_dropout(self._rng, self.dropout, layout.masks[layer])
                     multiply_mask(y, layout.masks[layer], y)
                 x_view = layout.input_views[layer]
-        ws.record = _Record(x.shape, y.shape, batch)
+        self._end_segments(state, layout.final, plan, final_rows)
+        ws.record = _Record(y.shape, steps, batch, state is None, tokens)
         ws.returned = tuple([part.view() for part in layout.final])
         return y.view(), self._pack_state(ws.returned)
 
     def _initial_rows(self, state, layout, ws):
         """The initial state of each pass: in place where it is this workspace's own, a copy if only a part of it is."""
-        if state is None:
-            return layout.zero_rows
         if len(ws.returned) == len(state) and all(map(operator.is_, state, ws.returned)):
             return layout.final_rows
         written = (*ws.final, *ws.outputs)
@@ -334,26 +359,155 @@ class _Recurrent(Layer):
         return self._row_states([s if _same_start(s, f) else apart(s, *written) for s, f in pairs])
 
     def _backward(self, dy, dstate, ws):
-        plan = ws.plan
-        layout = ws.layout(plan.steps, plan.batch)
+        plan, record = ws.plan, ws.record
+        layout = ws.layout(record.steps, record.batch)
         written = (*ws.d_initial, ws.d_input, *ws.d_outputs)
         dy = apart(dy, *written)
-        d_final_rows = layout.zero_rows
         if dstate is not None:
-            d_final_rows = self._row_states([apart(d, *written) for d in dstate])
+            dstate = [apart(d, *written) for d in dstate]
+        d_final_rows, d_initial_rows = self._gradient_rows(dstate, layout, ws)
         for layer in reversed(range(self.num_layers)):
             dx, dx_view = layout.d_inputs[layer], layout.d_input_views[layer]
-            if plan.ragged:
+            if record.tokens and layer == 0:
+                dx, dx_view = None, layout.no_dx
+            elif plan.ragged:
                 dx.fill(0)
             for n, dy_view in zip(self._of_layer(layer), self._views(dy), strict=True):
                 self.passes[n].backward(
-                    dy_view, dx_view, n % self.directions > 0, plan, ws.passes[n], d_final_rows[n],
-                    layout.d_initial_rows[n],
+                    dy_view, dx_view, n % self.directions > 0, plan, ws.passes[n], d_final_rows[n], d_initial_rows[n],
+                    self._drawn_noise(ws.noise[n], record.batch), ws.carry_factor,
                 )  # fmt: skip
             if self.dropout and layer:
                 multiply_mask(dx, layout.masks[layer - 1], dx)
             dy = dx
-        return dx.view(), self._pack_state([d.view() for d in layout.d_initial])
+        self._end_gradients(dstate, layout.d_initial, plan, d_initial_rows, record.fresh)
+        return None if dx is None else dx.view(), self._pack_state([d.view() for d in layout.d_initial])
+
+    def _tokens_view(self, tokens):
+        """A `View` of contiguous (T,B) integers, or (B,T)."""
+        return view(tokens[..., np.newaxis], self.batch_first, 0, 1)
+
+    # noise
+
+    def _draw_noise(self, arrays, steps, batch):
+        """A pass's `Noise` in training, drawn into `arrays`: dropout's factors, then where the state's parts stay."""
+        drawn = [array[: steps * batch * self.hidden_size] for array in arrays]
+        if self.recurrent_dropout:
+            draw_dropout(self._rng, self.recurrent_dropout, drawn[0])
+        if any(self.zoneout):
+            for array, p in zip(drawn[-self.states :], self.zoneout, strict=True):
+                self._rng.random(dtype=array.dtype, out=array)
+                np.less(array, p, out=array)
+        return self._drawn_noise(arrays, batch)
+
+    def _drawn_noise(self, arrays, batch):
+        return Noise(arrays, batch * self.hidden_size, self.hidden_size, 0) if arrays else NO_NOISE
+
+    def _noise_at_inference(self):
+        """The expectation of zoneout's noise; dropout needs none, its factors being 1 on average."""
+        if not any(self.zoneout):
+            return NO_NOISE
+        means = [1.0] * (self.cell.noise - self.states) + list(self.zoneout)
+        size = self.passes[0].padded(self.hidden_size) + self.passes[0].panel
+        return Noise(tuple([np.full(size, mean, self.dtype) for mean in means]), 0, 0, 0)
+
+    # the state at the beginning and the end
+
+    def _fresh_states(self, ws=None, count=1):
+        """What a new sequence begins with: for each part of the state (L·D,count,H), or (L·D,1,H) for all alike."""
+        state = self.initial_state
+        if state == initial.LEARNED:
+            return [self.parameters[name][:, np.newaxis] for name in initial.NAMES[: self.states]]
+        if isinstance(state, initial.NoisyState) and ws is not None:
+            shape = len(self.passes), count, self.hidden_size
+            drawn = [ws.room(("fresh", part), shape) for part in range(self.states)]
+            for array in drawn:
+                self._rng.standard_normal(dtype=array.dtype, out=array)
+                array *= state.std
+            return drawn
+        return [np.zeros((len(self.passes), 1, self.hidden_size), self.dtype)] * self.states
+
+    def _phases(self, state):
+        """One pass's state (B,d·H) as (B·d,H): see `Segments`."""
+        return state.reshape(-1, self.hidden_size)
+
+    def _state_rows(self, state, final, plan, ws):
+        """Of each pass the flat arrays (R·H) of the initial and the final states of the plan's R sequences.
+
+        `_end_segments` takes from the final ones what belongs into `final`. `ws` is None at inference.
+        """
+        segments = plan.segments
+        if segments is None and state is not None:
+            return self._row_states(state), self._row_states(final)
+        if segments is None and self.initial_state == initial.ZEROS:
+            zeros = np.zeros(plan.batch * self.hidden_size, self.dtype) if ws is None else ws.zeros
+            return self._zero_rows(zeros, plan.batch), self._row_states(final)
+
+        def make(name):
+            shape, parts = (len(self.passes), plan.batch, self.hidden_size), range(self.states)
+            return [np.empty(shape, self.dtype) if ws is None else ws.room((name, part), shape) for part in parts]
+
+        begins, fresh = make("begins"), self._fresh_states(ws, plan.batch)
+        for part, new in enumerate(fresh):
+            begins[part][...] = new
+            if state is not None:
+                for n, product in enumerate(self.passes):
+                    segments.begin(product.reverse, self._phases(state[part][n]), begins[part][n])
+        return self._row_states(begins), self._row_states(final if segments is None else make("ends"))
+
+    def _end_segments(self, state, final, plan, final_rows):
+        """The batch's final states, from those of its segments."""
+        segments = plan.segments
+        if segments is None:
+            return
+        for part, (target, new) in enumerate(zip(final, self._fresh_states(), strict=True)):
+            for n, product in enumerate(self.passes):
+                before = None if state is None else self._phases(state[part][n])
+                target_rows = self._phases(target[n])
+                target_rows[...] = new[n]
+                segments.end(product.reverse, self._phases(final_rows[n][part]), before, target_rows)
+
+    def _gradient_rows(self, dstate, layout, ws):
+        """Of each pass the flat arrays of the gradients of its sequences' final and initial states."""
+        segments = ws.plan.segments
+        if segments is None:
+            return layout.zero_rows if dstate is None else self._row_states(dstate), layout.d_initial_rows
+        shape = len(self.passes), segments.count, self.hidden_size
+        d_ends = [ws.room(("d_ends", part), shape) for part in range(self.states)]
+        d_begins = [ws.room(("d_begins", part), shape) for part in range(self.states)]
+        for part, target in enumerate(d_ends):
+            target.fill(0)
+            if dstate is not None:
+                for n, product in enumerate(self.passes):
+                    segments.end_gradients(product.reverse, self._phases(dstate[part][n]), target[n])
+        return self._row_states(d_ends), self._row_states(d_begins)
+
+    def _end_gradients(self, dstate, d_initial, plan, d_initial_rows, fresh):
+        """The gradients of the batch's initial states, and of those that new sequences begin with, where learned.
+
+        fresh: whether the batch began without a state.
+        """
+        segments, learned = plan.segments, self.initial_state == initial.LEARNED
+        for part, d_state in enumerate(d_initial):
+            gradient = self.parameters.gradient(initial.NAMES[part]) if learned else None
+            for n, product in enumerate(self.passes):
+                rows = self._phases(d_state[n])
+                if segments is not None:
+                    d_begins = self._phases(d_initial_rows[n][part])
+                    d_final = None if dstate is None else self._phases(dstate[part][n])
+                    d_new = segments.begin_gradients(product.reverse, d_begins, d_final, rows)
+                    if learned:
+                        gradient[n] += d_new
+                if learned and fresh:
+                    gradient[n] += rows.sum(0)
+
+    def _add_initial_gradient(self, dstate):
+        if self.initial_state == initial.LEARNED:
+            for name, part in zip(initial.NAMES, self._state_parts(dstate), strict=False):
+                self.parameters.gradient(name)[...] += part.sum(1)
+
+    def _states_before(self, workspace, steps, rows):
+        return workspace.states_before(steps, rows)
 
     def step(self, x_t, state=None, *, resets=None):
         if self.bidirectional:
@@ -374,9 +528,9 @@ class _Recurrent(Layer):
             return None
         shape = (self.num_layers, *lead, self.hidden_size)
         if state is None:
-            return self._step_directly(x_t, (np.zeros(shape, dtype),) * self.cell.states)
-        states = state if self.cell.states > 1 else (state,)
-        if type(states) is not tuple or len(states) != self.cell.states:
+            return self._step_directly(x_t, (np.zeros(shape, dtype),) * self.states)
+        states = state if self.states > 1 else (state,)
+        if type(states) is not tuple or len(states) != self.states:
             return None
         for part in states:
             if not checks.is_plain(part, dtype, shape):
@@ -399,9 +553,9 @@ class _Recurrent(Layer):
 
     def _step(self, x_t, state):
         batch = x_t.shape[0]
-        if batch <= self._step_rows:
+        if batch <= self._step_rows and x_t.dtype == self.dtype:
             if state is None:
-                state = (np.zeros(self._state_shape(batch), self.dtype),) * self.cell.states
+                state = (np.zeros(self._state_shape(batch), self.dtype),) * self.states
             return self._step_directly(x_t, state)
         time_axis = 1 if self.batch_first else 0
         y, state = self._infer(np.expand_dims(x_t, time_axis), state, None, None)
@@ -412,93 +566,18 @@ class _Recurrent(Layer):
 
         A snapshot in packed form: later changes of the layer do not show in it. One layer, one direction only.
         """
-        if self.num_layers > 1 or self.bidirectional:
-            raise ValueError("kernel_weights needs a single layer in one direction")
+        if self.num_layers > 1 or self.bidirectional or self.dilation > 1:
+            raise ValueError("kernel_weights needs a single layer in one direction, without dilation")
+        if self.cell.name not in layer_steps:
+            raise ValueError(f"there is no kernel for a single step of {self!r}")
         kind = RNN_WEIGHTS.get(self.cell.name, Weights)
         return kind(*(a.copy() for a in self.passes[0].forward_weights()))
 
 
-class RNN(_Recurrent):
-    """The simple recurrent net (Elman 1990), h_t = φ(W_ih x_t + b_ih + W_hh h_{t−1} + b_hh).
-
-    nonlinearity: φ, "tanh", "relu" or "sigmoid". The state is h, (L·D,B,H). Everything else as in PyTorch.
-    """
-
-    gates = 1
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        nonlinearity: str = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        dtype="float32",
-        seed=None,
-    ):
-        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid"))
-        super().__init__(
-            f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            dtype, seed,
-        )  # fmt: skip
-
-    def config(self):
-        return {**super().config(), "nonlinearity": self.nonlinearity}
-
-
-class GRU(_Recurrent):
-    """The gated recurrent unit (Cho et al. 2014) in PyTorch's form: the reset gate acts after the recurrent product.
-
-    r, z = σ(…); n = tanh(W_in x_t + b_in + r (W_hn h_{t−1} + b_hn)); h_t = (1 − z) n + z h_{t−1}. The state is h,
-    (L·D,B,H); weights hold the gates r, z, n.
-    """
-
-    gates = 3
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        dtype="float32",
-        seed=None,
-    ):
-        super().__init__(
-            "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed
-        )
-
-
-class LSTM(_Recurrent):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
-
-    i, f, o = σ(…), g = tanh(…); c_t = f c_{t−1} + i g; h_t = o tanh(c_t). The state is the pair (h, c), each (L·D,B,H);
-    weights hold the gates i, f, g, o.
-    """
-
-    gates = 4
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        dtype="float32",
-        seed=None,
-    ):
-        super().__init__(
-            "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed
-        )
+def _zoneout(value, states):
+    """The argument `zoneout` as a probability for each part of the state."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != states or states == 1:
+            raise ValueError(f"zoneout must be a number{' or a pair (h, c)' if states > 1 else ''}, got {value!r}")
+        return tuple(checks.number(f"zoneout[{i}]", p, minimum=0, maximum=1) for i, p in enumerate(value))
+    return (checks.number("zoneout", value, minimum=0, maximum=1),) * states

@@ -1,10 +1,13 @@
 """The cells, each a file of formulas."""
 
 from .cell import Cell
-from .gru import GRU
-from .lstm import LSTM
-from .rnn import RNN_RELU, RNN_SIGMOID, RNN_TANH
+from .gru import GRU, GRU_DROPOUT, GRU_DROPOUT_ZONEOUT, GRU_ZONEOUT
+from .lstm import LSTM, LSTM_DROPOUT, LSTM_DROPOUT_ZONEOUT, LSTM_ZONEOUT
+from .peephole import PEEPHOLE_LSTM
+from .rnn import RNN_RELU, RNN_SIGMOID, RNN_TANH, RNN_ZONEOUT
 
-CELLS = {cell.name: cell for cell in (LSTM, GRU, RNN_TANH, RNN_RELU, RNN_SIGMOID)}
+_PLAIN = LSTM, GRU, RNN_TANH, RNN_RELU, RNN_SIGMOID
+_NOISY = LSTM_DROPOUT, LSTM_ZONEOUT, LSTM_DROPOUT_ZONEOUT, GRU_DROPOUT, GRU_ZONEOUT, GRU_DROPOUT_ZONEOUT, *RNN_ZONEOUT
+CELLS = {cell.name: cell for cell in (*_PLAIN, *_NOISY, PEEPHOLE_LSTM)}
 
-__all__ = ["CELLS", "GRU", "LSTM", "RNN_RELU", "RNN_SIGMOID", "RNN_TANH", "Cell"]
+__all__ = ["CELLS", "GRU", "LSTM", "PEEPHOLE_LSTM", "RNN_RELU", "RNN_SIGMOID", "RNN_TANH", "Cell"]

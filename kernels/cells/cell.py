@@ -11,13 +11,15 @@ class Cell(NamedTuple):
     with the input x_t fills the slots of `input_slots`, that with h_{t−1} is added in those of `recurrent_slots`; each
     names the slot of every gate in PyTorch's order and covers a run of neighbouring slots. Every slot has a bias.
 
-    `forward(slots, previous) -> kept, state`: from the pre-activations and the state before the step, as tuples of
-    vectors, the values that the backward pass needs (one a slot) and the new state.
+    `forward(slots, previous, vectors, noise) -> kept, state`: from the pre-activations and the state before the step,
+    as tuples of vectors, the values that the backward pass needs (one a slot) and the new state.
 
-    `backward(kept, previous, state, d_state) -> d_slots, d_previous`: from the gradient of the loss with respect to the
-    new state, those with respect to the pre-activations and, past the products, to the state before.
+    `backward(kept, previous, d_state, vectors, noise) -> d_slots, d_previous, d_vectors`: from the gradient of the loss
+    with respect to the new state, those with respect to the pre-activations and, past the products, to the state before
+    and to the cell's vectors.
 
-    The state's first part is h, the cell's output and what the recurrent product takes.
+    The state's first part is h, the cell's output and what the recurrent product takes. `vectors` are parameters of the
+    cell's own, a number a unit; `noise` are numbers for each unit, step and sequence that are drawn beforehand.
     """
 
     name: str
@@ -27,6 +29,9 @@ class Cell(NamedTuple):
     recurrent_slots: tuple[int, ...]
     forward: Callable
     backward: Callable
+    gate_names: tuple[str, ...]  # of the kept values, "" for one that is no gate
+    vectors: tuple[tuple[str, int], ...] = ()  # (name, count), of parameters of count·H numbers
+    noise: int = 0  # how many numbers a unit are drawn for a step
 
     @property
     def gates(self):

@@ -1,0 +1,22 @@
+"""Arrays that stay from one call to the next."""
+
+import math
+
+import numpy as np
+
+from .parameters import aligned_empty
+
+
+class NamedArrays:
+    """Arrays by name, grown on demand. One thread uses them at a time."""
+
+    def __init__(self):
+        self._arrays = {}
+
+    def array(self, name, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """An array with undefined contents, in the memory that `name` had before."""
+        size, dtype = math.prod(shape), np.dtype(dtype)
+        flat = self._arrays.get(name)
+        if flat is None or flat.size < size or flat.dtype != dtype:
+            flat = self._arrays[name] = aligned_empty(size, dtype)
+        return flat[:size].reshape(shape)
