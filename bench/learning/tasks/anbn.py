@@ -7,49 +7,79 @@ import numpy as np
 import fastrnn
 
 TITLE = "aⁿbⁿ"
-SEEDS = tuple(range(5))
+SETUP = """\
+S aⁿ bⁿ for n = 1 to 10, all ten in each of 6,000 updates: which of T, a and b may come next? 2 peephole LSTM cells, three
+logistic outputs, full BPTT, Adam from 0.03 down to 0 (cosine). The forget gate's biases begin at 5 and the peepholes at
+0. Normal noise of 0.2 on the one-hot inputs, drawn anew for each update, for counters to become exact: cells that
+settle where noise moves them little go on counting. Test without noise: a string is accepted if all outputs at all its
+steps are on the right side of ½, and a net is right to n if it accepts every string from 1 to n, looked at up to n = 500.
+"""
+GOAL = "right to n ≥ 65, median of the seeds"
+PUBLISHED = """\
+Gers & Schmidhuber (2001), from the same n = 1 to 10: right to n = 118 on average, to 1,000 at best.
+"""
+SEEDS = tuple(range(10))
 
-_SYMBOLS = 3  # S, a, b go in, and T, a, b may come next
 _LARGEST, _TESTED = 10, 500  # n of training and of the test
-_UPDATES = 20_000
-_LR, _FB, _HS = 0.01, None, 2
+_UPDATES, _NOISE = 6000, 0.2
 
 
-def strings(largest):
-    """S aⁿ bⁿ for n = 1 to `largest`: x (T,B), what may come next (T,B,3), and the lengths (B,)."""
+def strings(largest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """S aⁿ bⁿ for n = 1 to `largest`: symbols (T,B), 0 for S, 1 for a, 2 for b; what may come next (T,B,3), in the order
+    T, a, b; and the lengths (B,)."""
     n = np.arange(1, largest + 1)
-    steps = np.arange(2 * largest + 1)[:, np.newaxis]
-    x = (steps > 0) + (steps > n).astype(np.int64)
-    legal = np.stack([steps == 2 * n, steps <= n, (0 < steps) & (steps < 2 * n)], -1)
-    return x, legal, 2 * n + 1
+    step = np.arange(2 * largest + 1)[:, np.newaxis]
+    symbols = (step > 0).astype(np.int64) + (step > n)
+    legal = np.stack([step == 2 * n, step <= n, (step > 0) & (step < 2 * n)], -1)
+    return symbols, legal, 2 * n + 1
 
 
-def _largest_accepted(model, largest):
-    """The n up to which all strings, from n = 1 on, have only right predictions."""
-    x, legal, lengths = strings(largest)
-    y, _ = model.forward(x, lengths=lengths)
-    right = ((y > 0) == legal).all(-1)
-    right |= np.arange(len(x))[:, np.newaxis] >= lengths
-    accepted = right.all(0)
+def _one_hot(symbols):
+    return np.eye(3, dtype=np.float32)[symbols]
+
+
+def _right_to(model, largest):
+    """The n up to which all strings, from n = 1 on, are accepted."""
+    symbols, legal, lengths = strings(largest)
+    y, _ = model.forward(_one_hot(symbols), lengths=lengths)
+    past_the_end = np.arange(len(symbols))[:, np.newaxis] >= lengths
+    accepted = (((y > 0) == legal).all(-1) | past_the_end).all(0)
     return largest if accepted.all() else int(accepted.argmin())
 
 
+def _model(rng):
+    rngs = rng.spawn(2)
+    cells = fastrnn.PeepholeLSTM(3, 2, seed=rngs[0])
+    parameters = cells.state_dict()
+    parameters["bias_ih_l0"][2:4], parameters["bias_hh_l0"][2:4] = 5, 0  # gates are in the order i, f, g, o
+    parameters["peephole_l0"][...] = 0
+    cells.load_state_dict(parameters)
+    return fastrnn.Sequential(cells, fastrnn.Linear(2, 3, seed=rngs[1]))
+
+
 def run(seed, quick=False):
-    rngs = np.random.default_rng(seed).spawn(2)
-    cell = getattr(fastrnn, "PeepholeLSTM", fastrnn.LSTM)(_SYMBOLS, _HS, seed=rngs[0])
-    if _FB is not None:
-        p = cell.state_dict(); p["bias_ih_l0"][_HS:2*_HS] = _FB; cell.load_state_dict(p)
-    model = fastrnn.Sequential(fastrnn.OneHot(_SYMBOLS), cell, fastrnn.Linear(_HS, _SYMBOLS, seed=rngs[1]))
-    x, legal, lengths = strings(_LARGEST)
-    targets = legal.astype(np.float32)
+    """How far a net trained on n = 1 to 10 is right."""
+    rng = np.random.default_rng(seed)
+    model = _model(rng)
+    symbols, legal, lengths = strings(_LARGEST)
+    x, targets = _one_hot(symbols), legal.astype(np.float32)
     updates = 10 if quick else _UPDATES
     trainer = fastrnn.Trainer(
-        model, fastrnn.BinaryCrossEntropy(), fastrnn.Adam(_LR), clip_norm=1.0, schedule=fastrnn.Cosine(updates)
+        model, fastrnn.BinaryCrossEntropy(), fastrnn.Adam(0.03), clip_norm=1.0, schedule=fastrnn.Cosine(updates)
     )
-    first = None
-    for update in range(updates):
-        value, _ = trainer.step(x, targets, lengths=lengths)
-        if first is None and update % 100 == 99 and _largest_accepted(model, _LARGEST) == _LARGEST:
-            first = update + 1
-    return {"largest": _largest_accepted(model, _TESTED), "learnt": first, "loss": value}
-def summarise(r): return [],False
+    for _ in range(updates):
+        noise = rng.standard_normal(x.shape, np.float32)
+        trainer.step(x + np.float32(_NOISE) * noise, targets, lengths=lengths)
+    return {"right_to": _right_to(model, _TESTED)}
+
+
+def summarise(results):
+    """Rows and whether the goal is reached."""
+    reached = sorted(result["right_to"] for result in results)
+    median = statistics.median(reached)
+    rows = [
+        ("right to n, median", f"{median:g}"),
+        ("right to n, worst and best seed", f"{reached[0]} and {reached[-1]} (of {_TESTED})"),
+        ("seeds right to n ≥ 65", f"{sum(n >= 65 for n in reached)} of {len(reached)}"),
+    ]
+    return rows, median >= 65
