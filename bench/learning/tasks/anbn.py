@@ -8,11 +8,12 @@ import fastrnn
 
 TITLE = "aⁿbⁿ"
 SETUP = """\
-S aⁿ bⁿ for n = 1 to 10, all ten in each of 6,000 updates: which of T, a and b may come next? 2 peephole LSTM cells, three
-logistic outputs, full BPTT, Adam from 0.03 down to 0 (cosine). The forget gate's biases begin at 5 and the peepholes at
-0. Normal noise of 0.2 on the one-hot inputs, drawn anew for each update, for counters to become exact: cells that
-settle where noise moves them little go on counting. Test without noise: a string is accepted if all outputs at all its
-steps are on the right side of ½, and a net is right to n if it accepts every string from 1 to n, looked at up to n = 500.
+S aⁿ bⁿ for n = 1 to 10, all ten in each of 6,000 updates: which of T, a and b may come next? 2 peephole LSTM cells,
+three logistic outputs, full BPTT, Adam from 0.03 down to 0 (cosine). The forget gate's biases begin at 5 and the
+peepholes at 0. Normal noise of 0.2 on the one-hot inputs, drawn anew for each update, for counters to become exact:
+cells that settle where noise moves them little go on counting. Test without noise: a string is accepted if all
+outputs at all its steps are on the right side of ½, and a net is right to n if it accepts every string from 1 to n,
+looked at up to n = 500.
 """
 GOAL = "right to n ≥ 65, median of the seeds"
 PUBLISHED = """\
@@ -25,8 +26,10 @@ _UPDATES, _NOISE = 6000, 0.2
 
 
 def strings(largest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """S aⁿ bⁿ for n = 1 to `largest`: symbols (T,B), 0 for S, 1 for a, 2 for b; what may come next (T,B,3), in the order
-    T, a, b; and the lengths (B,)."""
+    """S aⁿ bⁿ for n = 1 to `largest`.
+
+    Returns the symbols (T,B), 0 for S, 1 for a, 2 for b; what may come next (T,B,3), of T, a, b; the lengths (B,).
+    """
     n = np.arange(1, largest + 1)
     step = np.arange(2 * largest + 1)[:, np.newaxis]
     symbols = (step > 0).astype(np.int64) + (step > n)

@@ -1,6 +1,7 @@
 """A text learnt by heart, with the state carried through it."""
 
 import itertools
+import operator
 import pathlib
 
 import numpy as np
@@ -11,10 +12,10 @@ from fastrnn import language_model
 TITLE = "A text by heart"
 SETUP = """\
 The first chapter of *Alice's Adventures in Wonderland* (`bench/learning/data/alice.txt`, 11,320 bytes), byte by byte:
-embedding 64, LSTM 256, softmax over 256. The text is read 100 times from its beginning, the state carried through each
-reading, truncated after k steps; k is drawn from 64 to 128 for each reading, for no byte must always be the first of its
-chunk. Adam from 0.005 down to 0 (cosine). Then the net is given the first 16 bytes and runs free: every byte it takes
-to be the likeliest is its next input.
+embedding 64, LSTM 256, softmax over 256. The text is read 100 times from its beginning, the state carried through
+each reading, truncated after k steps; k is drawn from 64 to 128 for each reading, for no byte must always be the
+first of its chunk. Adam from 0.005 down to 0 (cosine). Then the net is given the first 16 bytes and runs free: every
+byte it takes to be the likeliest is its next input.
 """
 GOAL = "at least 10,000 bytes without an error, on every seed"
 PUBLISHED = "none; the task is this project's own."
@@ -27,8 +28,8 @@ _READINGS, _CHUNKS, _GIVEN = 100, (64, 128), 16
 def _bytes_right(model, text):
     """The number of bytes from the text's beginning to the first that differs, those given at first included."""
     written = language_model.generate(model, text[:_GIVEN], temperature=0)
-    pairs = zip(written, text[_GIVEN:])  # noqa: B905: the net writes without end
-    return _GIVEN + sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    right = map(operator.eq, written, text[_GIVEN:])
+    return _GIVEN + sum(itertools.takewhile(bool, right))
 
 
 def run(seed, quick=False):

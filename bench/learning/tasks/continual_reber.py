@@ -12,14 +12,14 @@ TITLE = "Continual embedded Reber grammar"
 SETUP = """\
 Random strings of the embedded grammar, one after the other without a gap or a mark; next symbol out of 7 by one-hot
 input, LSTM 12 and softmax. Training: 50 streams of 10,000 symbols, the state carried through each of them,
-Truncated(50), Adam from 0.01 down to 0 (cosine). Test: 10 new streams of 100,000 symbols, the state never reset. A string counts
-as legal if at each of its symbols the k that may come next have the k largest outputs. Without a forget gate: the same
-net on the same streams, its gate held at 1 by a bias of 40 and no weights.
+Truncated(50), Adam from 0.01 down to 0 (cosine). Test: 10 new streams of 100,000 symbols, the state never reset. A
+string counts as legal if at each of its symbols the k that may come next have the k largest outputs. Without a forget
+gate: the same net on the same streams, its gate held at 1 by a bias of 40 and no weights.
 """
 GOAL = "legal strings: at least 99 % on every seed with the forget gate, below 95 % without"
 PUBLISHED = """\
-Gers, Schmidhuber & Cummins (2000), LSTM of 4 blocks of 2 cells: without a forget gate none of 100 nets solves it, with
-one 18 %, and with a learning rate that decays besides 62 % predict 10⁶ symbols without an error.
+Gers, Schmidhuber & Cummins (2000), LSTM of 4 blocks of 2 cells: without a forget gate none of 100 nets solves it,
+with one 18 %, and with a learning rate that decays besides 62 % predict 10⁶ symbols without an error.
 """
 SEEDS = tuple(range(5))
 

@@ -11,10 +11,10 @@ from .. import reber
 
 TITLE = "Embedded Reber grammar"
 SETUP = """\
-Next symbol out of 7 by one-hot input, LSTM 8 and softmax; 256 random strings for training and 256 for the test. Online:
-each update is by one string drawn from the training set, full BPTT, Adam at 0.01. A prediction is legal if the k
-symbols that may come next have the k largest outputs; a seed has learnt the grammar when all predictions on all strings
-of both sets are legal, which is looked at after every 100 updates.
+Next symbol out of 7 by one-hot input, LSTM 8 and softmax; 256 random strings for training and 256 for the test.
+Online: each update is by one string drawn from the training set, full BPTT, Adam at 0.01. A prediction is legal if
+the k symbols that may come next have the k largest outputs; a seed has learnt the grammar when all predictions on all
+strings of both sets are legal, which is looked at after every 100 updates.
 """
 GOAL = "legal on 10 of 10 seeds; mean below 8,440 training strings"
 PUBLISHED = """\
