@@ -230,8 +230,8 @@ class _Product:
         schedule = batch.schedule
         return dense.GradientJob(
             buffers.recurrent[1] if index and self.by_row else buffers.dz, buffers.x_rows, self.units,
-            self.firsts[index], self.gates[index], self.hidden_size, schedule.rows, a, a_rows, a_starts, schedule.counts,
-            max(1, _ROWS_PER_BLOCK // batch.batch), self._tensors(gradient=True)[index],
+            self.firsts[index], self.gates[index], self.hidden_size, schedule.rows, a, a_rows, a_starts,
+            schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch), self._tensors(gradient=True)[index],
         )  # fmt: skip
 
     def bias_job(self, batch, buffers):
