@@ -12,7 +12,7 @@ TRAINING, TESTS = 32, 50  # sequences
 UPDATES = 2000
 RECURRENT = {"RNN": (fastrnn.RNN, 32), "GRU": (fastrnn.GRU, 18), "LSTM": (fastrnn.LSTM, 15)}  # and the hidden units
 PARAMETERS = 1150  # about, of every net
-WINDOWS = (10, 20, 30, 40, 50)
+WINDOWS = (10, 20, 30, 50)
 
 TITLE = "Dynamical systems, free-running"
 SETUP = f"""\
