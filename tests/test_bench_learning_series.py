@@ -130,7 +130,7 @@ def test_recurrent_net_runs_on_its_own_outputs():
 def test_task_runs_from_end_to_end(task, tmp_path):
     threads = fastrnn.get_num_threads()
     try:
-        results = [{"seed": 3, "seconds": 1.0, **task.run(3, quick=True)}]
+        results = [{"seed": 0, "seconds": 1.0, **task.run(0, quick=True)}]
     finally:
         fastrnn.set_num_threads(threads)
     results = json.loads(json.dumps(results))
