@@ -232,7 +232,7 @@ def draw(results, path):
     """One test sequence of each system, with the best recurrent net's and the best window's continuation."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(len(PROBLEMS), figsize=(8, 6), layout="constrained")
+    figure, panels = plt.subplots(len(PROBLEMS), figsize=(10, 6), layout="constrained")
     for panel, problem in zip(panels, PROBLEMS, strict=True):
         shown, times = results[0][problem]["shown"], np.arange(STEPS)
         panel.plot(times, shown["truth"], color="0.6", linewidth=3, label="truth")
@@ -241,7 +241,7 @@ def draw(results, path):
             panel.plot(times[WARM_UP:], shown[name], label=f"{name}, free-running")
         panel.axvline(WARM_UP, color="0.8", zorder=0)
         panel.set(title=problem, ylabel="standardised")
-        panel.legend(loc="upper right", fontsize="small")
+        panel.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     panels[-1].set_xlabel("steps")
     figure.savefig(path, dpi=100)
     plt.close(figure)
