@@ -218,6 +218,7 @@ class Container(Layer):
     def _backward(self, dy, dstate, workspace):
         for part in workspace.parts:
             part.carry_factor = workspace.carry_factor
+            part.state_only = workspace.state_only
             part.penalty_scale = workspace.penalty_scale
         dx, dstates = self._run_back(dy, dstate, workspace)
         return dx, self._packed(dstates)

@@ -271,14 +271,14 @@ class PassBuffers:
         panel = product.panel
         rows = steps * batch if keep else min(steps, STRETCH) * batch
         inputs, units = 0 if tokens else product.padded(product.input_size), product.padded(product.hidden_size)
-        sizes = [rows * inputs, rows * product.blocks * panel]
-        if keep:
-            # of the weight gradients, for every thread there may be
-            sizes.append(NUMBA_NUM_THREADS * dense.SCRATCH_TILES * panel * panel // PANEL_VECTORS)
-        self.x, self.z, *scratch = aligned_pieces(sizes, dtype)
-        self.scratch = scratch[0] if keep else self.x[:0]
-        self.keep = keep
-        self.rows = rows
+        self.keep, self.rows = keep, rows
+        self._states, self._inputs, self._units = states, inputs, units
+        self._vectors = sum([count for _, count in product.vector_names])
+        # of the weight gradients, for every thread there may be
+        scratch = NUMBA_NUM_THREADS * dense.SCRATCH_TILES * panel * panel // PANEL_VECTORS if keep else 0
+        sizes = [rows * inputs, rows * product.blocks * panel, scratch]
+        self.x, self.z, self.scratch, *by_sequence = aligned_pieces(sizes + self._sequence_sizes(steps, batch), dtype)
+        self._take(batch, by_sequence)
         self.takes_tokens = tokens
         self.tokens = self.token_order = None  # (rows,) int64, where the input is tokens
         self.repeatable = False  # whether `z` has to outlive a backward pass
@@ -287,21 +287,23 @@ class PassBuffers:
         if product.by_row:
             self._own_u = tuple(aligned_pieces([self.z.size] * (2 if keep else 1), dtype))
         self._product = product
-        self._make_rows(steps, batch, states, inputs, units)
         self._key = self._fitted = None  # the last batch, and what `fit` gave for it
         self.jobs = self.gradients = None  # of the weight gradients for that batch, and the buffer they are added to
 
-    def _make_rows(self, steps, batch, states, inputs, units):
-        """The arrays whose size goes with the number of sequences."""
-        self._sequences, self._per_sequence = batch, (states, inputs, units)
-        sizes = [(batch + self.rows if self.keep else 2 * batch) * units] * states
-        vectors = sum(count for _, count in self._product.vector_names)
-        if self.keep:
-            sizes += [min(steps, STRETCH) * batch * inputs, *[batch * units] * (states + vectors)]
-        made = aligned_pieces(sizes, self.z.dtype)
-        self.states = tuple(made[:states])
-        self.dx, *gradients = made[states:] if self.keep else [self.x[:0]] * (1 + states + vectors)
-        self.d_states, self.d_vectors = tuple(gradients[:states]), tuple(gradients[states:])
+    def _sequence_sizes(self, steps, batch):
+        """The sizes of the arrays that go with the number of sequences."""
+        if not self.keep:
+            return [2 * batch * self._units] * self._states
+        gradients = [batch * self._units] * (self._states + self._vectors)
+        states = [(batch + self.rows) * self._units] * self._states
+        return [*states, min(steps, STRETCH) * batch * self._inputs, *gradients]
+
+    def _take(self, batch, arrays):
+        """Use arrays of these sizes."""
+        self._sequences = batch
+        self.states = tuple(arrays[: self._states])
+        self.dx, *gradients = arrays[self._states :] if self.keep else [self.x[:0]] * (1 + self._states + self._vectors)
+        self.d_states, self.d_vectors = tuple(gradients[: self._states]), tuple(gradients[self._states :])
 
     @staticmethod
     def count_bytes(product, steps, batch, states):
@@ -317,7 +319,8 @@ class PassBuffers:
         if self._key is not None and all(map(operator.is_, key, self._key)):
             return self._fitted
         if batch.batch > self._sequences:  # resets have made more of them
-            self._make_rows(batch.steps, batch.batch, *self._per_sequence)
+            sizes = self._sequence_sizes(batch.steps, batch.batch)
+            self._take(batch.batch, aligned_pieces(sizes, self.z.dtype))
         if self.takes_tokens and self.tokens is None:
             self.tokens, self.token_order = np.empty((2, self.rows), np.int64)
         own_dz = self.repeatable or self._product.by_row
@@ -338,7 +341,7 @@ class PassBuffers:
         """A part of the states in these rows: (n,H)."""
         panel, count = self._product.panel, self._fitted.state_rows
         panels = self.states[part][: self.states[part].size // (count * panel) * count * panel]
-        return self._units(panels.reshape(-1, count, panel)[:, rows])
+        return self._unit_rows(panels.reshape(-1, count, panel)[:, rows])
 
     def gates_at(self, rows):
         """The values of the cell's gates in these rows, by name: (n,H) each."""
@@ -350,9 +353,9 @@ class PassBuffers:
             return dict(zip(names, gates[..., :size], strict=True))
         count, blocks = self._fitted.x_rows, product.blocks
         kept = self.z[: blocks * count * product.panel].reshape(blocks, count, -1, product.units)[:, rows]
-        return {name: self._units(kept[:, :, i]) for i, name in enumerate(product.cell.gate_names) if name}
+        return {name: self._unit_rows(kept[:, :, i]) for i, name in enumerate(product.cell.gate_names) if name}
 
-    def _units(self, blocks):
+    def _unit_rows(self, blocks):
         """(n,H) out of blocks of columns (blocks,n,columns)."""
         return blocks.transpose(1, 0, 2).reshape(blocks.shape[1], -1)[:, : self._product.hidden_size]
 
@@ -394,8 +397,10 @@ class RecurrentPass(_Product):
         for begin in range(0, batch.steps, span):
             run(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
 
-    def backward(self, dy, dx, add_dx, batch, arrays, d_final, d_initial, noise=NO_NOISE, carry_factor=1.0):
-        """Gradients of the last `forward` on `arrays`: into `dx` and `d_initial`, added to the parameters'.
+    def backward(
+        self, dy, dx, add_dx, batch, arrays, d_final, d_initial, noise=NO_NOISE, carry_factor=1.0, parameters=True
+    ):
+        """Gradients of the last `forward` on `arrays`: into `dx` and `d_initial`, added to the `parameters`' if wanted.
 
         After tokens there is no `dx`: any `View` without columns.
         """
@@ -412,8 +417,10 @@ class RecurrentPass(_Product):
         last = (batch.steps - 1) // span * span
         for begin in range(last, -1, -span):
             run(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
-        self.accumulate_gradients(batch, arrays)
-        self._accumulate_vectors(batch, buffers)
+        if parameters:
+            self.accumulate_gradients(batch, arrays)
+            if self.vector_names:
+                self._accumulate_vectors(batch, buffers)
 
     def _accumulate_token_gradient(self, batch, arrays, overwrite):
         buffers = arrays.fit(batch)
@@ -458,13 +465,14 @@ class DensePass(_Product):
             x, y, self.forward_weights(), batch.schedule, arrays.fit(batch), 0, batch.steps, STRETCH
         )
 
-    def backward(self, dy, dx, batch, arrays):
-        """dx = dy W into the `View` `dx`, and the parameters' gradients added."""
+    def backward(self, dy, dx, batch, arrays, parameters=True):
+        """dx = dy W into the `View` `dx`, and the `parameters`' gradients added if wanted."""
         buffers = arrays.fit(batch)
         self._backward_pass(
             dy, dx, self.backward_weights(), batch.schedule, buffers, 0, batch.steps, STRETCH
         )
-        self.accumulate_gradients(batch, arrays)
+        if parameters:
+            self.accumulate_gradients(batch, arrays)
 
     def gradient_jobs(self, batch, buffers):
         """The job of the weight's gradient, as a tuple."""

@@ -237,7 +237,7 @@ def test_refusals():
     refused(ValueError, "lengths", lengths=[T, 1, 0, 2])
     refused(ValueError, "lengths", lengths=[T + 1, 1, 1, 2])
     refused(ValueError, "state", state=(initial_state()[0],))
-    refused(TypeError, "mask", mask=np.ones((T, B)))
+    refused(TypeError, "mask", mask=np.ones((T, B), int))
     refused(ValueError, "mask", mask=np.ones((B, T), bool))
     refused(ValueError, "no valid element", mask=np.zeros((T, B), bool))
     past = np.arange(T)[:, None] >= LENGTHS

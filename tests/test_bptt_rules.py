@@ -235,6 +235,13 @@ def test_windows_that_sequences_end_in(k2, k1, resets):
     check(make("LSTM", 2, 13, 5, 3, **flags), bptt.Windowed(k2, k1), windowed_spans(k2, k1))
 
 
+@pytest.mark.parametrize("k2, k1", [(4, 1), (5, 3)])
+def test_windows_in_several_parts(monkeypatch, k2, k1):
+    monkeypatch.setattr("fastrnn.bptt.windowed._ROWS_AT_ONCE", 4)
+    flags = {"given_state": True, "ragged": True, "masked": True, "resets": True}
+    check(make("LSTM", 2, 13, 5, 3, **flags), bptt.Windowed(k2, k1), windowed_spans(k2, k1))
+
+
 def test_checkpointed_is_full():
     flags = {"given_state": True, "ragged": True, "masked": True, "resets": False}
     problem = make("GRU", 2, 30, 6, 0, **flags)

@@ -1,13 +1,14 @@
 """Williams & Peng's BPTT(h; h′): a window of steps for the losses of every few steps."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from .. import checks
 from ..model import Sequential, layers_of
-from .base import Rule, Run, map_state, random_states, refuse_penalties, set_random_states
+from .base import Rule, Run, map_state, put_rows, random_states, refuse_penalties, set_random_states
 
 
 class Windowed(Rule):
@@ -16,8 +17,10 @@ class Windowed(Rule):
     After every k1 steps, and at a sequence's end, the losses of these steps go back together, at most to the k2 newest
     steps; the state before them counts as given. So `Windowed(k)` takes the loss at t to the steps t, t−1, …, t−k+1.
 
-    All windows go back at once, a step at a time: the rows of all of them are one product. That takes a forward pass
-    over single steps besides that over the sequences, and k2 / k1 backward passes.
+    All windows go back at once, a step at a time: the rows of all of them are one product. On the way only the state's
+    gradient is worked out; what came to each step in sum gives the parameters' gradients at the end, which are linear
+    in it. That takes a forward pass over single steps besides that over the sequences, and k2 / k1 + 1 backward passes,
+    all but one of which are without the weights' products.
 
     Refused are bidirectional layers and pooled outputs, dilation, and random masks within or between recurrent layers
     that single steps can't have the same: one for a whole sequence, with k1 > 1 any, and with `batch_first` those of
@@ -90,9 +93,11 @@ class _Chain:
             new.append(entry)
         return x, new
 
-    def backward(self, dy, dstate=None):
+    def backward(self, dy, dstate=None, *, state_only=False):
         dstate = [None] * len(self.layers) if dstate is None else list(dstate)
         for i in reversed(range(len(self.layers))):
+            self._workspaces[i].state_only = state_only
+            self._workspaces[i].wants_dx = i > 0 or not state_only
             dy, dstate[i] = self.layers[i].backward(dy, dstate[i], workspace=self._workspaces[i])
         return dy, dstate
 
@@ -105,19 +110,26 @@ class _Chain:
         return [generator for layer in self.layers for generator in layer._generators()]
 
 
-class _Rows:
-    """The steps of all sequences that go back in the same phases, as a batch of n sequences of one step.
+_ROWS_AT_ONCE = 512  # what a product of them reads again and again stays in the cache
 
-    places (n,): where they stand among the T·B rows of a whole array; steps, sequences (n,): what they are.
+
+class _Rows:
+    """Some of the steps that go back in the same phases, as a batch of n sequences of one step.
+
+    places (n,): where they stand among the T·B rows of a whole array; steps, sequences (n,): what they are; span: where
+    they stand among all rows of their phases.
     following (n,): where the row of the next step stands among those of the phase before.
     Indices of rows: `closed`, to which no gradient comes down from the next step; `late`, which the last block's window
     does not reach; `padding`, past a sequence's end; `first`, of step 0; `begun`, of a step that resets, and `fresh`,
     of either.
     """
 
-    def __init__(self, name, places, steps, sequences):
-        self.name, self.places, self.steps, self.sequences = name, places, steps, sequences
-        self.chain = self.x = self.dy = self.dx = None  # the core's layers for these rows, and what goes through them
+    def __init__(self, name, span, places, steps, sequences):
+        self.name, self.span, self.places, self.steps, self.sequences = name, span, places, steps, sequences
+        # the core's layers for these rows, and what goes through them: dy enters once; gradient with respect to the
+        # states after the rows in this phase, and total, its sum over those since the parameters had their gradients
+        self.chain = self.x = self.dy = self.zeros = self.dx = self.gradient = self.total = None
+        self.entered = False
 
     def relate(self, stride, position, ends, resets, k2):
         """Find the indices; `position` (T·B): of each place among its rows, `stride`: from a step's to the next's."""
@@ -133,7 +145,7 @@ class _Rows:
 
 
 def _grouped(run, ends, k1, k2, with_padding):
-    """The `_Rows` of each of k1 phases; those of the last step of a block come first."""
+    """A list of `_Rows` for each of k1 phases; those of the last step of a block come first."""
     places = np.arange(run.steps * run.batch)
     if run.model.batch_first:
         sequences, steps = np.divmod(places, run.steps)
@@ -147,8 +159,14 @@ def _grouped(run, ends, k1, k2, with_padding):
     for phase in range(k1):
         chosen = np.flatnonzero(wanted & (steps % k1 == k1 - 1 - phase))
         position[chosen] = np.arange(chosen.size)
-        groups.append(_Rows(("rows", phase), chosen, steps[chosen], sequences[chosen]))
-    for rows in groups:
+        size = chosen.size if with_padding else _ROWS_AT_ONCE  # masks are drawn at once
+        group = []
+        for first in range(0, chosen.size, size):
+            part = chosen[first : first + size]
+            span = slice(first, first + part.size)
+            group.append(_Rows((phase, first), span, part, steps[part], sequences[part]))
+        groups.append(group)
+    for rows in itertools.chain(*groups):
         rows.relate(stride, position, ends, resets, k2)
     return groups
 
@@ -172,7 +190,8 @@ class _Windows:
         self._run, self._buffers, self._k2 = run, buffers, rule.k2
         self._bare = not isinstance(run.model, Sequential)
         layers = (run.model,) if self._bare else run.model.layers
-        self._states = [run.state] if self._bare else [entry for _, entry in run.model._entries("state", run.state)]
+        entries = [("state", run.state)] if self._bare else run.model._entries("state", run.state)
+        self._states = [state for _, state in entries]
         stateful = [i for i, layer in enumerate(layers) if layer.stateful]
         self._span = slice(stateful[0], stateful[-1] + 1)  # the core's layers
         lower, core, upper = layers[: self._span.start], layers[self._span], layers[self._span.stop :]
@@ -206,7 +225,7 @@ class _Windows:
         # all rows in the order of the whole array draw the numbers that the whole array drew
         self._groups = _grouped(run, self._ends, self._k1, self._k2, with_padding=repr(before) != repr(after))
         set_random_states(self._core, before)
-        for rows in self._groups:
+        for rows in itertools.chain(*self._groups):
             rows.chain = _Chain(self._core.layers, self._buffers, rows.name, 1, rows.places.size, repeatable=True)
             rows.x = self._single_steps("x", x, rows)
             rows.steps[rows.padding] = 0
@@ -220,12 +239,20 @@ class _Windows:
 
     def _prepare_back(self, dy, final):
         dy, _ = self._upper.backward(dy)
-        for rows in self._groups:
+        for rows in itertools.chain(*self._groups):
             rows.dy = self._single_steps("dy", dy, rows)
+            rows.zeros = self._buffers.array(("zeros", rows.dy.shape), rows.dy.shape, dy.dtype)
+            rows.zeros.fill(0)
+            rows.total = self._buffers.keep_state(("total", rows.name), final, np.zeros(rows.places.size, np.int64))
+            _clear(rows.total, slice(None))
             if self._lower.layers:
                 rows.dx = self._buffers.array(("dx", rows.name), rows.x.shape, dy.dtype)
                 rows.dx.fill(0)
-        self._gradient = None  # with respect to the states before the last phase's rows
+        self._gradient = None  # with respect to the states before all of the last phase's rows
+        self._gradients = []  # room for it; the values are of no account
+        for phase, group in enumerate(self._groups):
+            room = np.zeros(group[-1].span.stop, np.int64)
+            self._gradients.append(self._buffers.keep_state(("gradients", phase), final, room))
         self._d_initial = self._buffers.keep_state("initial", final)
         _clear(self._d_initial, slice(None))
 
@@ -245,42 +272,54 @@ class _Windows:
 
     def back(self, phase: int) -> None:
         """Take one step of every window back."""
-        rows = self._groups[phase % self._k1]
-        if self._gradient is not None:
-            self._gradient = self._buffers.keep_state(("gradient", rows.name), self._gradient, rows.following)
-            _clear(self._gradient, rows.closed)
+        group = self._groups[phase % self._k1]
+        for rows in group if self._gradient is not None else ():
+            rows.gradient = self._buffers.keep_state(("gradient", rows.name), self._gradient, rows.following)
+            _clear(rows.gradient, rows.closed)
             if phase >= self._k2:
-                _clear(self._gradient, rows.late)
-        dx, self._gradient = rows.chain.backward(rows.dy, self._gradient)
-        rows.dy.fill(0)  # a loss enters once, and goes on as the state's gradient
-        if rows.dx is not None:
-            rows.dx += dx
-        self._reach_beginnings(rows)
+                _clear(rows.gradient, rows.late)
+        self._gradient = self._gradients[phase % self._k1]
+        for rows in group:
+            dy = rows.zeros if rows.entered else rows.dy  # a loss enters once, and goes on as the state's gradient
+            _, gradient = rows.chain.backward(dy, rows.gradient, state_only=True)
+            put_rows(self._gradient, rows.span, gradient)
+            if rows.gradient is not None:
+                map_state(lambda total, part: np.add(total, part, out=total), rows.total, rows.gradient)
+            rows.entered = True
+            self._reach_beginnings(rows, gradient)
 
-    def _reach_beginnings(self, rows):
+    def _reach_beginnings(self, rows, gradient):
         """Add the gradients of the states that sequences begin with."""
-        if rows.first.size:  # one for each sequence, in their order
-            first = self._buffers.keep_state(("first", rows.name), self._gradient, rows.first)
+        if rows.first.size:
+            first = self._buffers.keep_state(("first", rows.name), gradient, rows.first)
             _clear(first, np.flatnonzero(np.isin(rows.first, rows.begun)))
-            map_state(lambda total, part: np.add(total, part, out=total), self._d_initial, first)
+            where = rows.sequences[rows.first]
+            map_state(lambda total, part: np.add.at(total, (slice(None), where), part), self._d_initial, first)
         states = self._states[self._span]
-        for i, (layer, state, gradient) in enumerate(zip(self._core.layers, states, self._gradient, strict=True)):
+        for i, (layer, state, part) in enumerate(zip(self._core.layers, states, gradient, strict=True)):
             add = getattr(layer, "_add_initial_gradient", None)
             begun = rows.fresh if state is None else rows.begun
             if add is not None and begun.size:
-                add(self._buffers.keep_state(("begun", rows.name, i), gradient, begun))
+                add(self._buffers.keep_state(("begun", rows.name, i), part, begun))
 
     def finish(self) -> None:
-        """Take what the phases since the last time gave the layers below further back."""
+        """Add the gradients that the phases since the last time make, and take them to the layers below."""
         self._run.dstate = self._of_model(self._d_initial)
+        for rows in itertools.chain(*self._groups):
+            if rows.entered:
+                dx, _ = rows.chain.backward(rows.dy, rows.total)
+                rows.dy.fill(0)
+                _clear(rows.total, slice(None))
+                if rows.dx is not None:
+                    rows.dx += dx
         if not self._lower.layers:
             return
-        run, features = self._run, self._groups[0].dx.shape[-1]
+        run, features = self._run, self._groups[0][0].dx.shape[-1]
         lead = (run.batch, run.steps) if run.model.batch_first else (run.steps, run.batch)
         dx = self._buffers.array("dx", (*lead, features), run.model.dtype)
         dx.fill(0)
         flat = dx.reshape(-1, features)
-        for rows in self._groups:
+        for rows in itertools.chain(*self._groups):
             flat[rows.places] = rows.dx.reshape(-1, features)
             rows.dx.fill(0)
         self._lower.backward(dx)

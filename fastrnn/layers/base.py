@@ -24,6 +24,8 @@ class Workspace:
         self.record = None  # what the last forward pass leaves for the backward pass, until that has taken it
         self.version = None  # the parameters' version at the forward pass
         self.repeatable = False  # whether `backward` can be called again for one forward pass, before which it is set
+        self.state_only = False  # whether `backward` leaves the parameters' gradients alone
+        self.wants_dx = True  # with that, whether it gives the gradient of the input
         self.carry_factor = 1.0  # by which `backward` multiplies a state's gradient from one step to the one before
         self.penalty_scale = 0.0  # by which `backward` multiplies the gradient of `penalty`; 0 leaves it out
         self._buffers = {}

@@ -245,8 +245,8 @@ class Jordan(Layer):
     def _backward(self, dy, dstate, ws):
         record = ws.record
         steps, batch = record.steps, record.batch
-        x, before, h, y, dy_kept, dx, dz, dz_out = (
-            ws.array(name, steps, batch) for name in ("x", "before", "h", "y", "dy", "dx", "dz", "dz out")
+        h, y, dy_kept, dx, dz, dz_out = (
+            ws.array(name, steps, batch) for name in ("h", "y", "dy", "dx", "dz", "dz out")
         )
         dy_kept[...] = _time_first(self, dy)
         carry = ws.row("carry", batch)
@@ -255,19 +255,26 @@ class Jordan(Layer):
         kernels.jordan_backward(
             dy_kept, record.lengths, record.resets, weights, self._kinds, ws.carry_factor, h, y, dx, dz, dz_out, carry
         )
-        gradient = self.parameters.gradient
-        rows = {name: a.reshape(steps * batch, -1) for name, a in zip(_WEIGHTS, (x, before, h), strict=True)}
-        sums = [a.reshape(steps * batch, -1) for a in (dz, dz_out)]
-        for name, part in zip(_WEIGHTS, (sums[0], sums[0], sums[1]), strict=True):
-            kernels.add_outer_products(part, rows[name], gradient(name))
-        if self.bias:
-            for name, part in zip(_BIASES, sums, strict=True):
-                kernels.add_rows(part, gradient(name))
+        if not ws.state_only:
+            self._accumulate_gradients(ws, steps, batch)
         if not self.batch_first:
             return dx, carry[np.newaxis]
         out = ws.array("dx out", steps, batch, True)
         _time_first(self, out)[...] = dx
         return out, carry[np.newaxis]
+
+    def _accumulate_gradients(self, ws, steps, batch):
+        gradient = self.parameters.gradient
+        rows = {
+            name: ws.array(kept, steps, batch).reshape(steps * batch, -1)
+            for name, kept in zip(_WEIGHTS, ("x", "before", "h"), strict=True)
+        }
+        sums = [ws.array(name, steps, batch).reshape(steps * batch, -1) for name in ("dz", "dz out")]
+        for name, part in zip(_WEIGHTS, (sums[0], sums[0], sums[1]), strict=True):
+            kernels.add_outer_products(part, rows[name], gradient(name))
+        if self.bias:
+            for name, part in zip(_BIASES, sums, strict=True):
+                kernels.add_rows(part, gradient(name))
 
     def _states_before(self, workspace, steps, rows):
         return workspace.states_before(steps, rows)

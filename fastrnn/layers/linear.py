@@ -103,5 +103,6 @@ class Linear(FloatInput):
             dx.fill(0)
         first = self.batch_first
         self._pass.backward(
-            view(dy, first, 0, dy.shape[-1]), view(dx, first, 0, dx.shape[-1]), workspace.plan, workspace.arrays
-        )
+            view(dy, first, 0, dy.shape[-1]), view(dx, first, 0, dx.shape[-1]), workspace.plan, workspace.arrays,
+            not workspace.state_only,
+        )  # fmt: skip

@@ -189,7 +189,8 @@ class Recurrent(Layer):
     # checks
 
     def _check_input(self, x):
-        x = checks.as_array("x", x)
+        if not isinstance(x, np.ndarray):
+            x = checks.as_array("x", x)
         if self._step_dimensions(x) == 1:
             return checks.integers("x", x, 2)
         return checks.float_array("x", x, self.dtype, (None, None, self.input_size))
@@ -331,6 +332,8 @@ class Recurrent(Layer):
             x_view = self._whole(apart(x, *ws.outputs, *ws.final))
         if segments is None and state is not None:
             initial_rows, final_rows = self._initial_rows(state, layout, ws), layout.final_rows
+        elif segments is None and self.initial_state == initial.ZEROS:
+            initial_rows, final_rows = layout.zero_rows, layout.final_rows
         else:
             if state is not None:
                 state = tuple([apart(s, *ws.final, *ws.outputs) for s in state])
@@ -372,19 +375,20 @@ class Recurrent(Layer):
         d_final_rows, d_initial_rows = self._gradient_rows(dstate, layout, ws)
         for layer in reversed(range(self.num_layers)):
             dx, dx_view = layout.d_inputs[layer], layout.d_input_views[layer]
-            if record.tokens and layer == 0:
+            if layer == 0 and (record.tokens or not ws.wants_dx):
                 dx, dx_view = None, layout.no_dx
             elif plan.ragged:
                 dx.fill(0)
             for n, dy_view in zip(self._of_layer(layer), self._views(dy), strict=True):
                 self.passes[n].backward(
                     dy_view, dx_view, n % self.directions > 0, plan, ws.passes[n], d_final_rows[n], d_initial_rows[n],
-                    self._drawn_noise(ws.noise[n], record.batch), ws.carry_factor,
+                    self._drawn_noise(ws.noise[n], record.batch), ws.carry_factor, not ws.state_only,
                 )  # fmt: skip
             if self.dropout and layer:
                 multiply_mask(dx, layout.masks[layer - 1], dx)
             dy = dx
-        self._end_gradients(dstate, layout.d_initial, plan, d_initial_rows, record.fresh)
+        if plan.segments is not None or self.initial_state == initial.LEARNED:
+            self._end_gradients(dstate, layout.d_initial, plan, d_initial_rows, record.fresh and not ws.state_only)
         return None if dx is None else dx.view(), self._pack_state([d.view() for d in layout.d_initial])
 
     def _tokens_view(self, tokens):
@@ -397,6 +401,8 @@ class Recurrent(Layer):
         """A pass's `Noise` in training, drawn into `arrays`: dropout's factors, then where the state's parts stay."""
         if self._fixed_noise is not None:
             return self._fixed_noise
+        if not arrays:
+            return NO_NOISE
         drawn = [array[: steps * batch * self.hidden_size] for array in arrays]
         if self.recurrent_dropout:
             draw_dropout(self._rng, self.recurrent_dropout, drawn[0])
@@ -456,7 +462,7 @@ class Recurrent(Layer):
         if segments is None and state is not None:
             return self._row_states(state), self._row_states(final)
         if segments is None and self.initial_state == initial.ZEROS:
-            zeros = np.zeros(plan.batch * self.hidden_size, self.dtype) if ws is None else ws.zeros
+            zeros = np.zeros(plan.batch * self.hidden_size, self.dtype)
             return self._zero_rows(zeros, plan.batch), self._row_states(final)
 
         def make(name):
