@@ -319,6 +319,10 @@ class Container(Layer):
         """Numbers that inference holds at once, of the sizes of the layers' outputs."""
         return 2 * max(sizes)
 
+    def _silence(self):
+        for layer in self.layers:
+            layer._silence()
+
     def _generators(self):
         return [generator for layer in self.layers for generator in layer._generators()]
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import fastrnn
-from fastrnn import cli, language_model
+from fastrnn import cli, language_model, words
 
 pytest.importorskip("safetensors")
 
@@ -47,7 +47,9 @@ def test_cli_diagnose_prints_tables_and_verdicts(model, text, capsys):
     out, err = capsys.readouterr()
     assert out.startswith("gradient flow over 20 steps of 3 sequences, loss 5.")
     assert "singular value" in out and " 19\n" in out and err == ""
-    verdicts = out.splitlines()[-2:]
+    flow, bias = out.split("truncated gradients against the full one\n")
+    assert [line.split()[0] for line in bias.splitlines()[3:]] == ["1", "2", "4", "8", "16"]
+    verdicts = flow.splitlines()[-3:-1]
     assert verdicts[0].startswith("2.l0: vanishes: halves every ") and verdicts[1].startswith("2.l1: vanishes: ")
 
 
@@ -63,8 +65,22 @@ def test_cli_diagnose_plots(model, text, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     path = tmp_path / "flow.png"
     assert cli.main(["diagnose", model, text, *SMALL, "--plot", str(path)]) == 0
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert capsys.readouterr().err == f"plot: {path}\n"
+    other = tmp_path / "flow-truncation.png"
+    assert path.read_bytes().startswith(b"\x89PNG") and other.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().err == f"plot: {path}\nplot: {other}\n"
+
+
+def test_cli_diagnose_of_words(text, tmp_path, capsys):
+    vocabulary = words.Vocabulary.of(words.sentences(TEXT.decode()), 30)
+    net = language_model.build("gru", vocabulary=len(vocabulary), embedding=0, hidden=6)
+    path = tmp_path / "model.safetensors"
+    fastrnn.save(net, path, extra={"vocabulary": list(vocabulary.words)})
+    assert cli.main(["diagnose", str(path), text, *SMALL, "--max-lag", "19"]) == 0
+    out, _ = capsys.readouterr()
+    steps = 1 + max(map(len, words.sentences(TEXT.decode())))
+    assert out.startswith(f"gradient flow over {steps} steps of 3 sequences, loss 3.") and "0.l0: vanishes" in out
+    (tmp_path / "blank.txt").write_text(" \n")
+    assert "blank.txt has no sentence" in refused(capsys, path, tmp_path / "blank.txt")
 
 
 def test_cli_diagnose_refuses(model, text, tmp_path, capsys, monkeypatch):

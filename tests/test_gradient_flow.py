@@ -277,6 +277,55 @@ def test_gradient_flow_given_state_goes_on_where_another_ended():
     np.testing.assert_allclose(flow.layers[0].by_step["h"], whole.layers[0].by_step["h"][half:], rtol=1e-12)
 
 
+def concatenated():
+    inner = fastrnn.Sequential(
+        fastrnn.Residual(fastrnn.LSTM(F, F, dtype="float64", seed=0)), fastrnn.GRU(F, 4, 2, dtype="float64", seed=1)
+    )
+    return fastrnn.Concatenated(inner, fastrnn.RNN(4, 2, dtype="float64", seed=2), include_input=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: fastrnn.PeepholeLSTM(F, H, 2, dtype="float64", seed=0), ["l0", "l1"]),
+        (lambda: fastrnn.LayerNormLSTM(F, H, dtype="float64", seed=0), ["l0"]),
+        (lambda: fastrnn.Jordan(F, H, 2, output_nonlinearity="tanh", dtype="float64", seed=0), ["l0"]),
+        (lambda: fastrnn.GRU(F, H, initial_state="learned", init="xavier_normal", dtype="float64", seed=0), ["l0"]),
+        (concatenated, ["0.0.0.l0", "0.1.l0", "0.1.l1", "1.l0"]),
+    ],
+)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_gradient_flow_by_step_is_the_gradient_of_the_rest_by_its_initial_state(make, names, batch_first):
+    net = make()
+    net.batch_first = batch_first
+    lead = (B, T) if batch_first else (T, B)
+    x = rng().standard_normal((*lead, F))
+    targets, weights = rng(1).standard_normal(net(x)[0].shape), rng(2).random(lead)
+    options = {"reduction": "sequence", "batch_first": batch_first}
+    flow = gradient_flow(net, fastrnn.MSE(**options), x, targets, mask=weights)
+    assert [layer.name for layer in flow.layers] == names and "nan" not in str(flow)
+    total = fastrnn.MSE(reduction="sum")(net(x)[0], targets, mask=weights)[0]
+    np.testing.assert_allclose(flow.loss, total / B, rtol=1e-12)
+    axis = 1 if batch_first else 0
+    workspace = net.workspace(T, B)
+    for t in range(T - 1):
+        (x_to_t, x_rest), (_, targets_rest), (_, weights_rest) = (
+            np.split(array, [t + 1], axis) for array in (x, targets, weights)
+        )
+        y, _ = net.forward(x_rest, net(x_to_t)[1], workspace=workspace)
+        _, dstate = net.backward(fastrnn.MSE(**options)(y, targets_rest, mask=weights_rest)[1], workspace=workspace)
+        wanted = [np.linalg.norm(part) for part in states_of_layers(dstate)]
+        np.testing.assert_allclose([n[t] for layer in flow.layers for n in layer.by_step.values()], wanted, rtol=1e-10)
+
+
+def states_of_layers(state):
+    """The arrays (B,H) of a model's state, those of a layer of a stack together."""
+    if isinstance(state, (tuple, list)) and any(isinstance(entry, (tuple, list)) for entry in state):
+        return [array for entry in state for array in states_of_layers(entry)]
+    parts = state if isinstance(state, (tuple, list)) else (state,)
+    return [part[number] for number in range(len(parts[0])) for part in parts]
+
+
 def test_gradient_flow_leaves_the_model_alone():
     net, (x, targets) = stacked_lstm(), rng().integers(0, C, (2, T, B))
     net.parameters.gradients[:] = rng(1).standard_normal(net.num_parameters)
@@ -389,7 +438,8 @@ def test_gradient_flow_spectral_norm_of_large_matrices(monkeypatch):
     ("layers", "pattern"),
     [
         ([fastrnn.GRU(F, H, bidirectional=True)], "unidirectional"),
-        ([fastrnn.GRU(F, H), fastrnn.MeanPool()], "MeanPool joins all steps"),
+        ([fastrnn.GRU(F, H), fastrnn.MeanPool()], "MeanPool joins or makes steps"),
+        ([fastrnn.GRU(F, H), fastrnn.Last(), fastrnn.Repeat(T)], "Repeat joins or makes steps"),
         ([fastrnn.Linear(F, H)], "a model with a recurrent layer"),
     ],
 )

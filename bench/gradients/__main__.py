@@ -6,7 +6,7 @@ import pathlib
 import re
 import time
 
-_PARTS = ("travel", "output_gate", "truncation", "learning")
+_PARTS = ("travel", "output_gate", "truncation", "rules", "learning")
 _DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 

@@ -74,8 +74,7 @@ def _clipping():
         cells = [f"{rate:g}"]
         for clip_norm in (None, 1.0):
             rng = np.random.default_rng(0)
-            layer = fastrnn.RNN(2, HIDDEN, nonlinearity="relu", seed=0)
-            layer.load_state_dict({**layer.state_dict(), "weight_hh_l0": np.eye(HIDDEN, dtype=np.float32)})
+            layer = fastrnn.RNN(2, HIDDEN, nonlinearity="relu", init={"weight_hh": "identity"}, seed=0)
             trainer = fastrnn.Trainer(_many_to_one(layer), fastrnn.MSE(), fastrnn.SGD(rate), clip_norm=clip_norm)
             history = trainer.fit([_adding(rng) for _ in range(CLIP_BATCHES)], progress=False)
             loss = np.mean([record["loss"] for record in history[-20:]])

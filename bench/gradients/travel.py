@@ -1,4 +1,4 @@
-"""How far the gradient travels in the cells as they are initialised."""
+"""How far the gradient travels, through time and through layers, in networks as they are initialised."""
 
 import numpy as np
 
@@ -7,14 +7,15 @@ from fastrnn.diagnostics import gradient_flow
 from fastrnn.diagnostics.plots import new_figure, positive, save
 
 from ..report import significant, table
-from .networks import HIDDEN, INPUTS, gru, lstm, network, orthogonal, rnn
+from .networks import HIDDEN, INPUTS, gru, layer_norm_lstm, lstm, network, rnn, scaled_identity
 
 STEPS, BATCH, LAG = 150, 16, 100
+DEPTH, DEPTH_HIDDEN, DEPTH_STEPS = 8, 32, 30
+SCALES = (1, 10, 100)  # of the input
 
 
 def run(images):
-    """Three pictures and a table of each."""
-    identity = np.eye(HIDDEN)
+    """Pictures, and a table of each and of layer normalisation."""
     cells = {
         "tanh RNN": rnn(),
         "GRU": gru(),
@@ -25,11 +26,11 @@ def run(images):
     }
     recurrent = {
         "tanh, uniform": rnn(),
-        "tanh, orthogonal": rnn(recurrent=orthogonal()),
+        "tanh, orthogonal": rnn(recurrent="orthogonal"),
         "ReLU, uniform": rnn("relu"),
-        "ReLU, 0.95 × identity": rnn("relu", 0.95 * identity),
-        "ReLU, identity": rnn("relu", identity),
-        "ReLU, 1.1 × identity": rnn("relu", 1.1 * identity),
+        "ReLU, 0.95 × identity": rnn("relu", scaled_identity(0.95)),
+        "ReLU, identity": rnn("relu", "identity"),
+        "ReLU, 1.1 × identity": rnn("relu", scaled_identity(1.1)),
     }
     shortcuts = {
         "tanh RNN": rnn(),
@@ -43,12 +44,18 @@ def run(images):
         "cells": _measure(cells, images / "cells.png", "Cells as they are initialised"),
         "initialisation": _measure(recurrent, images / "initialisation.png", "RNN: what W_hh begins as"),
         "shortcuts": _measure(shortcuts, images / "shortcuts.png", "Shortcuts through time"),
+        "depth": _depth(images / "depth.png"),
+        "layer-norm": _layer_norm(),
     }
 
 
-def _measure(layers, path, title):
+def _data(steps):
     rng = np.random.default_rng(0)
-    x, targets = rng.standard_normal((STEPS, BATCH, INPUTS)), rng.standard_normal((STEPS, BATCH, 1))
+    return rng.standard_normal((steps, BATCH, INPUTS)), rng.standard_normal((steps, BATCH, 1))
+
+
+def _measure(layers, path, title):
+    x, targets = _data(STEPS)
     figure = new_figure("bench.gradients", 7, 4)
     axes = figure.subplots()
     rows = []
@@ -64,3 +71,53 @@ def _measure(layers, path, title):
     axes.legend(fontsize=8)
     save(figure, path)
     return table(["network", "median ‖∂s_t/∂s_{t−1}‖", "k = 10", "k = 50", f"k = {LAG}", "verdict"], rows)[:-1]
+
+
+def _deep(wrap, join=None):
+    """GRUs one above the other, each through `wrap`, all through `join` if given, between two linear layers."""
+    options = {"dtype": "float64"}
+    cells = [wrap(fastrnn.GRU(DEPTH_HIDDEN, DEPTH_HIDDEN, seed=seed, **options)) for seed in range(DEPTH)]
+    width = DEPTH_HIDDEN if join is None else DEPTH * DEPTH_HIDDEN
+    return fastrnn.Sequential(
+        fastrnn.Linear(INPUTS, DEPTH_HIDDEN, seed=DEPTH, **options),
+        *(cells if join is None else [join(*cells)]),
+        fastrnn.Linear(width, 1, seed=DEPTH + 1, **options),
+    )
+
+
+def _depth(path):
+    """What each layer of a deep stack gets from the loss one step later, plain and with skips."""
+    networks = {
+        "plain": _deep(lambda layer: layer),
+        "`Residual`": _deep(fastrnn.Residual),
+        "`Concatenated`": _deep(lambda layer: layer, fastrnn.Concatenated),
+    }
+    x, targets = _data(DEPTH_STEPS)
+    figure = new_figure("bench.gradients", 7, 4)
+    axes = figure.subplots()
+    numbers, rows = np.arange(1, DEPTH + 1), []
+    for name, net in networks.items():
+        flow = gradient_flow(net, fastrnn.MSE(), x, targets, max_lag=1, jacobians=0)
+        norms = np.array([layer.lag_norms[0] for layer in flow.layers])
+        norms /= norms[-1]
+        axes.plot(numbers, norms, "o-", markersize=3, label=name.strip("`"))
+        rows.append([name, *(f"{norms[n - 1]:.1e}" for n in (1, 2, 4, 6, DEPTH))])
+    axes.set(title=f"{DEPTH} GRUs one above the other", xlabel="layer, from the input", yscale="log")
+    axes.set_ylabel("‖∂L_t/∂h_{t−1}‖, of the last layer = 1")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save(figure, path)
+    return table(["network", *(f"layer {n}" for n in (1, 2, 4, 6, DEPTH))], rows)[:-1]
+
+
+def _layer_norm():
+    """Gates and gradients of the LSTM with and without layer normalisation, given inputs of any scale."""
+    x, targets = _data(STEPS)
+    rows = []
+    for name, make in (("`LSTM`", lstm), ("`LayerNormLSTM`", layer_norm_lstm)):
+        for scale in SCALES:
+            (layer,) = gradient_flow(network(make()), fastrnn.MSE(), scale * x, targets, max_lag=LAG).layers
+            saturated = np.mean([layer.gates[gate].low + layer.gates[gate].high for gate in "ifo"])
+            ratios = (f"{layer.lag_norms[k - 1] / layer.lag_norms[0]:.1e}" for k in (10, 50))
+            rows.append([name, f"× {scale}", f"{saturated:.0%}", *ratios])
+    return table(["network", "input", "gates saturated", "k = 10 over k = 1", "k = 50 over k = 1"], rows)[:-1]

@@ -1,60 +1,84 @@
-"""What truncation does to the gradient: by example, and by horizon."""
+"""What truncation does to the gradient: by example, by horizon, and without bias."""
 
 import numpy as np
 
 import fastrnn
-from fastrnn.bptt import Full, Truncated
+from fastrnn.bptt import Full, Randomized, Truncated
+from fastrnn.diagnostics import truncation_bias
 from fastrnn.diagnostics.plots import new_figure, save
 
 from ..report import table
-from .networks import HIDDEN, lstm, network, rnn
+from .networks import HIDDEN, INPUTS, lstm, rnn
 
 STEPS, BATCH = 200, 8
-HORIZONS = (1, 2, 5, 10, 20, 50, 100, 200)
+HORIZONS = (1, 2, 5, 10, 20, 50, 100)
 TINY_STEPS, DECAY = 10, 0.9
+AVERAGED_STEPS, DRAWS, CUT = 60, (1, 10, 100, 1000), 0.05
 
 
 def run(images):
-    """The tiny example's table, and cosine and norm ratio by horizon as a picture and a table."""
-    networks = {
-        "tanh RNN": network(rnn()),
-        "LSTM": network(lstm()),
-        "LSTM, forget bias 3": network(lstm(3.0)),
-        "ReLU RNN, identity": network(rnn("relu", np.eye(HIDDEN))),
+    """The tiny example's table, cosine and norm ratio by horizon as picture and table, and averages of draws."""
+    layers = {
+        "tanh RNN": rnn(),
+        "LSTM": lstm(),
+        "LSTM, forget bias 3": lstm(3.0),
+        "ReLU RNN, identity": rnn("relu", "identity"),
     }
+    x, targets = _data(STEPS)
+    found = {
+        name: truncation_bias(layer, fastrnn.MSE(), x, targets, HORIZONS).rows for name, layer in layers.items()
+    }
+    _draw(found, images / "truncation.png")
+    rows = [
+        [str(k), *(f"{row[n].windowed_cosine:.2f} / {row[n].truncated_cosine:.2f}" for row in found.values())]
+        for n, k in enumerate(HORIZONS)
+    ]
+    return {"tiny": _tiny(), "truncation": table(["k", *found], rows)[:-1], "unbiased": _unbiased()}
+
+
+def _data(steps):
+    """Input, and targets of the hidden units themselves: no readout, whose gradient no rule truncates."""
     rng = np.random.default_rng(0)
-    x, targets = rng.standard_normal((STEPS, BATCH, 2)), rng.standard_normal((STEPS, BATCH, 1))
-    found = {name: list(_bias(net, x, targets)) for name, net in networks.items()}
+    return rng.standard_normal((steps, BATCH, INPUTS)), rng.standard_normal((steps, BATCH, HIDDEN))
+
+
+def _draw(found, path):
     figure = new_figure("bench.gradients", 9, 3.5)
-    for axis, column, label in zip(figure.subplots(1, 2), (0, 1), ("cosine", "norm ratio"), strict=True):
-        for name, values in found.items():
-            axis.plot(HORIZONS, [row[column] for row in values], "o-", markersize=3, label=name)
-        axis.set(xlabel="k of Truncated(k)", ylabel=f"{label} to the full gradient", xscale="log")
+    for axis, quantity in zip(figure.subplots(1, 2), ("cosine", "ratio"), strict=True):
+        for number, (name, rows) in enumerate(found.items()):
+            for rule, style in (("windowed", "-"), ("truncated", "--")):
+                values = [getattr(row, f"{rule}_{quantity}") for row in rows]
+                label = name if rule == "windowed" else None
+                axis.plot(HORIZONS, values, f"o{style}", color=f"C{number}", markersize=3, label=label)
+        axis.set(xlabel="k of Windowed(k), solid, and Truncated(k), dashed", xscale="log")
+        axis.set_ylabel("cosine to the full gradient" if quantity == "cosine" else "norm over the full gradient's")
         axis.axhline(1, color="0.4", linewidth=0.8, linestyle=":")
         axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     axis.set_yscale("log")
-    save(figure, images / "truncation.png")
-    rows = [
-        [str(k), *(f"{values[n][0]:.2f}, {values[n][1]:.2g}" for values in found.values())]
-        for n, k in enumerate(HORIZONS)
-    ]
-    return {"tiny": _tiny(), "truncation": table(["k", *found], rows)[:-1]}
+    save(figure, path)
 
 
-def _bias(net, x, targets):
-    """(cosine, norm ratio) of the recurrent layer's gradient, chunks of each length against the whole."""
-    whole = _gradient(Full(), net, fastrnn.MSE(), x, targets)
-    for k in HORIZONS:
-        part = _gradient(Truncated(k), net, fastrnn.MSE(), x, targets)
-        norm, whole_norm = np.linalg.norm(part), np.linalg.norm(whole)
-        yield float(part @ whole / norm / whole_norm), float(norm / whole_norm)
+def _unbiased():
+    """How far averages of many draws of random cuts are from the full gradient, and fixed cuts always."""
+    layer, (x, targets) = lstm(3.0), _data(AVERAGED_STEPS)
 
+    def gradient(rule):
+        layer.zero_grad()
+        rule.gradients(layer, fastrnn.MSE(), x, targets)
+        return layer.gradients_to_vector()
 
-def _gradient(rule, net, *arguments, **options):
-    net.zero_grad()
-    rule.gradients(net, *arguments, **options)
-    return np.concatenate([net.grad_dict()[name].reshape(-1) for name in net.grad_dict() if name.startswith("0.")])
+    def error(estimate):
+        return f"{np.linalg.norm(estimate - full) / np.linalg.norm(full):.2f}"
+
+    full, fixed = gradient(Full()), Truncated(round(1 / CUT))
+    rule, total, errors = Randomized(CUT, seed=0), 0.0, []
+    for count in range(1, DRAWS[-1] + 1):
+        total = total + gradient(rule)
+        if count in DRAWS:
+            errors.append(error(total / count))
+    rows = [[f"`{rule!r}`", *errors], [f"`{fixed!r}`", *[error(gradient(fixed))] * len(DRAWS)]]
+    return table(["rule", *(f"average of {count}" for count in DRAWS)], rows)[:-1]
 
 
 def _tiny():

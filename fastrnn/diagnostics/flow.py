@@ -6,7 +6,6 @@ something: the gradient vanishes or explodes (Hochreiter 1991; Bengio, Simard & 
 2013).
 """
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,12 @@ import numpy as np
 
 from .. import checks
 from ..bptt import Buffers, Run, check_loss, layers_of, map_state
-from ..kernels.recurrence import Noise
 from ..lags import OneStep, one_lag_back, rows_of, states_before
 from ..layers.base import Layer
-from ..layers.elementwise import Dropout
-from ..layers.initial_state import ZEROS, NoisyState
-from ..layers.pooling import Last, _Pooling
+from ..layers.jordan import Jordan
+from ..layers.pooling import Last
 from ..layers.recurrent import Recurrent
+from ..model import Container
 
 CHANGED = 100  # times lower or higher at the last lag than at the first: the fitted line of a norm that isn't healthy
 SATURATED = 0.05  # how close to its bounds a gate's value is called saturated; a tanh beyond ±(1 − this)
@@ -68,10 +66,11 @@ class LayerFlow:
     """What `gradient_flow` found in one recurrent layer; a stack of n layers has n of them.
 
     name, kind: as in the state dict, such as "1.l0", and the layer's class.
-    by_lag: for each part of the state, "h" and in an LSTM "c", (K,) norms ‖∂L_t/∂h_{t−k}‖ for k = 1 … K.
+    by_lag: for each part of the state, "h" and in an LSTM "c", in a Jordan net "y", (K,) norms ‖∂L_t/∂h_{t−k}‖ for
+        k = 1 … K.
     by_step: for each part (T,) norms ‖∂L/∂h_t‖.
     singular_values: (n,) the largest singular value of the Jacobian ∂s_t/∂s_{t−1} at each of `jacobian_steps`.
-    gates: by name. A layer without gates has "h", its state.
+    gates: by name. A layer without gates has "h", its state, or in a Jordan net its hidden units.
     """
 
     name: str
@@ -159,21 +158,20 @@ def gradient_flow(
     first lag to the last, "explodes" where it rises by more than that, else "healthy".
 
     Model, gradients and random generators are left as they are. TypeError or ValueError if an argument does not fit, or
-    for a model without recurrent layers, with bidirectional ones, or that averages over time.
+    for a model without recurrent layers, with bidirectional ones, or with layers that change the steps but for `Last`.
     """
     _check_model(model)
     check_loss(loss)
     buffers = Buffers()
-    run = Run(model, loss, buffers, x, targets, state, lengths, mask, joint=True)
+    run = Run(model, loss, buffers, x, targets, state, lengths, mask, resets=resets, joint=True)
     if run.steps < 2:
         raise ValueError("x must have at least 2 steps: there is no time to travel through")
     if max_lag is None:
         max_lag = min(run.steps - 1, _DEFAULT_LAGS)
     max_lag = checks.integer("max_lag", max_lag, minimum=1, maximum=run.steps - 1)
     jacobians = checks.integer("jacobians", jacobians, minimum=0)
-    resets = model._check_resets(resets, run.steps, run.batch)
     with np.errstate(over="ignore", invalid="ignore"):  # what explodes is told by the verdict
-        return _Measurement(_silenced(model), run, resets, buffers).flow(max_lag, jacobians)
+        return _Measurement(model._silenced(), run, buffers).flow(max_lag, jacobians)
 
 
 def _check_model(model):
@@ -182,51 +180,28 @@ def _check_model(model):
     for layer in layers_of(model):
         if getattr(layer, "bidirectional", False):
             raise ValueError("gradient_flow needs unidirectional layers: in a bidirectional one no step is the last")
-        if isinstance(layer, _Pooling) and not isinstance(layer, Last):
-            raise ValueError(f"gradient_flow needs losses of single steps, and {type(layer).__name__} joins all steps")
-    if not any(isinstance(layer, Recurrent) for layer in layers_of(model)):
+        if not layer.keeps_steps and not isinstance(layer, Last):
+            name = type(layer).__name__
+            raise ValueError(f"gradient_flow needs losses of single steps, and {name} joins or makes steps")
+    if not any(isinstance(layer, (Recurrent, Jordan)) for layer in layers_of(model)):
         raise ValueError(f"gradient_flow needs a model with a recurrent layer, got {model!r}")
-
-
-def _silenced(model):
-    """A copy of `model` that computes with a workspace what `model` does without one."""
-    model = copy.deepcopy(model)
-    for layer in layers_of(model):
-        if isinstance(layer, Dropout):
-            layer.p = 0.0
-        elif isinstance(layer, Recurrent):
-            layer.dropout = 0.0
-            if isinstance(layer.initial_state, NoisyState):
-                layer.initial_state = ZEROS
-            if layer.cell.noise:
-                expected = _expected_noise(layer)
-                layer._draw_noise = layer._drawn_noise = lambda *_, expected=expected: expected
-    return model
-
-
-def _expected_noise(layer):
-    """The `Noise` that recurrent dropout and zoneout are on average: 1, and the share of units that stay."""
-    zoneout = layer.zoneout if any(layer.zoneout) else ()
-    means = [1.0] * (layer.cell.noise - len(zoneout)) + list(zoneout)
-    product = layer.passes[0]
-    size = product.padded(layer.hidden_size) + product.panel
-    return Noise(tuple([np.full(size, mean, layer.dtype) for mean in means]), 0, 0, 0)
 
 
 class _Part:
     """One layer of a stack, in one of the model's recurrent layers: where its state is in the model's."""
 
-    def __init__(self, name, layer, index, number):
-        self.name, self.layer = f"{name}l{number}", layer
-        self._index, self.number = index, number
-        self.letters = ("h", "c")[: layer.states]
+    def __init__(self, name, layer, way, number):
+        self.name, self.layer, self.number = f"{name}l{number}", layer, number
+        self._way = way  # from the model down to the layer: containers, and which of their layers comes next
+        self.letters = ("y",) if isinstance(layer, Jordan) else ("h", "c")[: layer.states]
 
     def arrays(self, state):
         """Its (B,H) arrays of a model's state; None if there is none of its layer."""
-        entry = state if self._index is None else state[self._index]
-        if entry is None:
+        for container, index in self._way:
+            _, state = container._entries("state", state)[index]
+        if state is None:
             return None
-        return [array[self.number] for array in (entry if isinstance(entry, (tuple, list)) else (entry,))]
+        return [array[self.number] for array in (state if isinstance(state, (tuple, list)) else (state,))]
 
     def squares(self, state):
         """(letters, B) squared norms of its part of a state's gradient."""
@@ -234,36 +209,35 @@ class _Part:
 
     def gates(self, workspace):
         """Its gates by name, arrays (…,H); the state of a layer without gates."""
-        if self._index is not None:
-            workspace = workspace.parts[self._index]
+        for _, index in self._way:
+            workspace = workspace.parts[index]
         return workspace.gates()[self.number] or workspace.states()[self.number]
 
 
-def _parts(model):
-    if isinstance(model, Recurrent):
-        return [_Part("", model, None, n) for n in range(model.num_layers)]
-    return [
-        _Part(f"{i}.", layer, i, n)
-        for i, layer in enumerate(model.layers)
-        if isinstance(layer, Recurrent)
-        for n in range(layer.num_layers)
-    ]
+def _parts(model, name="", way=()):
+    """The `_Part`s of all recurrent layers, from the input on."""
+    if isinstance(model, Container):
+        for index, layer in enumerate(model.layers):
+            yield from _parts(layer, f"{name}{index}.", (*way, (model, index)))
+    elif isinstance(model, (Recurrent, Jordan)):
+        for number in range(getattr(model, "num_layers", 1)):
+            yield _Part(name, model, way, number)
 
 
 class _Measurement:
     """One batch of sequences: row t·B + b is step t of sequence b."""
 
-    def __init__(self, model, run, resets, buffers):
+    def __init__(self, model, run, buffers):
         self._model, self._run, self._buffers = model, run, buffers
         self._steps, self._batch = run.steps, run.batch
-        self._parts = _parts(model)
+        self._parts = list(_parts(model))
         if run.state is not None and any(part.arrays(run.state) is None for part in self._parts):
             raise ValueError("state must be None, or have an entry for each recurrent layer")
         axis = 1 if model.batch_first else 0
         self._inside = self._inside_sequences()  # (T,B): the step is not padding
         self._resets = np.zeros((self._steps, self._batch), bool)
-        if resets is not None:
-            self._resets[...] = np.moveaxis(resets, axis, 0)
+        if run.resets is not None:
+            self._resets[...] = np.moveaxis(run.resets, axis, 0)
         if run.state is None:
             self._resets[0] = True
         self._x = rows_of(run.x, model.batch_first).copy()
@@ -295,7 +269,7 @@ class _Measurement:
         has_loss = np.zeros(len(y), bool)
         has_loss[rows] = valid
         self._has_loss = has_loss.reshape(self._steps, self._batch)
-        self._scale = 1 / run._denominator(count)  # of the loss as training sees it
+        self._scale = 1 / run.loss.denominator(count, run.batch)  # of the loss as training sees it
         self.value = total * self._scale
         self._step_scale = valid.sum() / count if run.loss.reduction == "mean" else 1.0
 

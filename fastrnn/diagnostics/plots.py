@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import storage
 
-_STYLES = {"h": "-", "c": "--"}
+_STYLES = {"h": "-", "c": "--", "y": "-."}
 
 
 def plot_flow(flow, target) -> None:

@@ -1,6 +1,5 @@
 """How far truncated gradients are from the full one."""
 
-import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checks
-from ..bptt import Buffers, Full, Run, Truncated, Windowed, check_loss, random_states, set_random_states
+from ..bptt import Buffers, Full, Run, Truncated, Windowed, check_loss
+from ..layers.base import Layer
+from . import plots
 
 
 class HorizonBias(NamedTuple):
@@ -34,7 +35,7 @@ class TruncationBias:
 
     def __str__(self) -> str:
         lines = [
-            "          Windowed(h)           Truncated(h)",
+            f"{'':6}  {'Windowed(h)':>21}  {'Truncated(h)':>21}",
             f"{'h':>6}  {'cosine':>9}  {'norm ratio':>10}  {'cosine':>9}  {'norm ratio':>10}",
         ]
         lines += [f"{row[0]:6}  {row[1]:9.4f}  {row[2]:10.4f}  {row[3]:9.4f}  {row[4]:10.4f}" for row in self.rows]
@@ -45,16 +46,10 @@ class TruncationBias:
 
         target: a path of a picture to write, a matplotlib `Axes` to draw into, or None for axes of a new figure.
 
-        Returns the axes. ImportError without matplotlib: `pip install 'fastrnn[plot]'`.
+        Returns the axes. ImportError without matplotlib (extra `fastrnn[plot]`), OSError for a path that can't be
+        written.
         """
-        if hasattr(target, "plot"):
-            axes = target
-        else:
-            try:
-                from matplotlib.figure import Figure
-            except ImportError as error:
-                raise ImportError("plot needs matplotlib: pip install 'fastrnn[plot]'") from error
-            axes = Figure(layout="constrained").subplots()
+        axes = target if hasattr(target, "plot") else plots.new_figure("TruncationBias.plot", 6.4, 4.8).subplots()
         horizons = [row.horizon for row in self.rows]
         for i, name in enumerate(HorizonBias._fields[1:]):
             rule, quantity = name.split("_")
@@ -67,7 +62,7 @@ class TruncationBias:
         axes.set_ylabel("truncated against full gradient")
         axes.legend()
         if target is not None and axes is not target:
-            axes.figure.savefig(target)
+            plots.save(axes.figure, target)
         return axes
 
 
@@ -90,49 +85,35 @@ def truncation_bias(
     The expected full gradient is what training descends by: a cosine below 1, or a norm ratio other than 1, that does
     not average out over batches is bias. All windowed gradients come from one pass up to the largest horizon.
 
-    Dropout is on; each rule begins with the masks that training would draw next, but chunks may draw others. Gradients
-    and random generators of the model are left as they were found. TypeError or ValueError if an argument does not fit.
+    The model is that of inference, without dropout and noise, which differ from rule to rule. Model, gradients and
+    random generators are left as they are. TypeError or ValueError if an argument does not fit, and for models that
+    `Windowed` refuses.
     """
     horizons = sorted({checks.integer("horizons", horizon, minimum=1) for horizon in horizons})
     if not horizons:
         raise ValueError("horizons must not be empty")
     windowed = Windowed(horizons[-1])
+    if isinstance(model, Layer):
+        model = model._silenced()
     windowed.check(model)
     check_loss(loss)
     buffers = Buffers()
-    with _gradients_put_back(model) as start_anew:
 
-        def run():
-            start_anew()
-            return Run(model, loss, buffers, x, targets, state, lengths, mask, resets=resets, joint=True)
-
-        def gradient(rule):
-            for add_gradients in rule.updates(run()):
-                add_gradients()
-            return model.gradients_to_vector()
-
-        full = gradient(Full())
-        rows = []
-        for horizon in windowed.horizons(run(), horizons):
-            rows.append((horizon, *_compare(model.gradients_to_vector(), full)))
-        rows = [HorizonBias(*row, *_compare(gradient(Truncated(row[0])), full)) for row in rows]
-    return TruncationBias(tuple(rows), float(np.linalg.norm(full)))
-
-
-@contextlib.contextmanager
-def _gradients_put_back(model):
-    """Put gradients and random generators back in the end; a call clears the ones and puts back the others."""
-    random, gradients = random_states(model), model.gradients_to_vector()
-
-    def start_anew():
+    def run():
         model.zero_grad()
-        set_random_states(model, random)
+        return Run(model, loss, buffers, x, targets, state, lengths, mask, resets=resets, joint=True)
 
-    try:
-        yield start_anew
-    finally:
-        set_random_states(model, random)
-        model.parameters.gradients[:] = gradients
+    def gradient(rule):
+        for add_gradients in rule.updates(run()):
+            add_gradients()
+        return model.gradients_to_vector()
+
+    full = gradient(Full())
+    rows = [
+        (horizon, *_compare(model.gradients_to_vector(), full)) for horizon in windowed.horizons(run(), horizons)
+    ]
+    rows = tuple(HorizonBias(*row, *_compare(gradient(Truncated(row[0])), full)) for row in rows)
+    return TruncationBias(rows, float(np.linalg.norm(full)))
 
 
 def _compare(gradient, full):

@@ -333,6 +333,16 @@ class Layer(ABC):
     def _output_features(self, features):
         """Features of the output for `features` of the input (None: not known); ValueError if they don't fit."""
 
+    def _silenced(self):
+        """A copy that computes with a workspace what the layer computes without one."""
+        layer = copy.deepcopy(self)
+        layer._silence()
+        return layer
+
+    def _silence(self):
+        """Have no dropout and no noise any more, but what they come to at inference."""
+        return
+
     def _generators(self):
         """The random generators that a training pass draws from."""
         return [] if self._rng is None else [self._rng]

@@ -65,6 +65,9 @@ class Dropout(FloatInput):
     def config(self):
         return {"p": self.p, "variational": self.variational, "dtype": self.dtype.name}
 
+    def _silence(self):
+        self.p, self.variational = 0.0, False
+
     def _mask(self, shape, extent, workspace):
         """The buffer of the factors."""
         if self.variational:

@@ -97,7 +97,9 @@ class Recurrent(Layer):
             for d in range(self.directions)
         ]  # fmt: skip
         self._begin_with_zeros()
-        self._mean_noise = self._noise_at_inference()
+        # at inference dropout needs no factors, which are 1 on average
+        self._mean_noise = self._expected_noise() if any(self.zoneout) else NO_NOISE
+        self._fixed_noise = None  # that of training, where it is not drawn
         work = self.gates * self.hidden_size * (max(p.input_size for p in self.passes) + self.hidden_size)
         self._step_rows = _STEP_WORK // work  # the largest batch whose steps don't take the forward pass
         if self.cell.name in layer_steps and self.dilation == 1 and self.initial_state != initial.LEARNED:
@@ -397,6 +399,8 @@ class Recurrent(Layer):
 
     def _draw_noise(self, arrays, steps, batch):
         """A pass's `Noise` in training, drawn into `arrays`: dropout's factors, then where the state's parts stay."""
+        if self._fixed_noise is not None:
+            return self._fixed_noise
         if not arrays:
             return NO_NOISE
         drawn = [array[: steps * batch * self.hidden_size] for array in arrays]
@@ -409,13 +413,23 @@ class Recurrent(Layer):
         return self._drawn_noise(arrays, batch)
 
     def _drawn_noise(self, arrays, batch):
+        if self._fixed_noise is not None:
+            return self._fixed_noise
         return Noise(arrays, batch * self.hidden_size, self.hidden_size, 0) if arrays else NO_NOISE
 
-    def _noise_at_inference(self):
-        """The expectation of zoneout's noise; dropout needs none, its factors being 1 on average."""
-        if not any(self.zoneout):
+    def _silence(self):
+        self._fixed_noise = self._expected_noise()
+        self.dropout, self.variational = 0.0, False
+        self.recurrent_dropout, self.zoneout = 0.0, (0.0,) * self.states
+        if isinstance(self.initial_state, initial.NoisyState):
+            self.initial_state = initial.ZEROS
+
+    def _expected_noise(self):
+        """The means of the cell's noise: 1 of dropout's factors, of zoneout the share of units that stay."""
+        zoneout = self.zoneout if any(self.zoneout) else ()
+        means = [1.0] * (self.cell.noise - len(zoneout)) + list(zoneout)
+        if not means:
             return NO_NOISE
-        means = [1.0] * (self.cell.noise - self.states) + list(self.zoneout)
         size = self.passes[0].padded(self.hidden_size) + self.passes[0].panel
         return Noise(tuple([np.full(size, mean, self.dtype) for mean in means]), 0, 0, 0)
 
