@@ -172,7 +172,8 @@ class _Windows:
         self._run, self._buffers, self._k2 = run, buffers, rule.k2
         self._bare = not isinstance(run.model, Sequential)
         layers = (run.model,) if self._bare else run.model.layers
-        self._states = [run.state] if self._bare else run.model._state_entries("state", run.state)
+        entries = [("state", run.state)] if self._bare else run.model._entries("state", run.state)
+        self._states = [entry for _, entry in entries]
         stateful = [i for i, layer in enumerate(layers) if layer.stateful]
         self._span = slice(stateful[0], stateful[-1] + 1)  # the core's layers
         lower, core, upper = layers[: self._span.start], layers[self._span], layers[self._span.stop :]
