@@ -287,17 +287,19 @@ class PassBuffers:
         if product.by_row:
             self._own_u = tuple(aligned_pieces([self.z.size] * (2 if keep else 1), dtype))
         self._product = product
-        self._make_rows(steps, batch, states, inputs, units)
+        self._per_sequence = states, inputs, units
+        self._make_rows(batch, min(steps, STRETCH) * batch)
         self._key = self._fitted = None  # the last batch, and what `fit` gave for it
         self.jobs = self.gradients = None  # of the weight gradients for that batch, and the buffer they are added to
 
-    def _make_rows(self, steps, batch, states, inputs, units):
-        """The arrays whose size goes with the number of sequences."""
-        self._sequences, self._per_sequence = batch, (states, inputs, units)
+    def _make_rows(self, batch, dx_rows):
+        """The arrays whose size goes with the number of sequences, and with that of the rows in a stretch of steps."""
+        self._sequences, self._dx_rows = batch, dx_rows
+        states, inputs, units = self._per_sequence
         sizes = [(batch + self.rows if self.keep else 2 * batch) * units] * states
         vectors = sum(count for _, count in self._product.vector_names)
         if self.keep:
-            sizes += [min(steps, STRETCH) * batch * inputs, *[batch * units] * (states + vectors)]
+            sizes += [dx_rows * inputs, *[batch * units] * (states + vectors)]
         made = aligned_pieces(sizes, self.z.dtype)
         self.states = tuple(made[:states])
         self.dx, *gradients = made[states:] if self.keep else [self.x[:0]] * (1 + states + vectors)
@@ -316,14 +318,14 @@ class PassBuffers:
         key = batch.schedule, self.takes_tokens, self.repeatable
         if self._key is not None and all(map(operator.is_, key, self._key)):
             return self._fitted
-        if batch.batch > self._sequences:  # resets have made more of them
-            self._make_rows(batch.steps, batch.batch, *self._per_sequence)
+        dx_rows = min(STRETCH, batch.steps) * batch.batch
+        if batch.batch > self._sequences or dx_rows > self._dx_rows:  # resets have made more of them
+            self._make_rows(max(batch.batch, self._sequences), max(dx_rows, self._dx_rows))
         if self.takes_tokens and self.tokens is None:
             self.tokens, self.token_order = np.empty((2, self.rows), np.int64)
         own_dz = self.repeatable or self._product.by_row
         if own_dz and self._own_dz is None:
             self._own_dz = aligned_empty(self.z.size, self.z.dtype)
-        dx_rows = min(STRETCH, batch.steps) * batch.batch
         self._key, self.jobs = key, None
         x, dz = self.tokens if self.takes_tokens else self.x, self._own_dz if own_dz else self.z
         u, du = (self._own_u[0], self._own_u[-1]) if self._own_u else (self.z, dz)
@@ -332,7 +334,6 @@ class PassBuffers:
             dx_rows,
         )  # fmt: skip
         return self._fitted
-
 
     def state_at(self, part, rows):
         """A part of the states in these rows: (n,H)."""
