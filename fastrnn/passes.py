@@ -277,8 +277,10 @@ class PassBuffers:
         # of the weight gradients, for every thread there may be
         scratch = NUMBA_NUM_THREADS * dense.SCRATCH_TILES * panel * panel // PANEL_VECTORS if keep else 0
         sizes = [rows * inputs, rows * product.blocks * panel, scratch]
-        self.x, self.z, self.scratch, *by_sequence = aligned_pieces(sizes + self._sequence_sizes(steps, batch), dtype)
-        self._take(batch, by_sequence)
+        dx_rows = min(steps, STRETCH) * batch
+        sizes += self._sequence_sizes(batch, dx_rows)
+        self.x, self.z, self.scratch, *by_sequence = aligned_pieces(sizes, dtype)
+        self._take(batch, dx_rows, by_sequence)
         self.takes_tokens = tokens
         self.tokens = self.token_order = None  # (rows,) int64, where the input is tokens
         self.repeatable = False  # whether `z` has to outlive a backward pass
@@ -290,17 +292,16 @@ class PassBuffers:
         self._key = self._fitted = None  # the last batch, and what `fit` gave for it
         self.jobs = self.gradients = None  # of the weight gradients for that batch, and the buffer they are added to
 
-    def _sequence_sizes(self, steps, batch):
-        """The sizes of the arrays that go with the number of sequences."""
+    def _sequence_sizes(self, batch, dx_rows):
+        """The sizes of the arrays that go with the number of sequences, and with that of the rows in a stretch."""
         if not self.keep:
             return [2 * batch * self._units] * self._states
         gradients = [batch * self._units] * (self._states + self._vectors)
-        states = [(batch + self.rows) * self._units] * self._states
-        return [*states, min(steps, STRETCH) * batch * self._inputs, *gradients]
+        return [*[(batch + self.rows) * self._units] * self._states, dx_rows * self._inputs, *gradients]
 
-    def _take(self, batch, arrays):
+    def _take(self, batch, dx_rows, arrays):
         """Use arrays of these sizes."""
-        self._sequences = batch
+        self._sequences, self._dx_rows = batch, dx_rows
         self.states = tuple(arrays[: self._states])
         self.dx, *gradients = arrays[self._states :] if self.keep else [self.x[:0]] * (1 + self._states + self._vectors)
         self.d_states, self.d_vectors = tuple(gradients[: self._states]), tuple(gradients[self._states :])
@@ -318,15 +319,15 @@ class PassBuffers:
         key = batch.schedule, self.takes_tokens, self.repeatable
         if self._key is not None and all(map(operator.is_, key, self._key)):
             return self._fitted
-        if batch.batch > self._sequences:  # resets have made more of them
-            sizes = self._sequence_sizes(batch.steps, batch.batch)
-            self._take(batch.batch, aligned_pieces(sizes, self.z.dtype))
+        dx_rows = min(STRETCH, batch.steps) * batch.batch
+        if batch.batch > self._sequences or dx_rows > self._dx_rows:  # resets have made more of them
+            sizes = max(batch.batch, self._sequences), max(dx_rows, self._dx_rows)
+            self._take(*sizes, aligned_pieces(self._sequence_sizes(*sizes), self.z.dtype))
         if self.takes_tokens and self.tokens is None:
             self.tokens, self.token_order = np.empty((2, self.rows), np.int64)
         own_dz = self.repeatable or self._product.by_row
         if own_dz and self._own_dz is None:
             self._own_dz = aligned_empty(self.z.size, self.z.dtype)
-        dx_rows = min(STRETCH, batch.steps) * batch.batch
         self._key, self.jobs = key, None
         x, dz = self.tokens if self.takes_tokens else self.x, self._own_dz if own_dz else self.z
         self._fitted = Buffers(
@@ -334,7 +335,6 @@ class PassBuffers:
             batch.state_rows, dx_rows,
         )  # fmt: skip
         return self._fitted
-
 
     def state_at(self, part, rows):
         """A part of the states in these rows: (n,H)."""

@@ -487,13 +487,14 @@ def test_online_makes_an_update_a_step():
 @pytest.mark.parametrize("make_rule", [
     lambda: bptt.Randomized(0.4, seed=5), lambda: bptt.Growing(every=3), lambda: bptt.Growing(every="plateau"),
     lambda: bptt.Randomized(0.4, np.random.Generator(np.random.MT19937(1))),
-], ids=["randomized", "growing", "plateau", "other generator"])  # fmt: skip
+    lambda: bptt.Feedback(bptt.LinearDecay(15), sample="sample", seed=4),
+], ids=["randomized", "growing", "plateau", "other generator", "feedback"])  # fmt: skip
 def test_resuming_goes_on_bit_for_bit(make_rule, tmp_path):
     batches, path = [tokens(seed=n) for n in range(5)], tmp_path / "checkpoint"
 
     def job():
         return fastrnn.Trainer(
-            deep(), fastrnn.CrossEntropy(reduction="sum"), fastrnn.Adam(0.05), bptt=make_rule(), seed=3
+            deep(dropout=0.2), fastrnn.CrossEntropy(reduction="sum"), fastrnn.Adam(0.05), bptt=make_rule(), seed=3
         )
 
     def stop(trainer, record):

@@ -318,7 +318,7 @@ def test_container_passes_on_what_a_workspace_is_told():
 def test_container_goes_back_again():
     """A repeatable workspace: the same gradient a second time, added to the first."""
     model = fastrnn.Concatenated(
-        fastrnn.Residual(linear()), fastrnn.Dropout(0.3, seed=0), linear(F, 2), include_input=True
+        fastrnn.Residual(gru()), fastrnn.Dropout(0.3, seed=0), linear(F, 2), include_input=True
     )
     workspace, dy = model.workspace(T, B), normal(T, B, 2 * F + F + 2, seed=1)
     workspace.repeatable = True
@@ -344,6 +344,32 @@ def test_container_takes_its_own_views(name):
     if y.shape == x.shape:
         copy_of_y = y.copy()
         np.testing.assert_array_equal(model.forward(y, workspace=workspace)[0], model.forward(copy_of_y)[0])
+
+
+def test_container_of_layers_with_options():
+    """Tokens that go straight in, learned initial states, resets, and the states of every step."""
+    model = fastrnn.Concatenated(
+        gru(initial_state="learned"), fastrnn.Residual(gru(initial_state="learned", seed=4)), linear(F, 2)
+    )
+    x, targets = np.random.default_rng(0).integers(0, F, (T, B)), normal(T, B, 2 * F + 2)
+    report = fastrnn.gradcheck(model, fastrnn.MSE(), x, targets, lengths=LENGTHS, max_elements=40)
+    assert report.ok and {"0.initial_h", "1.0.initial_h"} <= set(report.errors), str(report)
+    resets = np.random.default_rng(1).random((T, B)) < 0.3
+    workspace = model.workspace(T, B)
+    y, _ = model.forward(x, resets=resets, workspace=workspace)
+    state = None
+    for t in range(T):
+        y_t, state = model.step(x[t], state, resets=resets[t])
+        np.testing.assert_array_equal(y_t, y[t])
+    first, second, third = workspace.states()
+    np.testing.assert_array_equal(first[0]["h"], y[..., :F])
+    np.testing.assert_array_equal(first[0]["h"] + second[0]["h"], y[..., F : 2 * F])
+    assert third is None
+    before = model._states_before(workspace, np.array([3, 5]), np.array([2, 0]))
+    there = [0 if resets[t, b] else 1 for t, b in ((3, 2), (5, 0))]
+    for i, (t, b) in enumerate(((3, 2), (5, 0))):
+        if there[i]:
+            np.testing.assert_array_equal(before[0][0, i], y[t - 1, b, :F])
 
 
 # ---- parameters ----

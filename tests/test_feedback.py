@@ -42,10 +42,12 @@ def state_of(model, seed=3):
     return bptt.map_state(lambda array: rng.standard_normal(array.shape), state)
 
 
-def own_inputs(teacher, seed, lengths):
+def own_inputs(teacher, seed, lengths, resets=None):
     """Which inputs a rule with this seed takes from the model, at its first batch."""
     own = np.ones((T, B), bool) if teacher == 0 else np.random.default_rng(seed).random((T, B)) >= teacher
     own[0] = False
+    if resets is not None:
+        own &= ~resets
     return own & (np.arange(T)[:, np.newaxis] < (np.full(B, T) if lengths is None else lengths))
 
 
@@ -66,7 +68,7 @@ def torch_copy(model):
     return modules
 
 
-def torch_oracle(model, loss, x, targets, state, own, lengths, mask):
+def torch_oracle(model, loss, x, targets, state, own, lengths, mask, resets=None):
     """Value, parameter gradients and the gradient of the initial state: each sequence alone, each step by itself."""
     torch = pytest.importorskip("torch")
     modules = torch_copy(model)
@@ -82,6 +84,8 @@ def torch_oracle(model, loss, x, targets, state, own, lengths, mask):
         y = None
         for t in range(length):
             given_x = torch.from_numpy(np.asarray(x[t, b]))
+            if resets is not None and resets[t, b]:
+                carried = None
             if own[t, b]:
                 given_x = y.argmax() if given_x.ndim == 0 else torch.cat([y, given_x[len(y) :]])
             y = given_x[None, None]
@@ -96,7 +100,12 @@ def torch_oracle(model, loss, x, targets, state, own, lengths, mask):
                 count += y.numel() if targets.ndim > 2 else 1
     (total / count).backward()
     gradients = np.concatenate([p.grad.numpy().ravel() for m in modules for p in m.parameters()])
-    dstate = [np.concatenate([part.grad.numpy() for part in parts], 1) for parts in zip(*leaves, strict=True)]
+    zero = torch.zeros(1)
+
+    def gradient(part):
+        return (zero.expand_as(part) if part.grad is None else part.grad).numpy()  # None where all is reset
+
+    dstate = [np.concatenate([gradient(part) for part in parts], 1) for parts in zip(*leaves, strict=True)]
     return (total / count).item(), gradients, dstate or None
 
 
@@ -108,10 +117,10 @@ def squared(y, target):
     return ((y - target) ** 2).sum()
 
 
-def assert_as_autograd(rule, model, own, x, targets, state, lengths, mask, tokens=False):
+def assert_as_autograd(rule, model, own, x, targets, state, lengths, mask, tokens=False, resets=None):
     torch = pytest.importorskip("torch")
     torch_loss = torch.nn.functional.cross_entropy if tokens else squared
-    value, gradients, dstate = torch_oracle(model, torch_loss, x, targets, state, own, lengths, mask)
+    value, gradients, dstate = torch_oracle(model, torch_loss, x, targets, state, own, lengths, mask, resets)
     loss = fastrnn.CrossEntropy() if tokens else fastrnn.MSE()
     if lengths is not None:  # padding is not read
         x, targets = x.copy(), targets.copy()
@@ -119,7 +128,7 @@ def assert_as_autograd(rule, model, own, x, targets, state, lengths, mask, token
             x[length:, b] = -1 if tokens else np.nan
             targets[length:, b] = -1 if tokens else np.nan
     model.zero_grad()
-    run = bptt.Run(model, loss, bptt.Buffers(), x, targets, state, lengths, mask, joint=True)
+    run = bptt.Run(model, loss, bptt.Buffers(), x, targets, state, lengths, mask, resets=resets, joint=True)
     (add_gradients,) = rule.updates(run)
     add_gradients()
     assert run.value == pytest.approx(value, rel=1e-10)
@@ -153,6 +162,19 @@ def test_feedback_of_tokens_against_autograd(teacher, ragged):
     own = own_inputs(teacher, 7, lengths)
     rule = bptt.Feedback(teacher, seed=7)
     assert_as_autograd(rule, model, own, x, targets, state_of(model), lengths, None, tokens=True)
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["real", "tokens"])
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("teacher", [0.0, 0.5])
+def test_feedback_with_resets_against_autograd(teacher, ragged, tokens):
+    rng = np.random.default_rng(1)
+    model = token_model() if tokens else real_model("LSTM")
+    x, targets = rng.integers(0, F, (2, T, B)) if tokens else real_batch()
+    lengths, resets = LENGTHS if ragged else None, rng.random((T, B)) < 0.3
+    own = own_inputs(teacher, 7, lengths, resets)
+    rule = bptt.Feedback(teacher, seed=7)
+    assert_as_autograd(rule, model, own, x, targets, state_of(model), lengths, None, tokens, resets)
 
 
 @settings(deadline=None, max_examples=25)

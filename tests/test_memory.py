@@ -93,6 +93,37 @@ def test_memory_of_a_stack_with_dropout(lengths, grown):
     assert peak(recurrent_step("lstm", **GROWN[grown], **options)) <= small + SLACK
 
 
+OPTIONS = {
+    "noise": {
+        "zoneout": (0.1, 0.2), "recurrent_dropout": 0.3, "num_layers": 2, "dropout": 0.5, "variational": True,
+        "initial_state": fastrnn.NoisyState(0.1),
+    },
+    "learned": {"initial_state": "learned"},
+    "tokens": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("grown", GROWN)
+@pytest.mark.parametrize("lengths", [False, True], ids=["full", "ragged"])
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_memory_of_options(kind, lengths, grown):
+    def run(steps, batch, inputs, hidden):
+        layer = fastrnn.LSTM(inputs, hidden, dtype="float64", seed=0, **OPTIONS[kind])
+        x = normal(steps, batch, inputs, dtype="float64")
+        if kind == "tokens":
+            x = np.random.default_rng(0).integers(0, inputs, (steps, batch))
+        given, dy = ragged(steps, batch) if lengths else None, normal(steps, batch, hidden, seed=1, dtype="float64")
+        workspace = layer.workspace(steps, batch)
+
+        def call():
+            layer.forward(x, lengths=given, workspace=workspace)
+            layer.backward(dy, workspace=workspace)
+
+        return call
+
+    assert peak(run(**GROWN[grown])) <= peak(run(**SMALL)) + SLACK
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_memory_of_a_batch_first_layer(batch_first):
     def run(steps, batch, inputs, hidden):

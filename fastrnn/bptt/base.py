@@ -264,6 +264,13 @@ def refuse_penalties(rule, model) -> None:
             raise ValueError(f"{rule!r} can't train ActivityRegularization, whose penalty belongs to a whole pass")
 
 
+def refuse_slowness(rule, model) -> None:
+    """Refuse a model with penalties on changes, for a rule in parts whose gradient is to be that of the whole."""
+    for layer in layers_of(model):
+        if getattr(layer, "slowness", 0):
+            raise ValueError(f"{rule!r} goes in parts, and slowness counts the changes between them, too: use Full()")
+
+
 class Rule(ABC):
     """Base of all rules."""
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from .. import checks
-from .base import Rule, Run, layers_of, map_state, put_rows, random_states, set_random_states
+from .base import Rule, Run, layers_of, map_state, put_rows, random_states, refuse_slowness, set_random_states
 
 
 class Checkpointed(Rule):
@@ -16,7 +16,8 @@ class Checkpointed(Rule):
     That takes one forward pass more than `Full()`.
 
     Dropout has the same masks both times. They are other ones than `Full()` would draw, and a mask that is the same at
-    every step of a sequence can't be had in parts: it is refused, as bidirectional layers and pooled outputs are.
+    every step of a sequence can't be had in parts: it is refused, as bidirectional layers, pooled outputs and penalties
+    on changes over time are.
     """
 
     cuts = True
@@ -30,6 +31,7 @@ class Checkpointed(Rule):
 
     def check(self, model) -> None:
         super().check(model)
+        refuse_slowness(self, model)
         for layer in layers_of(model):
             if getattr(layer, "variational", False):
                 name = type(layer).__name__

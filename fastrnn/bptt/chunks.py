@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from .base import Rule, Run
+from .base import Rule, Run, refuse_slowness
 
 
 class Full(Rule):
@@ -127,7 +127,8 @@ class Randomized(Rule):
 
     Between any two steps the gradient of the state is cut with probability `p`, for the whole batch alike, and
     multiplied by 1 / (1 − p) where it is not. A loss reaches 1 / p steps in the mean; the price of no bias is variance,
-    which grows with the lag j as (1 − p)⁻ʲ. One update a batch, of the gradients of all chunks.
+    which grows with the lag j as (1 − p)⁻ʲ. One update a batch, of the gradients of all chunks. Refused are, besides
+    what all rules that cut refuse, penalties on changes over time.
 
     seed: of the cuts, an integer ≥ 0 or a NumPy `Generator`, whose state is part of a trainer's checkpoints.
     """
@@ -143,6 +144,10 @@ class Randomized(Rule):
 
     def __repr__(self):
         return f"Randomized({self.p:g}, seed={self._seed!r})"
+
+    def check(self, model) -> None:
+        super().check(model)
+        refuse_slowness(self, model)
 
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:
         yield functools.partial(self._add_gradients, run)

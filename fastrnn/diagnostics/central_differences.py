@@ -9,6 +9,8 @@ import numpy as np
 
 from .. import checks
 from ..bptt import Buffers, Full, Run, check_loss, map_state
+from ..layers.initial_state import ZEROS
+from ..model import layers_of
 
 _REFINEMENTS = (1, 10, 100)  # divisors of eps
 
@@ -58,6 +60,7 @@ def gradcheck(
     state: Any = None,
     *,
     lengths=None,
+    resets=None,
     mask=None,
     eps: float = 1e-3,
     tolerance: float = 1e-7,
@@ -66,8 +69,8 @@ def gradcheck(
 ) -> GradcheckReport:
     """Compare the gradients of a float64 model with central differences of its loss.
 
-    x, targets, state, lengths, mask: as for `bptt.Full().gradients`, the gradients that are checked: those of all
-        parameters, of `x` if it is real-valued, and of the initial state, also where it is None, zeros.
+    x, targets, state, lengths, resets, mask: as for `bptt.Full().gradients`, the gradients that are checked: those of
+        all parameters, of `x` if it is real-valued, and of the initial state, also where it is None for zeros.
     eps: step of the five-point difference [8 (L(+eps) − L(−eps)) − (L(+2 eps) − L(−2 eps))] / 12 eps, whose own error
         is eps⁴ L⁽⁵⁾ / 30 and rounding. Where it disagrees, a tenth and a hundredth of the step are tried: the kink of
         a ReLU may lie within it. At a kink itself no difference is a gradient.
@@ -93,7 +96,7 @@ def gradcheck(
 
         def start():
             rewind()
-            return Run(model, loss, buffers, x, targets, state, lengths, mask, joint=True)
+            return Run(model, loss, buffers, x, targets, state, lengths, mask, resets=resets, joint=True)
 
         def evaluate():
             model.parameters.changed()
@@ -103,7 +106,7 @@ def gradcheck(
         model.zero_grad()
         run.segment(0, run.steps)
         rounding = 8 * np.finfo(np.float64).eps * abs(run.value) / eps
-        if state is None:
+        if state is None and _begins_with_zeros(model):
             state = map_state(np.zeros_like, run.dstate)
         errors, checked = {}, {}
         for name, tensor, analytic in _tensors(model, run, x, state):
@@ -132,6 +135,11 @@ def _unchanged(model):
         rewind()
         model.parameters.writing()[:] = values
         model.parameters.gradients[:] = gradients
+
+
+def _begins_with_zeros(model):
+    """Whether no state is one of zeros, rather than learned or drawn."""
+    return all(getattr(layer, "initial_state", ZEROS) == ZEROS for layer in layers_of(model))
 
 
 def _copy(array):

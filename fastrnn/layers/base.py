@@ -24,6 +24,7 @@ class Workspace:
         self.record = None  # what the last forward pass leaves for the backward pass, until that has taken it
         self.version = None  # the parameters' version at the forward pass
         self.repeatable = False  # whether `backward` can be called again for one forward pass, before which it is set
+        self.record_stays = False  # the same, as it was at the last forward pass
         self.state_only = False  # whether `backward` leaves the parameters' gradients alone
         self.wants_dx = True  # with that, whether it gives the gradient of the input
         self.carry_factor = 1.0  # by which `backward` multiplies a state's gradient from one step to the one before
@@ -119,6 +120,7 @@ class Layer(ABC):
         if workspace is None:
             return self._infer(x, state, lengths, resets)
         workspace.record = None
+        workspace.record_stays = workspace.repeatable
         result = self._forward(x, state, lengths, resets, workspace)
         workspace.version = self.parameters.version
         return result
@@ -142,7 +144,7 @@ class Layer(ABC):
             raise ValueError("the parameters were changed after the forward pass recorded in workspace")
         dy, dstate = self._check_gradients(dy, dstate, workspace)
         result = self._backward(dy, dstate, workspace)
-        if not workspace.repeatable:
+        if not workspace.record_stays:
             workspace.record = None
         return result
 

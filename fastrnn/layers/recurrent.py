@@ -373,6 +373,7 @@ class Recurrent(Layer):
         if dstate is not None:
             dstate = [apart(d, *written) for d in dstate]
         d_final_rows, d_initial_rows = self._gradient_rows(dstate, layout, ws)
+        carry_factor = ws.carry_factor**self.dilation  # a state comes from so many steps before
         for layer in reversed(range(self.num_layers)):
             dx, dx_view = layout.d_inputs[layer], layout.d_input_views[layer]
             if layer == 0 and (record.tokens or not ws.wants_dx):
@@ -382,7 +383,7 @@ class Recurrent(Layer):
             for n, dy_view in zip(self._of_layer(layer), self._views(dy), strict=True):
                 self.passes[n].backward(
                     dy_view, dx_view, n % self.directions > 0, plan, ws.passes[n], d_final_rows[n], d_initial_rows[n],
-                    self._drawn_noise(ws.noise[n], record.batch), ws.carry_factor, not ws.state_only,
+                    self._drawn_noise(ws.noise[n], record.batch), carry_factor, not ws.state_only,
                 )  # fmt: skip
             if self.dropout and layer:
                 multiply_mask(dx, layout.masks[layer - 1], dx)
