@@ -17,6 +17,7 @@ _HORIZONS = (1, 5, 20, 50)
 _JUDGED = 20
 _CHECKPOINTED = Shape(10_000, 4, 64, 64)
 _CLASSES = 64
+_DRAWS = 20_000
 _MOST_TIME, _MOST_MEMORY = 1.5, 0.1  # of Full()'s
 
 
@@ -92,8 +93,35 @@ def measure_memory(shape):
     return peaks
 
 
+def measure_randomized(draws):
+    """z-scores of the mean of `Randomized`'s gradients over many draws, against the full gradient: RMS, largest."""
+    import fastrnn
+
+    options = {"dtype": "float64", "seed": 0}
+    model = fastrnn.Sequential(fastrnn.LSTM(3, 4, **options), fastrnn.Linear(4, 3, **options))
+    rng = np.random.default_rng(0)
+    arguments = model, fastrnn.CrossEntropy(), rng.standard_normal((12, 1, 3)), rng.integers(0, 3, (12, 1))
+
+    def gradient(rule):
+        model.zero_grad()
+        rule.gradients(*arguments)
+        return model.gradients_to_vector()
+
+    full, rule = gradient(fastrnn.bptt.Full()), fastrnn.bptt.Randomized(0.2, seed=0)
+    total, squares = np.zeros_like(full), np.zeros_like(full)
+    for _ in range(draws):
+        difference = gradient(rule) - full
+        total += difference
+        squares += difference**2
+    error = np.sqrt((squares - total**2 / draws) / (draws - 1) / draws)
+    moved = error > 1e-12 * np.abs(full).max()  # the head's gradient has no lag, and is right in every draw
+    z = (total / draws)[moved] / error[moved]
+    return {"draws": draws, "rms": float(np.sqrt(np.mean(z**2))), "largest": float(np.abs(z).max())}
+
+
 def run(options):
     data = {
+        "randomized": child.run(measure_randomized, THREADS, draws=2000 if options.quick else _DRAWS),
         "windowed": child.run(
             measure_windowed, THREADS, shape=_WINDOWED, horizons=_HORIZONS, rounds=options.rounds
         ),
@@ -101,6 +129,7 @@ def run(options):
         "bytes": child.run(measure_memory, THREADS, shape=_CHECKPOINTED),
     }
     progress(f"  Windowed({_JUDGED}): {data['windowed']['passes'][str(_JUDGED)]:.2f} of its passes")
+    progress(f"  Randomized: z-scores of RMS {data['randomized']['rms']:.2f}")
     progress(f"  Checkpointed: {data['checkpointed']['ratio']:.2f} of the time, {_memory(data):.3f} of the memory")
     return data
 
@@ -124,6 +153,10 @@ def render(data):
         *table(("rule", "ms", "MiB"), memory),
         f"The gradients differ by {checkpointed['difference']:.0e}; the time's ratio is {checkpointed['ratio']:.2f}.",
         "",
+        f"Randomized(0.2), LSTM of 4 units, T=12, float64: the mean gradient of {data['randomized']['draws']:,} draws has",
+        f"z-scores against the full one of root mean square {data['randomized']['rms']:.2f}, the largest "
+        f"{data['randomized']['largest']:.1f}.",
+        "",
     ]
 
 
@@ -133,6 +166,7 @@ def verdicts(data):
         1,
         data["windowed"]["passes"][str(_JUDGED)],
     )
+    yield judge_limit("Randomized, largest z-score", 5, data["randomized"]["largest"])
     yield judge_limit("Checkpointed, time / Full's", _MOST_TIME, data["checkpointed"]["ratio"])
     yield judge_limit(
         f"Checkpointed, memory / Full's at T={_CHECKPOINTED.steps}", _MOST_MEMORY, _memory(data)
