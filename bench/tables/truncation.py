@@ -153,8 +153,8 @@ def render(data):
         *table(("rule", "ms", "MiB"), memory),
         f"The gradients differ by {checkpointed['difference']:.0e}; the time's ratio is {checkpointed['ratio']:.2f}.",
         "",
-        f"Randomized(0.2), LSTM of 4 units, T=12, float64: the mean gradient of {data['randomized']['draws']:,} draws has",
-        f"z-scores against the full one of root mean square {data['randomized']['rms']:.2f}, the largest "
+        f"Randomized(0.2), LSTM of 4 units, T=12, float64: the mean gradient of {data['randomized']['draws']:,} draws",
+        f"has z-scores against the full one of root mean square {data['randomized']['rms']:.2f}, the largest "
         f"{data['randomized']['largest']:.1f}.",
         "",
     ]

@@ -11,8 +11,8 @@ from .base import Rule, Run, layers_of, map_state, put_rows, random_states, refu
 class Checkpointed(Rule):
     """The gradient of `Full()` in memory that grows as √T beyond x and targets (Chen et al. 2016): one update a batch.
 
-    The sequence is gone through in `segments` parts, about √T by default, of which only the states that they begin with
-    are kept. From the last part to the first, each is then computed again, output and loss too, and gone back through.
+    The sequence is gone through in `segments` parts, about √T / 2 by default, of which only the states that they begin
+    with are kept: a step takes more room than a state, and a part has costs of its own. From the last part to the first, each is then computed again, output and loss too, and gone back through.
     That takes one forward pass more than `Full()`.
 
     Dropout has the same masks both times. They are other ones than `Full()` would draw, and a mask that is the same at
@@ -43,7 +43,7 @@ class Checkpointed(Rule):
     def _add_gradients(self, run):
         run.joint = True
         keep = self._buffers.keep_state
-        length = math.ceil(run.steps / (self.segments or math.isqrt(run.steps)))
+        length = math.ceil(run.steps / (self.segments or max(1, math.isqrt(run.steps) // 2)))
         starts = range(0, run.steps, length)
         points = []  # what each segment begins with: the state, and those of the random generators
         for n, start in enumerate(starts):

@@ -6,7 +6,7 @@ from .. import checks
 from ..dispatch import TypedKernel
 from ..init import Spec, fill, generator
 from ..kernels.step import dense_step
-from ..passes import DensePass, PassBuffers, SequenceBatch, view
+from ..passes import STRETCH, DensePass, PassBuffers, SequenceBatch, view
 from ..threads import threads_for
 from .stateless import FloatInput, StatelessWorkspace
 
@@ -83,7 +83,8 @@ class Linear(FloatInput):
         else:
             plan, arrays = workspace.plan, workspace.arrays
         lengths = extent.lengths if extent.ragged else None
-        threads = threads_for(extent.steps * extent.batch_size * self.in_features * self.out_features)
+        rows = min(extent.steps, STRETCH) * extent.batch_size  # of a parallel region
+        threads = threads_for(rows * self.in_features * self.out_features)
         plan.fill(extent.steps, extent.batch_size, lengths, False, threads)
         if extent.ragged:
             y.fill(0)
