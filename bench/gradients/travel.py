@@ -7,7 +7,7 @@ from fastrnn.diagnostics import gradient_flow
 from fastrnn.diagnostics.plots import new_figure, positive, save
 
 from ..report import significant, table
-from .networks import HIDDEN, INPUTS, gru, layer_norm_lstm, lstm, network, rnn, scaled_identity
+from .networks import INPUTS, gru, layer_norm_lstm, lstm, network, rnn, scaled_identity
 
 STEPS, BATCH, LAG = 150, 16, 100
 DEPTH, DEPTH_HIDDEN, DEPTH_STEPS = 8, 32, 30
