@@ -1,10 +1,13 @@
 """fastrnn: recurrent neural networks (RNN, GRU, LSTM) for the CPU, in Python, NumPy and Numba.
 
-Layers: `RNN`, `GRU`, `LSTM`, `PeepholeLSTM`, `LayerNormLSTM`, `Linear`, `Embedding`, `OneHot`, `Tanh`, `ReLU`,
-`Sigmoid`, `Dropout`, `ActivityRegularization`, `Last`, `MeanPool`, `MaxPool`, `Repeat`, joined by `Sequential`,
-`Residual` and `Concatenated`. Losses, optimisers and learning-rate schedules, `init`, `Trainer` with callbacks and the
-truncation rules of `bptt`, `data`, `save` and `load`, `gradcheck`. Everything takes and returns NumPy arrays; shapes
-and names are PyTorch's.
+Layers: `RNN`, `GRU`, `LSTM`, `PeepholeLSTM`, `LayerNormLSTM`, `Jordan`, `Linear`, `Embedding`, `OneHot`, `Tanh`,
+`ReLU`, `Sigmoid`, `Dropout`, `ActivityRegularization`, `Last`, `MeanPool`, `MaxPool`, `Repeat`, joined by `Sequential`,
+`Residual` and `Concatenated`. Initialisers are in `init`, initial states are zeros, learned or a `NoisyState`.
+Training: losses, optimisers and learning-rate schedules, `Trainer` with `EarlyStopping` and `ReduceOnPlateau`, and the
+rules of backpropagation through time of `bptt`. Looking at gradients: `diagnostics`, and its `gradcheck`. Running
+freely: `generate`, `stream`, `beam_search`. Data and files: `data`, `save` and `load`. `kernels` is the compiled code.
+
+Everything takes and returns NumPy arrays; shapes and names are PyTorch's.
 """
 
 import importlib.util as _importlib_util
@@ -19,7 +22,7 @@ if _importlib_util.find_spec("fastrnn.kernels") is None:
         raise SystemExit(2)
     raise ImportError(_message)
 
-from . import bptt, data, init, kernels  # noqa: E402, I001
+from . import bptt, data, diagnostics, init, kernels  # noqa: E402, I001
 from .callbacks import EarlyStopping, ReduceOnPlateau  # noqa: E402
 from .diagnostics import GradcheckReport, gradcheck  # noqa: E402
 from .generation import beam_search, generate, stream  # noqa: E402
@@ -118,6 +121,7 @@ __all__ = [
     "clip_grad_value",
     "clip_gradients",
     "data",
+    "diagnostics",
     "generate",
     "get_num_threads",
     "gradcheck",
