@@ -223,11 +223,6 @@ class Container(Layer):
         dx, dstates = self._run_back(dy, dstate, workspace)
         return dx, self._packed(dstates)
 
-    def _add_initial_gradient(self, dstate):
-        for layer, (_, entry) in zip(self.layers, self._entries("dstate", dstate), strict=True):
-            if entry is not None:
-                layer._add_initial_gradient(entry)
-
     def _take_back(self, i, dy, dstate, workspace):
         """Gradients of layer i's input and state."""
         return self.layers[i]._backward(dy, dstate[i], workspace.parts[i])

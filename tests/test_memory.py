@@ -121,7 +121,8 @@ def test_memory_of_options(kind, lengths, grown):
 
         return call
 
-    assert peak(run(**GROWN[grown])) <= peak(run(**SMALL)) + SLACK
+    slack = SLACK + (8192 * 8 if kind == "noise" else 0)  # NumPy's buffer for a product with a mask for all steps
+    assert peak(run(**GROWN[grown])) <= peak(run(**SMALL)) + slack
 
 
 @pytest.mark.parametrize("batch_first", [False, True])

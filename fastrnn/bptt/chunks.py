@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import checks
+from ..layers.initial_state import LEARNED
+from ..model import layers_of
 from .base import Rule, Run, refuse_slowness
 
 
@@ -128,7 +130,8 @@ class Randomized(Rule):
     Between any two steps the gradient of the state is cut with probability `p`, for the whole batch alike, and
     multiplied by 1 / (1 − p) where it is not. A loss reaches 1 / p steps in the mean; the price of no bias is variance,
     which grows with the lag j as (1 − p)⁻ʲ. One update a batch, of the gradients of all chunks. Refused are, besides
-    what all rules that cut refuse, penalties on changes over time.
+    what all rules that cut refuse, penalties on changes over time and learned initial states of dilated layers, from
+    which a cut may part the steps that begin with them.
 
     seed: of the cuts, an integer ≥ 0 or a NumPy `Generator`, whose state is part of a trainer's checkpoints.
     """
@@ -148,6 +151,10 @@ class Randomized(Rule):
     def check(self, model) -> None:
         super().check(model)
         refuse_slowness(self, model)
+        for layer in layers_of(model):
+            if getattr(layer, "dilation", 1) > 1 and layer.initial_state == LEARNED:
+                name = type(layer).__name__
+                raise ValueError(f"{self!r} cuts the first steps of a dilated {name} from its learned initial state")
 
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:
         yield functools.partial(self._add_gradients, run)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from .. import checks
-from ..model import Sequential, layers_of
+from ..model import Container, Sequential, layers_of
 from .base import Rule, Run, map_state, put_rows, random_states, refuse_penalties, set_random_states
 
 
@@ -75,6 +75,16 @@ class Windowed(Rule):
             windows.finish(last=stop == self.k2)
             yield stop
             done = reached
+
+
+def _singles(layer, state, gradient):
+    """A layer, or those in a container, each with its own of a state and of a gradient of states."""
+    if not isinstance(layer, Container):
+        yield layer, state, gradient
+        return
+    entries = zip(layer.layers, layer._entries("state", state), layer._entries("gradient", gradient), strict=True)
+    for member, (_, own_state), (_, own_gradient) in entries:
+        yield from _singles(member, own_state, own_gradient)
 
 
 class _Chain:
@@ -303,11 +313,12 @@ class _Windows:
             where = rows.sequences[rows.first]
             map_state(lambda total, part: np.add.at(total, (slice(None), where), part), self._d_initial, first)
         states = self._states[self._span]
-        for i, (layer, state, part) in enumerate(zip(self._core.layers, states, gradient, strict=True)):
-            add = getattr(layer, "_add_initial_gradient", None)
+        triples = zip(self._core.layers, states, gradient, strict=True)
+        singles = [single for triple in triples for single in _singles(*triple)]
+        for i, (layer, state, part) in enumerate(singles):
             begun = rows.fresh if state is None else rows.begun
-            if add is not None and begun.size:
-                add(self._buffers.keep_state(("begun", rows.name, i), part, begun))
+            if begun.size:
+                layer._add_initial_gradient(self._buffers.keep_state(("begun", rows.name, i), part, begun))
 
     def finish(self, last: bool) -> None:
         """Add the gradients that the phases since the last time make, and take them to the layers below."""
