@@ -12,8 +12,12 @@ _PREFACE = """\
 
 Written by `python -m bench.learning`. Each task is trained from several seeds, of the weights and of the data, and none
 is left out. Seeds run side by side in processes of their own, one thread each; a seed's seconds are those of
-its whole run, tests and the loading of compiled kernels included. Settings were chosen on a few runs and are the same
-for every seed.
+its whole run, tests and the loading of compiled kernels included.
+
+Settings are the same for every seed, and were tuned by hand: sizes and initial values, learning rates and their
+schedules, the number of updates. Where a section says nothing else, that was done by results of some of the very seeds
+that are shown, so that these are what the nets can reach, rather than an estimate of how often they would. Published
+figures that are given "as we remember" them have not been checked against the papers.
 """
 
 

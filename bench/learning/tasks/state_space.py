@@ -136,12 +136,7 @@ class Recurrent:
         """The outputs after the warm-up."""
         if data.inputs.shape[-1]:
             return self.model(data.inputs)[0][WARM_UP:]
-        y, state = self.model(data.measured[:WARM_UP])
-        outputs = [y[-1]]
-        for _ in range(WARM_UP + 1, STEPS):
-            y, state = self.model.step(outputs[-1], state)
-            outputs.append(y)
-        return np.stack(outputs)
+        return fastrnn.generate(self.model, data.measured[:WARM_UP], STEPS - WARM_UP)
 
 
 class SlidingWindow:
