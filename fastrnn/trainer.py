@@ -114,6 +114,8 @@ class Trainer:
         check_loss(loss)
         if isinstance(optimizer, type) or not callable(getattr(optimizer, "step", None)):
             raise TypeError(f"optimizer must be an optimizer of fastrnn, got {optimizer!r}")
+        if hasattr(schedule, "needs_validation"):
+            raise TypeError(f"schedule must give a factor for a step: {type(schedule).__name__} is a callback of fit")
         if schedule is not None and not callable(schedule):
             raise TypeError(f"schedule must be callable, step -> factor, got {type(schedule).__name__}")
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
@@ -196,7 +198,7 @@ class Trainer:
         """
         epochs = checks.integer("epochs", epochs, minimum=1)
         progress = checks.flag("progress", progress)
-        callbacks = _check_fit_arguments(batches, validation, callbacks)
+        callbacks = _check_fit_arguments(batches, validation, callbacks, self.bptt)
         finishers = [callback.finish for callback in callbacks if hasattr(callback, "finish")]
         if self._batches is not None and (self._batches is not batches or isinstance(batches, Iterator)):
             self.batch, self._state = 0, None  # other batches, or what is left of an iterator
@@ -383,7 +385,7 @@ def _check_batches(name, batches):
         raise TypeError(f"{name} must be an iterable of batches, got {type(batches).__name__}")
 
 
-def _check_fit_arguments(batches, validation, callbacks):
+def _check_fit_arguments(batches, validation, callbacks, rule):
     """The callbacks as a tuple."""
     _check_batches("batches", batches)
     if validation is not None:
@@ -392,8 +394,9 @@ def _check_fit_arguments(batches, validation, callbacks):
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be callable, got {type(callback).__name__}")
-        if validation is None and getattr(callback, "needs_validation", False):
-            raise ValueError(f"validation must be given for {type(callback).__name__}, which watches it, got None")
+    for watcher in (*callbacks, rule):
+        if validation is None and getattr(watcher, "needs_validation", False):
+            raise ValueError(f"validation must be given for {type(watcher).__name__}, which watches it, got None")
     return callbacks
 
 

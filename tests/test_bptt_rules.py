@@ -766,3 +766,18 @@ def test_truncation_bias_draws(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"TruncationBias.plot needs matplotlib: pip install matplotlib"):
         bias.plot(tmp_path / "none.png")
+
+
+def test_growing_on_a_plateau_needs_a_validation():
+    net, (x, targets) = deep(), tokens()
+    rule = bptt.Growing(1, 4, every="plateau")
+    trainer = fastrnn.Trainer(net, fastrnn.CrossEntropy(), fastrnn.SGD(0.1), bptt=rule)
+    with pytest.raises(ValueError, match="validation must be given for Growing"):
+        trainer.fit([(x, targets)], progress=False)
+    trainer.fit([(x, targets)], validation=[(x, targets)], progress=False)
+
+
+def test_randomized_refuses_masks_for_whole_sequences():
+    net = fastrnn.LSTM(3, 4, 2, dropout=0.5, variational=True)
+    with pytest.raises(ValueError, match="masks for whole sequences"):
+        bptt.Randomized(0.5).check(net)

@@ -175,3 +175,8 @@ def test_callbacks_refuse_states_and_training_without_validation(make):
     with pytest.raises(ValueError, match="validation must be given"):
         job.fit([(np.zeros((3, 2, 2)), np.zeros((3, 2, 1)))], callbacks=callback, progress=False)
     assert job.updates == 0
+
+
+def test_reduce_on_plateau_is_no_schedule():
+    with pytest.raises(TypeError, match="callback of fit"):
+        fastrnn.Trainer(fastrnn.GRU(2, 3), fastrnn.MSE(), fastrnn.SGD(0.1), schedule=fastrnn.ReduceOnPlateau())

@@ -357,3 +357,12 @@ def test_feedback_allocates_nothing_that_grows_with_the_problem():
 
     small, large = peak(16, 8), peak(16, 512)
     assert large < small + 16 * 512 * 8 * 4 / 4  # a quarter of x
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint64"])
+def test_feedback_of_narrow_and_unsigned_tokens(dtype):
+    net = fastrnn.Sequential(fastrnn.GRU(7, 5, dtype="float64", seed=0), fastrnn.Linear(5, 7, dtype="float64", seed=0))
+    tokens = np.random.default_rng(0).integers(0, 7, (6, 3))
+    expected = fastrnn.bptt.Feedback(0.0).gradients(net, fastrnn.CrossEntropy(), tokens, tokens)[0]
+    value = fastrnn.bptt.Feedback(0.0).gradients(net, fastrnn.CrossEntropy(), tokens.astype(dtype), tokens)[0]
+    assert value == expected

@@ -141,7 +141,7 @@ class Run:
     @property
     def value(self) -> float:
         """The loss over all segments so far, by its reduction."""
-        return self.total / self.loss.denominator(self.count, self.batch)
+        return float(self.total / self.loss.denominator(self.count, self.batch))
 
     def evaluate(self, *, training: bool = False) -> float:
         """The loss of the whole batch without gradients; `training` is with dropout."""

@@ -12,7 +12,8 @@ class Checkpointed(Rule):
     """The gradient of `Full()` in memory that grows as √T beyond x and targets (Chen et al. 2016): one update a batch.
 
     The sequence is gone through in `segments` parts, about √T / 2 by default, of which only the states that they begin
-    with are kept: a step takes more room than a state, and a part has costs of its own. From the last part to the first, each is then computed again, output and loss too, and gone back through.
+    with are kept: a step takes more room than a state, and a part has costs of its own. From the last part to the
+    first, each is then computed again, output and loss too, and gone back through.
     That takes one forward pass more than `Full()`.
 
     Dropout has the same masks both times. They are other ones than `Full()` would draw, and a mask that is the same at

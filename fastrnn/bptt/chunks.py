@@ -98,6 +98,11 @@ class Growing(Rule):
         if self._batches == self.every:
             self._grow()
 
+    @property
+    def needs_validation(self) -> bool:
+        """Whether `Trainer.fit` has to be given a validation, without which the horizon would never grow."""
+        return self.every == "plateau"
+
     def observe(self, validation_loss: float) -> None:
         """Grow if the loss is not below the least so far and the rule was made with `every="plateau"`."""
         improved = self._least is None or validation_loss < self._least
@@ -130,8 +135,8 @@ class Randomized(Rule):
     Between any two steps the gradient of the state is cut with probability `p`, for the whole batch alike, and
     multiplied by 1 / (1 − p) where it is not. A loss reaches 1 / p steps in the mean; the price of no bias is variance,
     which grows with the lag j as (1 − p)⁻ʲ. One update a batch, of the gradients of all chunks. Refused are, besides
-    what all rules that cut refuse, penalties on changes over time and learned initial states of dilated layers, from
-    which a cut may part the steps that begin with them.
+    what all rules that cut refuse, masks for whole sequences, penalties on changes over time, and learned initial
+    states of dilated layers, from which a cut may part the steps that begin with them.
 
     seed: of the cuts, an integer ≥ 0 or a NumPy `Generator`, whose state is part of a trainer's checkpoints.
     """
@@ -152,8 +157,10 @@ class Randomized(Rule):
         super().check(model)
         refuse_slowness(self, model)
         for layer in layers_of(model):
+            name = type(layer).__name__
+            if getattr(layer, "variational", False):
+                raise ValueError(f"{self!r} goes in parts, and {name} has masks for whole sequences: use Full()")
             if getattr(layer, "dilation", 1) > 1 and layer.initial_state == LEARNED:
-                name = type(layer).__name__
                 raise ValueError(f"{self!r} cuts the first steps of a dilated {name} from its learned initial state")
 
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:

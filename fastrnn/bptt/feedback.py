@@ -141,7 +141,8 @@ class Feedback(Rule):
 
     def _alternate(self, run, own):
         """Forward segment by segment with outputs fed back, the loss of the whole, and backward through all of it."""
-        inputs = self._buffers.array("inputs", run.x.shape, run.x.dtype)
+        kind = np.int64 if run.x.dtype.kind in "iu" else run.x.dtype  # narrow integers may not hold every token
+        inputs = self._buffers.array("inputs", run.x.shape, kind)
         inputs[...] = run.x
         y = self._buffers.array("y", run._output_shape(), run.model.dtype)
         segments = [self._forward(run, own, inputs, y, *bounds) for bounds in self._bounds(run, own)]

@@ -50,7 +50,7 @@ class GRU(Recurrent):
     """The gated recurrent unit (Cho et al. 2014) in PyTorch's form: the reset gate acts after the recurrent product.
 
     r, z = σ(…); n = tanh(W_in x_t + b_in + r (W_hn h_{t−1} + b_hn)); h_t = (1 − z) n + z h_{t−1}. The state is h,
-    (L·D,B,H); weights hold the gates r, z, n. Arguments as for `LSTM`.
+    (L·D,B,H); weights hold the gates r, z, n. Arguments as for `LSTM`, without `forget_bias`.
     """
 
     gates, states = 3, 1
@@ -95,8 +95,8 @@ class LSTM(Recurrent):
     zoneout: probability that a unit keeps its state at a step (Krueger et al. 2017), or two of them, for h and for c.
     initial_state: what `state=None` stands for: "zeros", `NoisyState`, or "learned", parameters `initial_h` and
         `initial_c` (L·D,H).
-    dilation: how many steps back the state comes from (Chang et al. 2017). A state then is (L·D,B,dilation·H), its
-        parts being those for the next steps in turn.
+    dilation: how many steps back the state comes from (Chang et al. 2017), in one direction. A state then is
+        (L,B,dilation·H), its parts being those for the next steps in turn.
     init: how weights begin, by name, callable or kind ("weight_ih", "weight_hh", "bias"): see `fastrnn.init.fill`.
     forget_bias: what the forget gate's two biases add up to at first.
 
@@ -137,7 +137,7 @@ class PeepholeLSTM(Recurrent):
     """The LSTM whose gates see its memory (Gers & Schmidhuber 2000): i and f that of the step before, o the new one.
 
     i, f = σ(… + p_i c_{t−1}), σ(… + p_f c_{t−1}); o = σ(… + p_o c_t). Besides the LSTM's parameters there is
-    `peephole_l0` (3·H) with p_i, p_f, p_o. Arguments as for `LSTM`.
+    `peephole_l0` (3·H) with p_i, p_f, p_o. Arguments as for `LSTM`, without zoneout and recurrent dropout.
     """
 
     gates, states = 4, 2
@@ -174,7 +174,7 @@ class LayerNormLSTM(Recurrent):
     z = γ_x N(W_ih x_t) + γ_h N(W_hh h_{t−1}) + β; gates and c_t as in the LSTM; h_t = o tanh(γ_c N(c_t) + β_c). N takes
     mean and variance of a step's 4·H numbers, or H units. Instead of biases there are `gain_ih_l0`, `gain_hh_l0` and
     `shift_l0` (4·H) for γ_x, γ_h and β, and `gain_c_l0`, `shift_c_l0` (H). Gains are 1 at first, shifts 0. Arguments as
-    for `LSTM`.
+    for `LSTM`, without zoneout, recurrent dropout and `forget_bias`: `shift_l0` is the gates' bias.
     """
 
     gates, states = 4, 2

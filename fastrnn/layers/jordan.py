@@ -92,7 +92,7 @@ class Jordan(Layer):
 
     nonlinearity: φ, "tanh", "relu" or "sigmoid". output_nonlinearity: ψ, "tanh", "sigmoid" or None for the identity.
     State dict: `weight_ih_l0` (H,I), `weight_hh_l0` (H,O), `weight_ho_l0` (O,H), `bias_ih_l0` (H), `bias_ho_l0` (O).
-    It runs on one thread.
+    It runs on one thread, and takes real input alone: tokens go through `OneHot` or `Embedding` first.
     """
 
     stateful = True

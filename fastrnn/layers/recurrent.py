@@ -389,7 +389,7 @@ class Recurrent(Layer):
                 multiply_mask(dx, layout.masks[layer - 1], dx)
             dy = dx
         if plan.segments is not None or self.initial_state == initial.LEARNED:
-            self._end_gradients(dstate, layout.d_initial, plan, d_initial_rows, record.fresh and not ws.state_only)
+            self._end_gradients(dstate, layout.d_initial, plan, d_initial_rows, record.fresh, not ws.state_only)
         return None if dx is None else dx.view(), self._pack_state([d.view() for d in layout.d_initial])
 
     def _tokens_view(self, tokens):
@@ -505,12 +505,12 @@ class Recurrent(Layer):
                     segments.end_gradients(product.reverse, self._phases(dstate[part][n]), target[n])
         return self._row_states(d_ends), self._row_states(d_begins)
 
-    def _end_gradients(self, dstate, d_initial, plan, d_initial_rows, fresh):
+    def _end_gradients(self, dstate, d_initial, plan, d_initial_rows, fresh, parameters):
         """The gradients of the batch's initial states, and of those that new sequences begin with, where learned.
 
-        fresh: whether the batch began without a state.
+        fresh: whether the batch began without a state. parameters: whether to add to those of parameters.
         """
-        segments, learned = plan.segments, self.initial_state == initial.LEARNED
+        segments, learned = plan.segments, parameters and self.initial_state == initial.LEARNED
         for part, d_state in enumerate(d_initial):
             gradient = self.parameters.gradient(initial.NAMES[part]) if learned else None
             for n, product in enumerate(self.passes):
