@@ -11,6 +11,7 @@ from bench import child
 from bench.learning import __main__ as program
 from bench.learning import runs, tasks
 from bench.learning.tasks import adding, copying, digits, temporal_order
+from bench.learning.training import train
 
 RNG_SEED = 7
 
@@ -95,6 +96,17 @@ def test_every_task_has_what_the_frame_asks_for(name):
     task = tasks.load(name)
     assert all(isinstance(getattr(task, text), str) for text in ("TITLE", "SETUP", "GOAL", "PUBLISHED"))
     assert len(set(task.SEEDS)) == len(task.SEEDS) > 0 and callable(task.run) and callable(task.summarise)
+
+
+def test_training_ends_when_the_measure_is_low_enough():
+    batches, measures = [], iter((3.0, 2.0, 1.0, 0.5))
+    trainer = types.SimpleNamespace(step=lambda x: batches.append(x))
+
+    def curve(updates, enough=None):
+        return train(trainer, lambda: {"x": len(batches)}, updates, lambda: next(measures), every=2, enough=enough)
+
+    assert curve(9, enough=2.0) == [(2, 3.0), (4, 2.0), (6, 1.0)] and batches == list(range(6))
+    assert curve(1) == [(1, 0.5)]
 
 
 # ---- the data ----

@@ -15,9 +15,9 @@ is left out. Seeds run side by side in processes of their own, one thread each; 
 its whole run, tests and the loading of compiled kernels included.
 
 Settings are the same for every seed, and were tuned by hand: sizes and initial values, learning rates and their
-schedules, the number of updates. Where a section says nothing else, that was done by results of some of the very seeds
-that are shown, so that these are what the nets can reach, rather than an estimate of how often they would. Published
-figures that are given "as we remember" them have not been checked against the papers.
+schedules, the number of updates. Where a section does not name other seeds, some of that was done by results of the
+very seeds that are shown: they tell what the nets can reach, and are no unbiased estimate of how often they do.
+Published figures that are given "as we remember" them have not been checked against the papers.
 """
 
 

@@ -8,13 +8,13 @@ import fastrnn
 
 TITLE = "aⁿbⁿ"
 SETUP = """\
-S aⁿ bⁿ for n = 1 to 10: which of T, a and b may come next? All ten, twice, in each of 6,000 updates. 2 peephole LSTM
+S aⁿ bⁿ for n = 1 to 10: which of T, a and b may come next? All ten, twice, in each of 10,000 updates. 2 peephole LSTM
 cells, three logistic outputs, full BPTT, Adam from 0.02 down to 0 (cosine), clipped to norm 1. Weights begin in
 U(−0.2, 0.2), the forget gates' biases at 5, the peepholes at 0. Normal noise of 0.2 on the one-hot inputs, drawn anew
 for each string and update, for counters to become exact: cells that settle where noise moves them little go on
 counting. Test without noise: a string is accepted if all outputs at all its steps are on the right side of ½, and a net
 is right to n if it accepts every string from 1 to n, looked at up to n = 500. One net a seed; rate, noise, updates and
-the two copies were chosen on seeds 100 to 111.
+the two copies were chosen on seeds 100 to 123, of which 20 reached 65 with them, the others 32 to 57.
 """
 GOAL = "right to n ≥ 65, counted by seed: at least on most of them"
 PUBLISHED = """\
@@ -24,7 +24,7 @@ SEEDS = tuple(range(200, 220))  # none of them was looked at before
 
 _LARGEST, _TESTED = 10, 500  # n of training and of the test
 _GOAL = 65
-_CELLS, _COPIES, _UPDATES, _RATE, _NOISE, _SCALE = 2, 2, 6000, 0.02, 0.2, 0.2
+_CELLS, _COPIES, _UPDATES, _RATE, _NOISE, _SCALE = 2, 2, 10_000, 0.02, 0.2, 0.2
 
 
 def strings(largest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

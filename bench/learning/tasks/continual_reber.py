@@ -84,7 +84,7 @@ def summarise(results):
     for name in ("with", "without"):
         for key, label in (("strings", "legal strings"), ("predictions", "legal predictions")):
             shares = [result[name][key] for result in results]
-            text = f"{min(shares):.2%} to {max(shares):.2%}, median {statistics.median(shares):.2%}"
+            text = f"{min(shares):.4%} to {max(shares):.4%}, median {statistics.median(shares):.4%}"
             rows.append((f"{label}, {name} forget gate", text))
         symbols = statistics.mean(result[name]["symbols_to_error"] for result in results)
         rows.append((f"symbols until the first error, mean, {name} forget gate", f"{symbols:,.0f} of {_STEPS:,}"))
