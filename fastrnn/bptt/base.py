@@ -257,6 +257,14 @@ def put_rows(state: Any, rows, part: Any) -> None:
     map_state(lambda whole, some: whole.__setitem__((slice(None), rows), some), state, part)
 
 
+def refuse_whole_masks(rule, model) -> None:
+    """Refuse a model with masks that are the same at all steps of a sequence, for a rule that goes in parts."""
+    for layer in layers_of(model):
+        if getattr(layer, "variational", False):
+            name = type(layer).__name__
+            raise ValueError(f"{rule!r} goes in parts, and {name} has masks for whole sequences: use Full()")
+
+
 def refuse_penalties(rule, model) -> None:
     """Refuse a model with penalties, for a rule whose passes are not the loss's own."""
     for layer in layers_of(model):

@@ -5,7 +5,16 @@ import math
 from collections.abc import Callable, Iterator
 
 from .. import checks
-from .base import Rule, Run, layers_of, map_state, put_rows, random_states, refuse_slowness, set_random_states
+from .base import (
+    Rule,
+    Run,
+    map_state,
+    put_rows,
+    random_states,
+    refuse_slowness,
+    refuse_whole_masks,
+    set_random_states,
+)
 
 
 class Checkpointed(Rule):
@@ -33,10 +42,7 @@ class Checkpointed(Rule):
     def check(self, model) -> None:
         super().check(model)
         refuse_slowness(self, model)
-        for layer in layers_of(model):
-            if getattr(layer, "variational", False):
-                name = type(layer).__name__
-                raise ValueError(f"{self!r} goes in parts, and {name} has masks for whole sequences: use Full()")
+        refuse_whole_masks(self, model)
 
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:
         yield functools.partial(self._add_gradients, run)

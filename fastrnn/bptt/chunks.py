@@ -11,7 +11,7 @@ import numpy as np
 from .. import checks
 from ..layers.initial_state import LEARNED
 from ..model import layers_of
-from .base import Rule, Run, refuse_slowness
+from .base import Rule, Run, refuse_slowness, refuse_whole_masks
 
 
 class Full(Rule):
@@ -156,11 +156,10 @@ class Randomized(Rule):
     def check(self, model) -> None:
         super().check(model)
         refuse_slowness(self, model)
+        refuse_whole_masks(self, model)
         for layer in layers_of(model):
-            name = type(layer).__name__
-            if getattr(layer, "variational", False):
-                raise ValueError(f"{self!r} goes in parts, and {name} has masks for whole sequences: use Full()")
             if getattr(layer, "dilation", 1) > 1 and layer.initial_state == LEARNED:
+                name = type(layer).__name__
                 raise ValueError(f"{self!r} cuts the first steps of a dilated {name} from its learned initial state")
 
     def updates(self, run: Run) -> Iterator[Callable[[], int]]:

@@ -10,9 +10,8 @@ import numpy as np
 
 from .. import checks
 from ..generation import check_stepwise, draw
-from ..model import layers_of
 from ..optim import _Schedule
-from .base import Buffers, Rule, Run, map_state, put_rows, refuse_penalties
+from .base import Buffers, Rule, Run, map_state, put_rows, refuse_penalties, refuse_whole_masks
 
 
 class LinearDecay(_Schedule):
@@ -84,10 +83,7 @@ class Feedback(Rule):
         super().check(model)
         check_stepwise(model, repr(self))
         refuse_penalties(self, model)
-        for layer in layers_of(model):
-            if getattr(layer, "variational", False):
-                name = type(layer).__name__
-                raise ValueError(f"{self!r} goes step by step, and {name} has masks for whole sequences: use Full()")
+        refuse_whole_masks(self, model)
 
     def state_dict(self) -> dict[str, Any]:
         """Count of updates and state of the generator, good for JSON."""
