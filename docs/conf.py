@@ -12,12 +12,14 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["arguments.css"]
 default_role = "code"  # what docstrings have in single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "inherited-members": False, "show-inheritance": True}
 
-_ARGUMENTS = re.compile(r"^(\w+(?:, \w+)*): (?=\S)")
+_ARGUMENTS = re.compile(r"^([a-z]\w*(?:, \w+)*): (?=\S)")
 _BARS = re.compile(r"(`[^`]*`)|\|")  # |x| would name a substitution
 
 
