@@ -214,7 +214,7 @@ def _make_layer_step(cell):
     return layer_step
 
 
-layer_steps = {name: _make_layer_step(cell) for name, cell in CELLS.items() if not (cell.vectors or cell.noise)}
+layer_steps = {n: _make_layer_step(c) for n, c in CELLS.items() if not (c.vectors or c.noise or c.before)}
 
 
 @subroutine

@@ -252,7 +252,7 @@ class Recurrent(Layer):
         features = self.directions * self.hidden_size
         arrays = self.num_layers * (2 if self.dropout else 1) + 2
         whole = steps * batch * (arrays * features + self.input_size) * self.dtype.itemsize
-        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.states) for p in self.passes)
+        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.cell.parts) for p in self.passes)
 
     def _make_workspace(self, steps, batch):
         return RecurrentWorkspace(self, steps, batch)
@@ -311,7 +311,7 @@ class Recurrent(Layer):
                 y.fill(0)
             for n, target in zip(self._of_layer(layer), self._views(y), strict=True):
                 product = self.passes[n]
-                arrays = PassBuffers(product, plan.steps, plan.batch, False, self.states, tokens and layer == 0)
+                arrays = PassBuffers(product, plan.steps, plan.batch, False, self.cell.parts, tokens and layer == 0)
                 product.forward(source, target, plan, arrays, initial_rows[n], final_rows[n], self._mean_noise)
             outputs = [*outputs[-1:], y]
             source = self._whole(y)
