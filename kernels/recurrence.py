@@ -499,7 +499,7 @@ def make_backward(cell):
     noise_place = place if cell.noise else _nowhere
 
     def make_differentiate(stage):
-        """A stage's formula on the way back. Past the first that is done, the slots hold what the one before left."""
+        """A stage's formula on the way back, the last one's first: the other finds the slots as that has left them."""
         is_last = stage == stages - 1
         stage_backward = cell_backward if is_last else cell.before.backward
 

@@ -11,7 +11,7 @@ from ..init import fill, generator
 from ..kernels.cells import CELLS
 from ..kernels.packing import Weights
 from ..kernels.recurrence import Noise
-from ..kernels.step import RNN_WEIGHTS, layer_steps
+from ..kernels.step import STEP_WEIGHTS, layer_steps
 from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
 from ..segments import Segments
 from ..threads import threads_for
@@ -593,7 +593,7 @@ class Recurrent(Layer):
             raise ValueError("kernel_weights needs a single layer in one direction, without dilation")
         if self.cell.name not in layer_steps:
             raise ValueError(f"there is no kernel for a single step of {self!r}")
-        kind = RNN_WEIGHTS.get(self.cell.name, Weights)
+        kind = STEP_WEIGHTS.get(self.cell.name, Weights)
         return kind(*(a.copy() for a in self.passes[0].forward_weights()))
 
 
