@@ -263,12 +263,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         for name in set(names).difference(shorter):
             _spec(file, path, name)
         with _as_format_error(path, "is damaged or cut short"):
-            tensors = {name: None if name in shorter else file.get_tensor(name) for name in names}
+            tensors = {name: file.get_tensor(name) for name in names if name not in shorter}
     if shorter:
         with open(path, "rb") as data:
             parts = dict(_safetensors().deserialize(data.read()))
         tensors |= {name: _from_bfloat16(parts[name]) for name in shorter}
-    return tensors, metadata
+    return {name: tensors[name] for name in names}, metadata
 
 
 def _from_bfloat16(part):

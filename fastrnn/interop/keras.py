@@ -153,8 +153,10 @@ def to_weights(layer: Layer) -> list[np.ndarray]:
 
 
 def weights_of(layer: Layer, number: int) -> list[np.ndarray]:
-    """Keras's weights of a layer; of a stack, those of the one with this number in it."""
+    """Keras's weights of a layer, none for one without; of a stack, those of the one with this number in it."""
     values = layer.state_dict()
+    if not values:
+        return []
     if isinstance(layer, Embedding):
         return [values["weight"]]
     if isinstance(layer, Linear):

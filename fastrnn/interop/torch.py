@@ -3,8 +3,8 @@
 State dicts may hold tensors or arrays, and need no PyTorch; float16 and bfloat16 become float32. What fastrnn or
 PyTorch has no counterpart of is a `ValueError` that names it; nothing is left out in silence.
 
-A layer or model of fastrnn names and lays out its parameters as PyTorch does. So `to_state_dict` is `model.state_dict()`
-with a check, and a state dict whose names are the model's own can go to `model.load_state_dict` as it is.
+Layers and models of fastrnn name and lay out their parameters as PyTorch's do. So `to_state_dict` is
+`model.state_dict()` with a check, and arrays under the model's own names can go to `model.load_state_dict` as they are.
 """
 
 import json
@@ -134,7 +134,7 @@ def refuse_inexpressible(model: Layer, *, inference: bool) -> None:
         place = place_of(layer, name)
         if isinstance(layer, (PeepholeLSTM, LayerNormLSTM, Jordan)):
             raise ValueError(f"{place}: PyTorch has no such layer")
-        others = []
+        others: list[tuple[str, Any]] = []
         if isinstance(layer, RNN) and layer.nonlinearity == "sigmoid":
             others.append(("nonlinearity", "sigmoid"))
         if isinstance(layer, GRU) and not layer.reset_after:

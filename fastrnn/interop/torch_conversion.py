@@ -29,10 +29,12 @@ from ..model import Concatenated, Residual, Sequential
 from . import torch_modules, torch_names, torch_trace
 from .common import Part, common_dtype, float_values
 
-_RECURRENT = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
-_CELLS = {nn.RNNCell: RNN, nn.GRUCell: GRU, nn.LSTMCell: LSTM}
-_ACTIVATIONS = {nn.Tanh: Tanh, nn.ReLU: ReLU, nn.Sigmoid: Sigmoid}
-_POOLING = {torch_modules.Last: Last, torch_modules.MeanPool: MeanPool, torch_modules.MaxPool: MaxPool}
+_RECURRENT: dict[type[nn.Module], type[Recurrent]] = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
+_CELLS: dict[type[nn.Module], type[Recurrent]] = {nn.RNNCell: RNN, nn.GRUCell: GRU, nn.LSTMCell: LSTM}
+_ACTIVATIONS: dict[type[nn.Module], Callable[..., Layer]] = {nn.Tanh: Tanh, nn.ReLU: ReLU, nn.Sigmoid: Sigmoid}
+_POOLING: dict[type[torch_modules.OverTime], Callable[..., Layer]] = {
+    torch_modules.Last: Last, torch_modules.MeanPool: MeanPool, torch_modules.MaxPool: MaxPool,
+}  # fmt: skip
 _CONTAINERS = torch_modules.Residual, torch_modules.Concatenated
 _LEAVES = {
     *_RECURRENT, *_CELLS, *_ACTIVATIONS, *_POOLING, *_CONTAINERS, nn.Linear, nn.Embedding, nn.Dropout, nn.Identity,
@@ -141,12 +143,13 @@ def _part(name, module, batch_first, dtype) -> Part:
     """A leaf as a layer."""
     kind = type(module)
     place = _named(name, module)
-    if isinstance(module, _CONTAINERS):
+    if isinstance(module, torch_modules.Container):
         members = [_part(f"{name}.{i}" if name else str(i), m, batch_first, dtype) for i, m in enumerate(module)]
         layers = [member.filled() for member in members]
-        options = {"include_input": module.include_input} if kind is torch_modules.Concatenated else {}
-        container = Residual if kind is torch_modules.Residual else Concatenated
-        return Part(container(*layers, batch_first=batch_first, **options), {})
+        if isinstance(module, torch_modules.Concatenated):
+            container = Concatenated(*layers, include_input=module.include_input, batch_first=batch_first)
+            return Part(container, {})
+        return Part(Residual(*layers, batch_first=batch_first), {})
     values = {n: float_values(n, t).astype(dtype, copy=False) for n, t in module.state_dict().items()}
     layer = _layer(kind, module, place, batch_first, dtype)
     values = torch_names.layer_names(values)
@@ -184,7 +187,7 @@ def _layer(kind, module, place, batch_first, dtype) -> Layer:
         return OneHot(module.num, dtype=dtype)
     if kind is torch_modules.Repeat:
         return Repeat(module.steps, dtype=dtype)
-    return {**_ACTIVATIONS, **_POOLING}[kind](dtype=dtype)
+    return (_ACTIVATIONS.get(kind) or _POOLING[kind])(dtype=dtype)
 
 
 # ---- to PyTorch ----
@@ -197,7 +200,7 @@ def to_module(model: Layer) -> nn.Module:
     return module
 
 
-def _module(layer) -> nn.Module:
+def _module(layer: Layer) -> nn.Module:
     dtype = getattr(torch, layer.dtype.name)
     if isinstance(layer, Sequential):
         return torch_modules.Stack(*map(_module, layer.layers))
@@ -206,25 +209,36 @@ def _module(layer) -> nn.Module:
     if isinstance(layer, Concatenated):
         return torch_modules.Concatenated(*map(_module, layer.layers), include_input=layer.include_input)
     if isinstance(layer, Recurrent):
-        options = {"nonlinearity": layer.nonlinearity} if isinstance(layer, RNN) else {}
-        if layer.num_layers > 1 and not layer.variational:  # PyTorch warns of dropout after a last layer
-            options["dropout"] = layer.dropout
-        kind = {ours: theirs for theirs, ours in _RECURRENT.items()}[type(layer)]
-        return kind(
-            layer.input_size, layer.hidden_size, layer.num_layers, bias=layer.bias, batch_first=layer.batch_first,
-            bidirectional=layer.bidirectional, dtype=dtype, **options,
-        )  # fmt: skip
-    first = layer.batch_first
-    make: dict[type[Layer], Callable[[Any], nn.Module]] = {
-        Linear: lambda l: nn.Linear(l.in_features, l.out_features, bias=l.bias, dtype=dtype),
-        Embedding: lambda l: nn.Embedding(l.num_embeddings, l.embedding_dim, dtype=dtype),
-        OneHot: lambda l: torch_modules.OneHot(l.num, dtype=dtype),
-        Repeat: lambda l: torch_modules.Repeat(l.steps, batch_first=first),
-        ActivityRegularization: lambda l: nn.Identity(),
-        Dropout: lambda l: (
-            torch_modules.VariationalDropout(l.p, batch_first=first) if l.variational else nn.Dropout(l.p)
-        ),
-        **{ours: lambda l, theirs=theirs: theirs() for theirs, ours in _ACTIVATIONS.items()},
-        **{ours: lambda l, theirs=theirs: theirs(batch_first=first) for theirs, ours in _POOLING.items()},
-    }
-    return make[type(layer)](layer)
+        return _recurrent_module(layer, dtype)
+    if isinstance(layer, Linear):
+        return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias, dtype=dtype)
+    if isinstance(layer, Embedding):
+        return nn.Embedding(layer.num_embeddings, layer.embedding_dim, dtype=dtype)
+    if isinstance(layer, OneHot):
+        return torch_modules.OneHot(layer.num, dtype=dtype)
+    if isinstance(layer, Repeat):
+        return torch_modules.Repeat(layer.steps, batch_first=layer.batch_first)
+    if isinstance(layer, Dropout):
+        if layer.variational:
+            return torch_modules.VariationalDropout(layer.p, batch_first=layer.batch_first)
+        return nn.Dropout(layer.p)
+    if isinstance(layer, ActivityRegularization):  # without what acts in training
+        return nn.Identity()
+    for module, kind in _ACTIVATIONS.items():
+        if isinstance(layer, kind):
+            return module()
+    for module, kind in _POOLING.items():
+        if isinstance(layer, kind):
+            return module(batch_first=layer.batch_first)
+    raise ValueError(f"PyTorch has no counterpart of {type(layer).__name__}")
+
+
+def _recurrent_module(layer: Recurrent, dtype: torch.dtype) -> nn.Module:
+    kind = {ours: theirs for theirs, ours in _RECURRENT.items()}[type(layer)]
+    options: dict[str, Any] = {"nonlinearity": layer.nonlinearity} if isinstance(layer, RNN) else {}
+    if layer.num_layers > 1 and not layer.variational:  # PyTorch warns of dropout without a layer to follow
+        options["dropout"] = layer.dropout
+    return kind(
+        layer.input_size, layer.hidden_size, layer.num_layers, bias=layer.bias, batch_first=layer.batch_first,
+        bidirectional=layer.bidirectional, dtype=dtype, **options,
+    )  # fmt: skip

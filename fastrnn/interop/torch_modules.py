@@ -13,7 +13,7 @@ State = tuple["Tensor | State | None", ...] | Tensor | None
 class Container(nn.Sequential):
     """Modules one after the other. Calling one gives its output alone; `run` takes and gives states besides."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """The output for `x`."""
         return self.run(x)[0]
 

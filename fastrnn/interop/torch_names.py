@@ -1,6 +1,6 @@
 """Which layers the names and shapes in a state dict of PyTorch's stand for, and in what order they may be."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ _MOST_UNORDERED = 12  # modules whose order is searched: the search may visit al
 class Candidate(NamedTuple):
     """A layer that tensors may belong to."""
 
-    kind: type[Layer]
+    kind: Callable[..., Layer]
     arguments: dict[str, Any]
     inputs: int | None  # features, None for integers
     outputs: int
