@@ -3,12 +3,16 @@
 import argparse
 import codecs
 import importlib.util
+import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numba
+import numpy as np
 
 from .. import checks, language_model, storage, words
 from ..threads import set_num_threads
@@ -158,6 +162,35 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(max(seconds, 0.0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+# ---- results ----
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The option `--json`, for `report`."""
+    parser.add_argument("--json", action="store_true", default=False, help="print the result as one JSON object")
+
+
+def report(arguments: argparse.Namespace, result: Mapping[str, Any], text: str) -> None:
+    """Print a command's result: `text` for people or, with `--json`, `result` as one JSON object on one line.
+
+    NumPy's numbers and arrays go as Python's, paths as text, and what is not finite, for which JSON has no number, as
+    null.
+    """
+    print(json.dumps(_plain(result), allow_nan=False) if arguments.json else text)
+
+
+def _plain(value):
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return os.fsdecode(value) if isinstance(value, (bytes, os.PathLike)) else value
 
 
 # ---- models and text ----

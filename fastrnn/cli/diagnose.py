@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from .. import corpus, data, diagnostics, words
+from .. import corpus, data, diagnostics, plot, words
 from ..losses import CrossEntropy
 from .common import CommandError, add_threads, integer, load_model, say, use_threads
 from .levels import decoded
@@ -45,7 +45,7 @@ def run(arguments) -> None:
     if arguments.max_lag is not None and arguments.max_lag >= arguments.steps:
         raise CommandError(f"--max-lag must be less than --steps {arguments.steps}, got {arguments.max_lag}")
     if arguments.plot is not None:
-        diagnostics.plots.new_figure("--plot", 1, 1)  # better known before than after the work
+        plot.new_figure("--plot", 1, 1)  # better known before than after the work
     model, vocabulary = load_model(arguments.model)
     (text,) = corpus.read_files([arguments.file])
     if vocabulary is None:
