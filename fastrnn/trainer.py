@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -462,8 +463,9 @@ def _progress_bar(wanted, batches, epochs, done):
     options = {"total": len(batches) * epochs if hasattr(batches, "__len__") else None, "initial": done}
     disable = None if tqdm is terminal_bar else False  # None: where there is no terminal
     with tqdm(**options, unit="batch", dynamic_ncols=True, disable=disable) as bar, contextlib.ExitStack() as stack:
-        if not bar.disable:  # log records go above the bar
-            stack.enter_context(logging_redirect_tqdm([logging.root, logging.getLogger("fastrnn")], tqdm_class=tqdm))
+        if not bar.disable:  # log records that are shown go above the bar
+            loggers = [log for log in (logging.root, logging.getLogger("fastrnn")) if _shows_on_console(log)]
+            stack.enter_context(logging_redirect_tqdm(loggers, tqdm_class=tqdm))
 
         def show(record):
             if "loss" in record:
@@ -471,6 +473,10 @@ def _progress_bar(wanted, batches, epochs, done):
                 bar.update()
 
         yield show
+
+
+def _shows_on_console(logger):
+    return any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logger.handlers)
 
 
 def _store(tensors, name, array):
