@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> float:
     print(f"reversed without a mistake: {100 * reached:.1f} % of 1,000 sequences")
     plot.history(history, upper)
     draw_states(encoder, decoder, lower)
-    plot.save(upper.figure, options.plot)
+    plot.save(upper, options.plot)
     print(f"picture: {options.plot}")
     return reached
 

@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> float:
     plot.states(states[:, order], lower, labels=[SYMBOLS[token] for token in x[:, 0]])
     lower.set(xlabel="symbol", ylabel="unit, those that count on top", yticks=range(UNITS), yticklabels=order)
     lower.images[0].colorbar.set_label("cell state c")
-    plot.save(upper.figure, options.plot)
+    plot.save(upper, options.plot)
     print(f"picture: {options.plot}")
     return float(np.abs(found).max())
 

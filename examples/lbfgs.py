@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         print(f"  {name:42} RMSE {math.sqrt(value):.4f}")
     plot.forecast(None, values[1 : half + 1], y[half:, 0, 0], actual=targets[half:, 0, 0], ax=axes)
     axes.set(title="A GRU trained by L-BFGS on the first half, one step ahead on the second", ylabel="value")
-    plot.save(axes.figure, options.plot)
+    plot.save(axes, options.plot)
     print(f"picture: {options.plot}")
     return {name: math.sqrt(value) for name, value in losses.items()}
 

@@ -136,7 +136,7 @@ def test_plot_forecast_over_dates(length, tmp_path):
     values = np.ones(length)
     for dates in (time, np.array(time, "M8[D]"), np.array(time, "M8[ns]")):
         ax = plot.forecast(dates, np.ones(6), values, values - 1, values + 1)
-        plot.save(ax.figure, tmp_path / "forecast.png")
+        plot.save(ax, tmp_path / "forecast.png")
         assert any("Jan" in tick.get_text() or "2020" in tick.get_text() for tick in ax.get_xticklabels()) or (
             "2020-Jan" in ax.xaxis.get_offset_text().get_text()
         )
@@ -227,11 +227,11 @@ def test_plot_draws_into_axes_that_are_given(trained, flow):
 
 
 def test_plot_saves_whole_pictures(tmp_path):
-    figure = plot.confusion(np.eye(2)).figure
-    plot.save(figure, tmp_path / "confusion.png")
+    ax = plot.confusion(np.eye(2))
+    plot.save(ax, tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OSError):
-        plot.save(figure, tmp_path / "nowhere" / "confusion.png")
+        plot.save(ax.figure, tmp_path / "nowhere" / "confusion.png")
 
 
 def test_plot_says_what_is_missing(monkeypatch):
