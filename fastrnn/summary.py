@@ -22,7 +22,7 @@ def call(layer, without: tuple[str, ...] = ()) -> str:
     """The call that makes such a layer: `LSTM(3, 32, num_layers=2)`, without what is by default, or in `without`."""
     config = {name: value for name, value in layer.config().items() if name not in without}
     parameters = inspect.signature(type(layer)).parameters
-    required = [name for name, p in parameters.items() if p.default is p.empty]
+    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     arguments = [repr(config.pop(name)) for name in required if name in config]
     for name, value in config.items():
         if name not in parameters or value != parameters[name].default:
