@@ -25,14 +25,15 @@ from ..layers import (
 )
 from ..layers.base import Layer
 from ..layers.recurrent import Recurrent
+from ..layers.stateless import FloatInput
 from ..model import Concatenated, Residual, Sequential
 from . import torch_modules, torch_names, torch_trace
 from .common import Part, common_dtype, float_values
 
 _RECURRENT: dict[type[nn.Module], type[Recurrent]] = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
 _CELLS: dict[type[nn.Module], type[Recurrent]] = {nn.RNNCell: RNN, nn.GRUCell: GRU, nn.LSTMCell: LSTM}
-_ACTIVATIONS: dict[type[nn.Module], Callable[..., Layer]] = {nn.Tanh: Tanh, nn.ReLU: ReLU, nn.Sigmoid: Sigmoid}
-_POOLING: dict[type[torch_modules.OverTime], Callable[..., Layer]] = {
+_ACTIVATIONS: dict[type[nn.Module], type[FloatInput]] = {nn.Tanh: Tanh, nn.ReLU: ReLU, nn.Sigmoid: Sigmoid}
+_POOLING: dict[type[torch_modules.OverTime], type[FloatInput]] = {
     torch_modules.Last: Last, torch_modules.MeanPool: MeanPool, torch_modules.MaxPool: MaxPool,
 }  # fmt: skip
 _CONTAINERS = torch_modules.Residual, torch_modules.Concatenated
@@ -187,7 +188,8 @@ def _layer(kind, module, place, batch_first, dtype) -> Layer:
         return OneHot(module.num, dtype=dtype)
     if kind is torch_modules.Repeat:
         return Repeat(module.steps, dtype=dtype)
-    return (_ACTIVATIONS.get(kind) or _POOLING[kind])(dtype=dtype)
+    plain: Callable[..., Layer] = _ACTIVATIONS.get(kind) or _POOLING[kind]
+    return plain(dtype=dtype)
 
 
 # ---- to PyTorch ----
