@@ -41,8 +41,8 @@ def add_parser(commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--layers", metavar="NAMES",
-        help="with --from torch, where it does not follow from the file: modules' names and layers in their order, such "
-        "as embed,lstm,Last,head; a name may have the kind of its layer after it, as in embed:Embedding",
+        help="with --from torch, where it does not follow from the file: modules' names and layers in their order, as "
+        "in embed,lstm,Last,head; a name may have the kind of its layer after it: embed:Embedding",
     )  # fmt: skip
     parser.add_argument(
         "--nonlinearity", choices=("tanh", "relu"), help="with --from torch: of RNNs, which the file does not tell"

@@ -16,7 +16,6 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..layers import Last, MaxPool, MeanPool, ReLU, Sigmoid, Tanh
 from ..layers.base import Layer
-from . import torch_modules
 
 _STEPS, _BATCH = 5, 3
 # Nodes of operations that move numbers, or some of them, and change none.
@@ -48,6 +47,27 @@ def trace(module: nn.Module, leaves: dict[str, nn.Module], example: Any, batch_f
 
     `ValueError` if that can't be said: the caller is told to pass `layers`.
     """
+    failed = None
+    for arguments in _arguments(leaves, example, batch_first):
+        try:
+            order = _traced(module, leaves, arguments, batch_first)
+        except _CannotRun as error:
+            failed = failed or error
+            continue
+        for name, leaf in leaves.items():
+            if name not in order:
+                raise _Unclear(f"{name!r}, {type(leaf).__name__}, is not used when the module is run")
+        return order
+    assert failed is not None
+    raise _Unclear(f"{failed}; pass another one as example=, or") from failed
+
+
+class _CannotRun(Exception):
+    pass
+
+
+def _traced(module, leaves, arguments, batch_first):
+    """The layers of a run with these arguments."""
     recording = _Recording(1 if batch_first else 0)
     with contextlib.ExitStack() as stack:
         for part in module.modules():
@@ -57,55 +77,49 @@ def trace(module: nn.Module, leaves: dict[str, nn.Module], example: Any, batch_f
             stack.callback(leaf.register_forward_hook(recording.after(name)).remove)
         stack.enter_context(torch.enable_grad())
         module.eval()
-        result = _run(module, recording, _arguments(leaves, example, batch_first))
+        try:
+            result = module(recording.hand_on("the input", arguments[0]), *arguments[1:])
+        except _Unclear:
+            raise
+        except Exception as error:  # a module of the caller's may raise anything
+            raise _CannotRun(
+                f"{type(module).__name__} can't be run on an input of shape {tuple(arguments[0].shape)} and dtype "
+                f"{arguments[0].dtype} ({type(error).__name__}: {error})"
+            ) from error
     if isinstance(result, (tuple, list)) and result:
         result = result[0]
     if not isinstance(result, Tensor):
         raise _Unclear(f"{type(module).__name__} returns {type(result).__name__}, not an output")
     recording.connect(result, "the output")
-    for name, leaf in leaves.items():
-        if name not in recording.order:
-            raise _Unclear(f"{name!r}, {type(leaf).__name__}, is not used when the module is run")
     return recording.order
 
 
-def _run(module, recording, arguments):
-    try:
-        return module(recording.hand_on("the input", arguments[0]), *arguments[1:])
-    except _Unclear:
-        raise
-    except Exception as error:  # a module of the caller's may raise anything
-        shape = tuple(arguments[0].shape)
-        raise _Unclear(
-            f"{type(module).__name__} can't be run on an input of shape {shape} and dtype {arguments[0].dtype} "
-            f"({type(error).__name__}: {error}); pass another one as example=, or"
-        ) from error
-
-
 def _arguments(leaves, example, batch_first):
-    """What the module is called with."""
+    """What the module may be called with, the likeliest first."""
     if example is None:
-        return (_made_up(leaves, batch_first),)
+        return [(x,) for x in _made_up(leaves.values(), batch_first)]
     arguments = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     if not arguments or not isinstance(arguments[0], Tensor):
         raise TypeError("example must be a tensor, or a tuple of arguments, the first of which is one")
-    return arguments
+    return [arguments]
 
 
 def _made_up(leaves, batch_first):
-    """An input for the first of the leaves that takes a certain one."""
-    parameter = next((p for leaf in leaves.values() for p in leaf.parameters()), torch.zeros(()))
+    """Inputs for those leaves that take a certain one."""
+    parameter = next((p for leaf in leaves for p in leaf.parameters()), torch.zeros(()))
     like = {"dtype": parameter.dtype, "device": parameter.device}
     lead = (_BATCH, _STEPS) if batch_first else (_STEPS, _BATCH)
-    for leaf in leaves.values():
+    for leaf in leaves:
         count = getattr(leaf, "num_embeddings", getattr(leaf, "num", None))  # of Embedding, of OneHot
-        if count is not None:
-            return torch.arange(_STEPS * _BATCH, device=like["device"]).reshape(lead) % count
-        features = getattr(leaf, "input_size", getattr(leaf, "in_features", None))
-        if features is not None:
-            vectors = isinstance(next(iter(leaves.values())), torch_modules.Repeat)
-            return torch.zeros(*((_BATCH,) if vectors else lead), features, **like)
-    return torch.zeros(*lead, 4, **like)
+        if count is not None:  # tokens come first in any model of fastrnn
+            yield torch.arange(_STEPS * _BATCH, device=like["device"]).reshape(lead) % count
+            return
+    widths = [getattr(leaf, "input_size", getattr(leaf, "in_features", None)) for leaf in leaves]
+    for width in dict.fromkeys(width for width in widths if width is not None):
+        yield torch.zeros(*lead, width, **like)
+        yield torch.zeros(_BATCH, width, **like)
+    if not any(widths):
+        yield torch.zeros(*lead, 4, **like)
 
 
 class _Recording:
