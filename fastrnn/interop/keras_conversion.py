@@ -77,7 +77,8 @@ def _chain(model) -> Iterator[keras.Layer]:
 def _is_chain(model):
     """Whether each layer of a functional model was called once, on the output of the one before."""
     try:
-        steps = [(layer.input, layer.output) for layer in model.layers]
+        inner = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+        steps = [(layer.input, layer.output) for layer in inner]
         (first,), (last,) = model.inputs, model.outputs
     except (AttributeError, ValueError):  # no functional model; several inputs; a layer called twice
         return False
