@@ -70,6 +70,7 @@ class Container(Layer):
         self._check_fit()
         self.parameters = Parameters.joined({str(i): layer.parameters for i, layer in enumerate(layers)})
         self.owner = None
+        self._kept_after = None
         for layer in layers:
             layer.owner = self
         self.batch_first = batch_first
@@ -304,18 +305,29 @@ class Container(Layer):
     def _make_workspace(self, steps, batch):
         return _ContainerWorkspace(self, steps, batch)
 
+    def _shape_after(self, x):
+        return self._after(x)[0]
+
     def _check_room(self, x, given):
-        real = x.dtype.kind == "f"
-        steps, batch = self._extent(x)
-        steps = None if real and x.ndim == 2 else steps
-        sizes = []
-        for layer, width in zip(self.layers, self._widths(x.shape[-1] if real else None)[1:], strict=True):
-            steps = layer._output_steps(steps)
-            sizes.append((steps or 1) * batch * width)
-        numbers = self._numbers_at_once(sizes)
+        shape, numbers = self._after(x)
         if given:
-            numbers -= math.prod(self._shape_after(x))
+            numbers -= math.prod(shape)
         checks.memory("the layers' outputs", numbers * self.dtype.itemsize)
+
+    def _after(self, x):
+        """The shape of the output for a checked input, and how many numbers inference holds at once."""
+        real = x.dtype.kind == "f"
+        key = x.shape, real, self._batch_first
+        kept = self._kept_after  # a stream's blocks are all of one shape
+        if kept is None or kept[0] != key:
+            steps, batch = self._extent(x)
+            steps = None if real and x.ndim == 2 else steps
+            sizes = []
+            for layer, width in zip(self.layers, self._widths(x.shape[-1] if real else None)[1:], strict=True):
+                steps = layer._output_steps(steps)
+                sizes.append((steps or 1) * batch * width)
+            kept = self._kept_after = key, super()._shape_after(x), self._numbers_at_once(sizes)
+        return kept[1:]
 
     def _numbers_at_once(self, sizes):
         """Numbers that inference holds at once, of the sizes of the layers' outputs."""

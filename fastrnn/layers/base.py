@@ -405,9 +405,14 @@ def _kernel_target(out, *arguments):
 
 def _shares_memory(array, others):
     """Whether `array` may share memory with one of `others`: an array, None, or a sequence of such as a state is."""
-    if isinstance(others, (tuple, list)):
-        return any(_shares_memory(array, other) for other in others)
-    return others is not None and np.may_share_memory(array, others)
+    if others is None:
+        return False
+    if isinstance(others, np.ndarray):
+        return np.may_share_memory(array, others)
+    for other in others:
+        if _shares_memory(array, other):
+            return True
+    return False
 
 
 def apart(array, *buffers):
