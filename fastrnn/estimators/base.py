@@ -14,7 +14,7 @@ from ..callbacks import EarlyStopping
 from ..layers import GRU, LSTM, RNN, Dropout, Last, Linear, MaxPool, MeanPool
 from ..model import Sequential
 from ..trainer import Trainer
-from .sequences import Batches, Sequences, Targets, joined, listed, take
+from .sequences import Batches, Sequences, Targets, dimensions, joined, listed, take
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 POOLING = {"last": Last, "mean": MeanPool, "max": MaxPool}
@@ -129,7 +129,7 @@ class RecurrentEstimator(BaseEstimator):
         dtype, reset = checks.float_dtype(self.dtype), features_per_step is not None
         features = self.model_.layers[0].input_size if features_per_step is None else features_per_step
         arrays = listed(X)
-        table = arrays is None and (X if hasattr(X, "ndim") else np.asarray(X)).ndim != 3
+        table = arrays is None and dimensions(X) != 3
         if table and (reset or self._has_columns):
             X = validate_data(self, X, dtype=dtype, order="C", reset=reset)
         else:
@@ -328,8 +328,8 @@ def checked_weights(sample_weight: Any, count: int) -> np.ndarray | None:
 def _weighted(x, targets, weights):
     """The sequences that count, their targets, and weights for a loss averaged over sequences; None if all are 1.
 
-    The weights add up to the number of sequences. Then the average over all of them is the weighted mean of the targets'
-    losses, and that over a batch an unbiased estimate of it.
+    The weights add up to the number of sequences: the average over all of them is then the weighted mean of the losses,
+    and that over a batch an unbiased estimate of it.
     """
     stepwise = isinstance(targets, Sequences)
     values = targets.steps if stepwise else targets

@@ -6,19 +6,18 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_array
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ..losses import CrossEntropy
 from .base import PooledEstimator, checked_weights
-from .labels import class_factors, encoded, probabilities
+from .labels import ClassTargets, probabilities
 
 
-class RNNClassifier(ClassifierMixin, PooledEstimator):
+class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
     """A class for each sequence: recurrent layers, pooling over time and a linear layer, trained by cross-entropy.
 
-    X: (n,T,F) array; list of arrays (T_i,F), or (T_i,) of numbers, also as an array of objects; or (n,T·F) array or data
-        frame, `features_per_step` F numbers a step, so that (n,T) is T steps of one feature. Numbers must be finite.
+    X: (n,T,F) array; a list of arrays (T_i,F) or, of numbers, (T_i,), also as an array of objects; or an array or data
+        frame (n,T·F), `features_per_step` F numbers a step, so that (n,T) is T steps of one feature. All finite.
     y: (n,) labels.
 
     pooling: what the output layer gets: "last", the last step's output, or the "mean" or "max" over all steps; with
@@ -29,8 +28,6 @@ class RNNClassifier(ClassifierMixin, PooledEstimator):
 
     Attributes: `classes_`, (C,) sorted labels, and those of `RecurrentEstimator`.
     """
-
-    classes_: np.ndarray
 
     def __init__(
         self,
@@ -97,22 +94,11 @@ class RNNClassifier(ClassifierMixin, PooledEstimator):
         self._require_y(y)
         going_on = self._goes_on(incremental)
         x = self._check_X(X, None if going_on else self.features_per_step)
-        y = column_or_1d(check_array(y, dtype=None, ensure_2d=False, estimator=self, input_name="y"), warn=True)
-        check_classification_targets(y)
-        check_consistent_length(x, y)
-        weights = checked_weights(sample_weight, len(x))
-        if incremental and self.class_weight == "balanced":
-            raise ValueError("class_weight must not be 'balanced' for partial_fit: give a dict of the classes' weights")
-        if not going_on:
-            if incremental and classes is None:
-                raise ValueError("classes must be passed in the first call of partial_fit")
-            self.classes_ = np.unique(y if classes is None else column_or_1d(classes))
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(f"classes must be those of the first call, {self.classes_.tolist()}")
-        targets = encoded(y, self.classes_)
-        factors = class_factors(self.class_weight, self.classes_, y)
-        if factors is not None:
-            weights = factors[targets] * (1.0 if weights is None else weights)
+        labels = column_or_1d(check_array(y, dtype=None, ensure_2d=False, estimator=self, input_name="y"), warn=True)
+        check_consistent_length(x, labels)
+        targets, weights = self._class_targets(
+            labels, checked_weights(sample_weight, len(x)), classes, new=not going_on, incremental=incremental
+        )
         self._train(
             x, targets, weights, CrossEntropy(reduction="sequence"), len(self.classes_),
             incremental=incremental, stratify=True,

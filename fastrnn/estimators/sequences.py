@@ -49,7 +49,7 @@ class Sequences:
         return Sequences(np.concatenate([self[i] for i in indices]), self.lengths[indices])
 
     def batch(self, indices: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray | None]:
-        """Those of `indices` as one array (B,T,…), T the longest of them, with their lengths; None if none is padded."""
+        """Those of `indices` as one array (B,T,…), T the longest, and their lengths; None if nothing is padded."""
         if self.uniform:
             return self.array[indices], None
         chosen = range(len(self))[indices] if isinstance(indices, slice) else indices
@@ -68,13 +68,18 @@ def take(rows: Any, indices: np.ndarray) -> Any:
     return rows.take(indices) if isinstance(rows, Sequences) else None if rows is None else rows[indices]
 
 
+def dimensions(value: Any) -> int:
+    """The number of dimensions of an array or what can be taken as one."""
+    return value.ndim if hasattr(value, "ndim") else np.asarray(value).ndim
+
+
 def listed(X: Any) -> list[np.ndarray] | None:
     """The arrays (T_i,F), or (T_i,) of different lengths, of a list, a tuple or a one-dimensional array of objects.
 
     None if X is none of these, or its entries are plain rows: then it is one array, if anything.
     """
     if not isinstance(X, (list, tuple)):
-        if getattr(X, "ndim", None) != 1 or getattr(X, "dtype", None) != object:
+        if getattr(X, "ndim", None) != 1 or X.dtype.kind != "O":
             return None
         X = np.asarray(X).tolist()
     try:
@@ -91,9 +96,7 @@ def joined(name: str, arrays: Sequence[np.ndarray]) -> Sequences:
     """The sequences of a list of arrays with at least one step each, alike in all dimensions but the first."""
     for i, array in enumerate(arrays):
         if array.shape[1:] != arrays[0].shape[1:]:
-            raise ValueError(
-                f"{name}[{i}] must have {arrays[0].shape[1]} features like {name}[0], got {array.shape[1]}"
-            )
+            raise ValueError(f"{name}[{i}] must have steps of shape {arrays[0].shape[1:]}, got {array.shape[1:]}")
         if array.size == 0:
             raise ValueError(f"{name}[{i}] must not be empty, got shape {array.shape}")
     return Sequences(np.concatenate(arrays), np.array([len(array) for array in arrays]))
