@@ -14,7 +14,7 @@ from ..callbacks import EarlyStopping
 from ..layers import GRU, LSTM, RNN, Dropout, Last, Linear, MaxPool, MeanPool
 from ..model import Sequential
 from ..trainer import Trainer
-from .sequences import Batches, Sequences, Targets, dimensions, joined, listed, take
+from .sequences import Batches, Sequences, Targets, joined, listed, shape_of, take
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 POOLING = {"last": Last, "mean": MeanPool, "max": MaxPool}
@@ -129,7 +129,7 @@ class RecurrentEstimator(BaseEstimator):
         dtype, reset = checks.float_dtype(self.dtype), features_per_step is not None
         features = self.model_.layers[0].input_size if features_per_step is None else features_per_step
         arrays = listed(X)
-        table = arrays is None and dimensions(X) != 3
+        table = arrays is None and len(shape_of(X)) != 3
         if table and (reset or self._has_columns):
             X = validate_data(self, X, dtype=dtype, order="C", reset=reset)
         else:
@@ -140,7 +140,7 @@ class RecurrentEstimator(BaseEstimator):
             x = Sequences(steps, np.full(len(array), len(steps) // len(array)))
         else:
             if arrays is None:
-                checks.shape("X", np.shape(X), (None, None, None))
+                checks.shape("X", shape_of(X), (None, None, None))
                 x = Sequences.of_array(np.asarray(X))
             else:
                 x = joined("X", [in_steps(f"X[{i}]", a, features) if a.ndim == 1 else a for i, a in enumerate(arrays)])
