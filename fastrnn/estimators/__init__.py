@@ -1,4 +1,4 @@
-"""scikit-learn's convention for recurrent nets: `RNNClassifier`, `RNNRegressor`, `SequenceTagger`.
+"""scikit-learn's convention for recurrent nets: `RNNClassifier`, `RNNRegressor`, `SequenceTagger`; `SequenceScaler`.
 
 They need scikit-learn: `pip install 'fastrnn[sklearn]'`.
 """
@@ -10,6 +10,7 @@ except ImportError:
 
 from .classifier import RNNClassifier
 from .regressor import RNNRegressor
+from .scaler import SequenceScaler
 from .tagger import SequenceTagger
 
-__all__ = ["RNNClassifier", "RNNRegressor", "SequenceTagger"]
+__all__ = ["RNNClassifier", "RNNRegressor", "SequenceScaler", "SequenceTagger"]

@@ -125,7 +125,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         classifies = checks.choice("task", self.task, TASKS) == "classify"
         new = not self._goes_on(incremental)
         y, one_step = self._checked_y(X, y, None if classifies else np.float64)
-        x = self._check_X(X, self._step_width(X, y) if new else None)
+        x = self._sequences(X, self._step_width(X, y) if new else None)
         _check_same_steps("y", y, x)
         weights = _step_weights(sample_weight, x)
         if classifies:
@@ -202,7 +202,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
 
     def _step_outputs(self, X):
         check_is_fitted(self)
-        x = self._check_X(X)
+        x = self._sequences(X)
         return self._outputs(x), x
 
     def _shaped(self, steps, x, X):
