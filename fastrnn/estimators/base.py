@@ -41,6 +41,7 @@ class SequenceInput(BaseEstimator):
     _has_columns: bool  # whether it was fitted to rows of numbers, whose length is fixed
     _step_features: int  # F
 
+    @np.errstate(over="ignore")  # what is too large for `dtype` becomes infinite, and is refused as that
     def _check_X(self, X: Any, dtype: Any, features_per_step: int | None = None) -> Sequences:
         """The sequences in `X`, their steps (Σ T_i,F) of `dtype`. Rows of numbers hold `features_per_step` a step.
 
@@ -194,10 +195,11 @@ class RecurrentEstimator(SequenceInput):
     def _make_optimizer(self) -> Any:
         kind = OPTIMIZERS[checks.choice("optimizer", self.optimizer, tuple(OPTIMIZERS))]
         momentum = {"momentum": 0.9, "nesterov": True} if kind is optim.SGD else {}
-        optimizer = kind(self.learning_rate, weight_decay=self.weight_decay, **momentum)
+        rate = checks.number("learning_rate", self.learning_rate, minimum=0)
+        optimizer = kind(rate, weight_decay=self.weight_decay, **momentum)
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
-            optimizer.lr = self.learning_rate
+            optimizer.lr = rate
         return optimizer
 
     def _train(
@@ -219,7 +221,7 @@ class RecurrentEstimator(SequenceInput):
         batch_size = checks.integer("batch_size", self.batch_size, minimum=1)
         epochs = 1 if incremental else checks.integer("epochs", self.epochs, minimum=1)
         schedule = SCHEDULES[checks.choice("schedule", self.schedule, tuple(SCHEDULES))]
-        stopping = EarlyStopping(self.patience, min_delta=self.tol)
+        stopping = EarlyStopping(self.patience, min_delta=checks.number("tol", self.tol, minimum=0))
         early = checks.flag("early_stopping", self.early_stopping)
         if incremental and early:
             raise ValueError("early_stopping must be False for partial_fit, which sees part of the data at a time")
