@@ -23,6 +23,7 @@ NAMES = (
     "cold_start",
     "vectors",
     "threading",
+    "estimators",
 )
 THREADS = 2
 
