@@ -18,8 +18,17 @@ def example(name):
     return module
 
 
-def test_encoder_decoder_learns(capsys):
-    assert example("encoder_decoder").main(["--updates", "800"]) > 0.8
+@pytest.fixture
+def picture(tmp_path):
+    """A path that the example under test is to fill with a picture."""
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "picture.png"
+    yield path
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_encoder_decoder_learns(capsys, picture):
+    assert example("encoder_decoder").main(["--updates", "800", "--plot", str(picture)]) > 0.8
     assert "800 updates" in capsys.readouterr().out
 
 
@@ -55,9 +64,9 @@ def test_encoder_decoder_decodes_as_it_was_trained():
         assert chosen[: module.LONGEST + 1] == [*symbols, module.END][: module.LONGEST + 1] or len(symbols) > 8
 
 
-def test_lbfgs(capsys):
+def test_lbfgs(capsys, picture):
     pytest.importorskip("scipy.optimize")
-    errors = example("lbfgs").main()
+    errors = example("lbfgs").main(["--plot", str(picture)])
     assert errors["trained"] < errors["before training"] / 50
     assert errors["second half"] < errors["second half, last value as the prediction"] / 5
     assert "iterations" in capsys.readouterr().out
@@ -66,4 +75,18 @@ def test_lbfgs(capsys):
 def test_lbfgs_says_what_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(SystemExit, match="SciPy: pip install scipy"):
-        example("lbfgs").main()
+        example("lbfgs").main([])
+
+
+def test_hidden_states_has_a_unit_that_counts(capsys, picture):
+    assert example("hidden_states").main(["--updates", "400", "--plot", str(picture)]) > 0.9
+    assert "counts" in capsys.readouterr().out
+
+
+def test_hidden_states_counts_are_those_of_the_brackets():
+    module = example("hidden_states")
+    x, counts = module.draw(30, 5, np.random.default_rng(0))
+    for tokens, expected in zip(x.T, counts[..., 0].T, strict=True):
+        text = "".join(module.SYMBOLS[token] for token in tokens)
+        found = [text[: n + 1].count("(") - text[: n + 1].count(")") for n in range(len(text))]
+        assert found == expected.tolist() and min(found) >= 0
