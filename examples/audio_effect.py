@@ -251,7 +251,7 @@ def main(arguments: list[str] | None = None) -> dict:
         options.wav.mkdir(parents=True, exist_ok=True)
         for name, sound in (("input", held_out), ("target", held_out_target), ("output", output)):
             write_wav(options.wav / f"{name}.wav", sound)
-    draw(options.picture, held_out, held_out_target, output, figures)
+    draw(options.plot, held_out, held_out_target, output, figures)
     return {"before": before, "after": after, "real time": figures}
 
 
