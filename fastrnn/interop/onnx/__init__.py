@@ -25,8 +25,8 @@ def export(model: Layer, path: Path, *, lengths: bool = False, states: bool = Tr
     outputs `h_n` and `c_n`. In a model a layer's number stands before them, as in its parameters' names: `0.h`,
     `2.0.h_n`.
 
-    lengths: there is an input `lengths`, (B,) int32, from 1 to T, of right-padded sequences. Outputs past their ends are
-        0.
+    lengths: there is an input `lengths`, (B,) int32, from 1 to T, of right-padded sequences. Outputs past the ends
+        are 0.
     states: whether there are inputs and outputs of states, which ONNX Runtime then needs all of. Without them sequences
         begin with what the model begins them with: zeros, or learned states.
     tokens: whether `x` is integers where the first layer, a recurrent one, takes both, integers as one-hot vectors.

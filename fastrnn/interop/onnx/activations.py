@@ -18,8 +18,8 @@ def _sigmoid(x, *_):
     return 1 / (1 + np.exp(-x))
 
 
-# By their names in lower case, as files differ in it. Defaults are those of the operators of the same name. Affine and
-# ScaledTanh are operators no more: without constants they are refused.
+# By their names in lower case, as files differ in it. Defaults are those of the operators of the same name, where there
+# still is one and ONNX Runtime agrees: it takes 0 for ThresholdedRelu's 1.
 _KINDS = {
     "affine": _Kind(lambda x, alpha, beta: alpha * x + beta, 2, (None, 0.0)),
     "elu": _Kind(lambda x, alpha, _: np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0))), 1, (1.0, None)),
@@ -31,7 +31,7 @@ _KINDS = {
     "softplus": _Kind(lambda x, *_: np.logaddexp(x, 0)),
     "softsign": _Kind(lambda x, *_: x / (1 + np.abs(x))),
     "tanh": _Kind(lambda x, *_: np.tanh(x)),
-    "thresholdedrelu": _Kind(lambda x, alpha, _: np.where(x >= alpha, x, 0), 1, (1.0, None)),
+    "thresholdedrelu": _Kind(lambda x, alpha, _: np.where(x >= alpha, x, 0), 1),
 }
 
 
@@ -62,6 +62,6 @@ def parse(names: Sequence[str], alphas: Sequence[float], betas: Sequence[float])
         for i in range(kind.constants):
             constants[i] = next(left[i], kind.defaults[i])
             if constants[i] is None:
-                raise ValueError(f"the activation {name!r} needs activation_{('alpha', 'beta')[i]}")
+                raise ValueError(f"the activation {name!r} needs a value in activation_{('alpha', 'beta')[i]}")
         found.append(Activation(name.lower(), *constants))
     return found

@@ -23,13 +23,13 @@ class NumpyCell(ABC):
     """One direction of a recurrent node.
 
     functions: f, g and h, as many as the operator has.
-    options: the node's, of which `clip` bounds what goes into the functions.
+    options: the node's, of which `clip` bounds what goes into f and g.
     """
 
     def __init__(self, weights: CellWeights, functions: Sequence[Callable], options):
         self._weights = weights
-        if options.clip is not None:
-            functions = [_clipped(function, options.clip) for function in functions]
+        if options.clip is not None:  # but not into h: so does ONNX Runtime
+            functions = [*[_clipped(function, options.clip) for function in functions[:2]], *functions[2:]]
         self._functions = functions
         self._options = options
         zeros = np.zeros(weights.W.shape[0], weights.W.dtype)

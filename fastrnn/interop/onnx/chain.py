@@ -133,7 +133,7 @@ class _Walk:
             outputs = [_sizes(node, *inputs)]
         elif kinds <= {"sizes", "zeros", "learned"}:
             outputs = [_made_of_sizes(node, inputs)]
-        elif node.op_type in _GLUE and kinds & {"state"} and not kinds & {"data"}:
+        elif _goes_to_states(node, kinds):
             outputs = [_Tensor("state") for _ in node.output]
         else:
             handler = getattr(self, f"_{node.op_type.lower()}", None)
@@ -444,6 +444,13 @@ def _makings_of_states(graph):
             if name in makers and makers[name].op_type != "Shape":
                 left.extend(makers[name].input)
     return names
+
+
+def _goes_to_states(node, kinds):
+    """Whether it only lays out states: those of several layers are joined, or taken apart."""
+    if node.op_type not in _GLUE or not kinds <= {"state", "final", "zeros", "learned", "sizes"}:
+        return False
+    return "state" in kinds or node.op_type == "Concat"
 
 
 def _name(node):

@@ -89,7 +89,8 @@ def read(path: Path) -> OnnxModel:
     if proto.ByteSize() > _LARGEST:
         raise ValueError(f"{path} has more than {_LARGEST:,} bytes of weights, which is not supported")
     try:
-        onnx.checker.check_model(proto, full_check=True)
+        proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True)  # the checker wants the outputs' shapes
+        onnx.checker.check_model(proto)
         proto = onnx.inliner.inline_local_functions(proto)
     except Exception as error:
         raise FormatError(f"{path} is no valid ONNX model: {error}") from None
