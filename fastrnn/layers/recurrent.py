@@ -11,7 +11,7 @@ from ..init import fill, generator
 from ..kernels.cells import CELLS
 from ..kernels.packing import Weights
 from ..kernels.recurrence import Noise
-from ..kernels.step import RNN_WEIGHTS, layer_steps
+from ..kernels.step import STEP_WEIGHTS, layer_steps
 from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
 from ..segments import Segments
 from ..threads import threads_for
@@ -252,7 +252,7 @@ class Recurrent(Layer):
         features = self.directions * self.hidden_size
         arrays = self.num_layers * (2 if self.dropout else 1) + 2
         whole = steps * batch * (arrays * features + self.input_size) * self.dtype.itemsize
-        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.states) for p in self.passes)
+        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.cell.parts) for p in self.passes)
 
     def _make_workspace(self, steps, batch):
         return RecurrentWorkspace(self, steps, batch)
@@ -311,7 +311,7 @@ class Recurrent(Layer):
                 y.fill(0)
             for n, target in zip(self._of_layer(layer), self._views(y), strict=True):
                 product = self.passes[n]
-                arrays = PassBuffers(product, plan.steps, plan.batch, False, self.states, tokens and layer == 0)
+                arrays = PassBuffers(product, plan.steps, plan.batch, False, self.cell.parts, tokens and layer == 0)
                 product.forward(source, target, plan, arrays, initial_rows[n], final_rows[n], self._mean_noise)
             outputs = [*outputs[-1:], y]
             source = self._whole(y)
@@ -593,7 +593,7 @@ class Recurrent(Layer):
             raise ValueError("kernel_weights needs a single layer in one direction, without dilation")
         if self.cell.name not in layer_steps:
             raise ValueError(f"there is no kernel for a single step of {self!r}")
-        kind = RNN_WEIGHTS.get(self.cell.name, Weights)
+        kind = STEP_WEIGHTS.get(self.cell.name, Weights)
         return kind(*(a.copy() for a in self.passes[0].forward_weights()))
 
 
