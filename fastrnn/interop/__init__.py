@@ -1,1 +1,4 @@
-"""Weights and models of other libraries; each submodule is imported by name, and needs the library of its name."""
+"""Weights and models from elsewhere, and back: each library's part is a module of its own, imported by its name.
+
+`fastrnn.interop.onnx`: ONNX files. The libraries themselves are imported where they are needed.
+"""

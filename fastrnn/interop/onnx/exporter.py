@@ -266,7 +266,7 @@ def _attributes(layer):
     if isinstance(layer, layers.RNN):
         attributes["activations"] = [layer.nonlinearity.capitalize()] * layer.directions
     if isinstance(layer, layers.GRU):
-        attributes["linear_before_reset"] = 1
+        attributes["linear_before_reset"] = int(layer.reset_after)
     return attributes
 
 

@@ -46,7 +46,7 @@ def _rnn(options, functions, peepholes):
 
 
 def _gru(options, functions, peepholes):
-    return (GRU, {}) if functions == [SIGMOID, TANH] and options.linear_before_reset else None
+    return (GRU, {"reset_after": options.linear_before_reset}) if functions == [SIGMOID, TANH] else None
 
 
 def _lstm(options, functions, peepholes):
