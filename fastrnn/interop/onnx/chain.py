@@ -58,7 +58,8 @@ _GLUE = {
 class _Tensor(NamedTuple):
     """A value that depends on inputs.
 
-    kind: "data", what runs through the layers; "final", the last h of a layer in one direction; "sum", over the steps;
+    kind: "data", what runs through the layers; "final", the last h of a layer in one direction; "finals", those of
+        several layers; "sum", over the steps;
         "state", what states are made of or become; "zeros" and "learned", states that depend on sizes alone; "sizes",
         of other tensors; "lengths", "ends", "steps" and "mask": the numbers of valid steps, the last of these, the
         numbers of all steps, and which are valid.
@@ -328,6 +329,10 @@ class _Walk:
         axis %= len(x.axes)
         if not x.axes[axis] and index in (0, -1):
             return x._replace(axes=x.axes if keep else x.axes[:axis] + x.axes[axis + 1 :])
+        if x.kind == "finals" and [atom.name for atom in x.axes[axis]] == ["layers"]:
+            is_last = index in (-1, x.axes[axis][0].size - 1)
+            axes = (*x.axes[:axis], *([()] if keep else []), *x.axes[axis + 1 :])
+            return x._replace(kind="final", axes=axes) if is_last else None
         if x.kind != "data" or index != -1:
             return None
         y = self._without_time(x, axis, Last(dtype=self._dtype))
@@ -405,6 +410,12 @@ class _Walk:
     def _dropout(self, node, x, ratio=None, training=None):
         return None if isinstance(training, _Tensor) or (training is not None and training.any()) else x
 
+    def _concat(self, node, *states):
+        """The last h of all layers, one after the other."""
+        if not all(isinstance(state, _Tensor) and state.kind == "final" and state.axes[0] == () for state in states):
+            return None
+        return states[-1]._replace(kind="finals", axes=((_Atom("layers", len(states)),), *states[-1].axes[1:]))
+
     def _transpose(self, node, x):
         order = _attributes(node).get("perm", range(len(x.axes))[::-1])
         return x._replace(axes=tuple(x.axes[i] for i in order))
@@ -423,9 +434,10 @@ class _Walk:
         return x._replace(axes=tuple(() if i in new else next(left) for i in range(rank)))
 
     def _reshape(self, node, x, shape):
-        if not isinstance(shape, np.ndarray) or _attributes(node).get("allowzero", 0):
+        sizes = _known_sizes(shape)
+        if sizes is None or (_attributes(node).get("allowzero", 0) and 0 in sizes):
             return None
-        axes = _regrouped(x.axes, shape.tolist())
+        axes = _regrouped(x.axes, sizes)
         return None if axes is None else x._replace(axes=axes)
 
     def _flatten(self, node, x):
@@ -447,10 +459,10 @@ def _makings_of_states(graph):
 
 
 def _goes_to_states(node, kinds):
-    """Whether it only lays out states: those of several layers are joined, or taken apart."""
-    if node.op_type not in _GLUE or not kinds <= {"state", "final", "zeros", "learned", "sizes"}:
+    """Whether it only lays out states."""
+    if node.op_type not in _GLUE or not kinds <= {"state", "final", "finals", "zeros", "learned", "sizes"}:
         return False
-    return "state" in kinds or node.op_type == "Concat"
+    return "state" in kinds
 
 
 def _name(node):
@@ -483,39 +495,36 @@ def _are_features(axis):
 
 
 def _regrouped(axes, shape):
-    """The axes of a tensor in another shape, of which its atoms are parts in their order; None if they are not."""
+    """The axes of a tensor in another shape, whose sizes are numbers or axes; None if atoms would have to be split."""
     left = tuple(atom for axis in axes for atom in axis)
-    first, last, after = [], [], False
-    for i, size in enumerate(shape):
-        if size == -1:  # what the others leave
-            after = True
-            break
-        group = axes[i] if size == 0 else _leading(left, size)
-        if group is None or left[: len(group)] != group:
+    left_open = shape.index(-1) if -1 in shape else len(shape)  # what the other sizes leave
+    before, after = [], []
+    for i in range(left_open):
+        count = _leading(left, axes[i] if shape[i] == 0 else shape[i])
+        if count is None:
             return None
-        first.append(group)
-        left = left[len(group) :]
-    for i, size in reversed(list(enumerate(shape))[len(first) + 1 :]):
-        group = axes[i] if size == 0 else _leading(left[::-1], size)
-        if group is None:
+        before.append(left[:count])
+        left = left[count:]
+    for i in reversed(range(left_open + 1, len(shape))):
+        count = _leading(left[::-1], axes[i] if shape[i] == 0 else shape[i])
+        if count is None:
             return None
-        group = group if size == 0 else group[::-1]
-        if left[len(left) - len(group) :] != group:
-            return None
-        last.insert(0, group)
-        left = left[: len(left) - len(group)]
-    if after:
-        return (*first, left, *last)
-    return None if left else tuple(first)
+        after.insert(0, left[len(left) - count :])
+        left = left[: len(left) - count]
+    if left_open < len(shape):
+        return (*before, left, *after)
+    return None if left else tuple(before)
 
 
 def _leading(atoms, size):
-    """The first atoms, of which there are `size` together; None if no number of them does it."""
+    """How many of the first atoms together have a size, a number or an axis; None if no number of them has."""
+    if isinstance(size, tuple):
+        return len(size) if sorted(atoms[: len(size)]) == sorted(size) else None
     count, product = 0, 1
     while count < len(atoms) and size > 1 and atoms[count].size and product * atoms[count].size <= size:
         product *= atoms[count].size
         count += 1
-    return atoms[:count] if product == size else None
+    return count if product == size else None
 
 
 def _sizes(node, x):
@@ -527,7 +536,7 @@ def _sizes(node, x):
 
 
 def _made_of_sizes(node, inputs):
-    """What depends on no number of the inputs."""
+    """What depends on the inputs' sizes alone."""
     given, first = _attributes(node), inputs[0]
     if node.op_type == "ConstantOfShape":
         value = given.get("value")
@@ -544,11 +553,36 @@ def _made_of_sizes(node, inputs):
         plain = isinstance(start, np.ndarray) and isinstance(step, np.ndarray) and (start, step) == (0, 1)
         if plain and isinstance(limit, _Tensor) and limit.axes and len(limit.axes) == 1:
             return _Tensor("steps", limit.axes)
-    if node.op_type in ("Squeeze", "Unsqueeze", "Cast", "Identity"):
+    return _Tensor("sizes", _size_arithmetic(node, [_known_sizes(value) for value in inputs], given))
+
+
+def _known_sizes(value):
+    """The entries of a vector of sizes, each a number or an axis; None if they are not known."""
+    if isinstance(value, np.ndarray):
+        return tuple(value.reshape(-1).tolist()) if value.dtype.kind in "iu" and value.size < 16 else None
+    return value.axes if value is not None and value.kind == "sizes" else None
+
+
+def _size_arithmetic(node, inputs, given):
+    """What exporters do with sizes before they hand them to Reshape; None for anything else."""
+    first, *others = inputs
+    if first is None:
+        return None
+    if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
         return first
-    if node.op_type == "Gather" and isinstance(inputs[1], np.ndarray) and first.axes:
-        return _Tensor("sizes", tuple(first.axes[i] for i in inputs[1].reshape(-1)))
-    return _Tensor("sizes")
+    if node.op_type == "Gather" and others[0] is not None:
+        return tuple(first[i] for i in others[0])
+    if node.op_type == "Slice" and None not in others and all(len(other) == 1 for other in others):
+        step = others[3][0] if len(others) > 3 else 1
+        return first[others[0][0] : others[1][0] : step]
+    if None in others:
+        return None
+    if node.op_type == "Concat":
+        return sum(others, first)
+    if node.op_type == "Mul" and len(first) == len(others[0]) == 1:
+        a, b = first[0], others[0][0]
+        return (a + b,) if isinstance(a, tuple) and isinstance(b, tuple) else None
+    return None
 
 
 def _learned(parts, batch_first):
