@@ -1,8 +1,6 @@
 """Recognises graphs that are one chain of fastrnn's layers.
 
-A tensor is followed through the graph by what each of its dimensions is made of: an axis is a tuple of atoms, such as
-the steps, the batch, the directions or a direction's features; one of size 1 is the empty tuple. So it does not matter
-by which nodes an exporter swaps, splits and joins dimensions between two layers.
+The data are followed through the graph by what their dimensions are made of: see `axes`.
 """
 
 from typing import Any, NamedTuple
@@ -25,6 +23,7 @@ from ...layers import (
 )
 from ...layers.base import Layer
 from ...model import Sequential
+from .axes import Atom, Axes, are_features, regrouped, size_arithmetic
 from .nodes import OPERATORS, fitting_layer, read_options, read_weights
 
 
@@ -32,14 +31,7 @@ class NotAChain(Exception):
     """Why a graph is no chain of fastrnn's layers."""
 
 
-class _Atom(NamedTuple):
-    """What dimensions are made of; `size` is None where it may be any."""
-
-    name: str
-    size: int | None = None
-
-
-_LENGTHS = (_Atom("lengths"),)  # the axis of the numbers of valid steps
+_LENGTHS = (Atom("lengths"),)  # the axis of the numbers of valid steps
 _GLUE = {
     "Cast",
     "Concat",
@@ -70,7 +62,7 @@ class _Tensor(NamedTuple):
     """
 
     kind: str
-    axes: tuple[tuple[_Atom, ...], ...] | None = None
+    axes: Axes | None = None
     age: int = 0
     fill: float | None = None
     array: np.ndarray | None = None
@@ -86,6 +78,8 @@ def chain_of(proto: onnx.ModelProto, constants: dict[str, np.ndarray]) -> Layer:
         return walk.model()
     except (ValueError, TypeError) as error:  # of layers that don't fit together
         raise NotAChain(str(error)) from None
+    except (AttributeError, LookupError):  # of nodes that are not used as in any chain
+        raise NotAChain(f"{_name(node)} is used in a way that none of fastrnn's layers is") from None
 
 
 class _Walk:
@@ -96,9 +90,10 @@ class _Walk:
         self._values: dict[str, _Tensor | np.ndarray] = dict(constants)
         self._layers: list[Layer] = []
         self._age = 0
-        self._input_time: _Atom | None = None  # which of the input's dimensions are the steps, once that is known
-        self._time: _Atom | None = None  # the same of the data now
-        self._dtype = "float32"
+        self._input_time: Atom | None = None  # which of the input's dimensions are the steps, once that is known
+        self._time: Atom | None = None  # the same of the data now
+        self._ragged: bool | None = None  # whether nodes know where sequences end, once that is known
+        self._dtype = np.dtype(np.float32)
         states = _makings_of_states(graph)
         inputs = [value for value in graph.input if value.name not in constants]
         self._values.update({value.name: self._input(value, value.name in states) for value in inputs})
@@ -115,9 +110,9 @@ class _Walk:
         if type_.HasField("shape"):
             sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in type_.shape.dim]
             if dtype.kind == "f" and sizes:
-                features = ((_Atom("F", sizes.pop()),),)
+                features = ((Atom("F", sizes.pop()),),)
                 self._dtype = dtype
-            leading = [(_Atom(str(i), size),) for i, size in enumerate(sizes)]
+            leading = [(Atom(str(i), size),) for i, size in enumerate(sizes)]
         if dtype.kind == "i" and len(leading) == 1:
             return _Tensor("lengths", (_LENGTHS,))
         if dtype.kind not in "if" or not (1 if features else 2) <= len(leading) <= 2:
@@ -183,16 +178,17 @@ class _Walk:
         """The data after a layer that treats all steps alike, and gives so many features."""
         axes = self._take(value)
         if features is not None:
-            if not _are_features(axes[-1]):
+            if not are_features(axes[-1]):
                 raise NotAChain("a matrix product goes over what are not the features")
-            axes = (*axes[:-1], (_Atom("F", features),))
+            axes = (*axes[:-1], (Atom("F", features),))
         self._layers.append(layer)
         return self._data(axes)
 
-    def _without_time(self, value, axis, layer):
-        """The data after a layer that sums up the steps."""
+    def _without_time(self, value, axis, layer, ragged):
+        """The data after a layer that sums up the steps, the valid ones if `ragged`."""
         axes = self._take(value)
         self._be_time(axes[axis])
+        self._be_ragged(ragged)
         self._time = None
         self._layers.append(layer)
         return self._data(axes[:axis] + axes[axis:][1:])
@@ -205,6 +201,16 @@ class _Walk:
             self._time = self._input_time = axis[0]
         if self._time != axis[0]:
             raise NotAChain("nodes don't agree on which dimension is the steps")
+
+    def _be_ragged(self, ragged):
+        """Take note of whether a node knows where sequences end: in a fastrnn model either all layers do or none."""
+        if self._time is not None and self._time != self._input_time:
+            fits = not ragged  # repeated vectors are whole sequences
+        else:
+            self._ragged = ragged if self._ragged is None else self._ragged
+            fits = self._ragged == ragged
+        if not fits:
+            raise NotAChain("only some of its nodes know where sequences end")
 
     # ---- nodes that are layers ----
 
@@ -225,13 +231,14 @@ class _Walk:
             layer = fitting_layer(node.op_type, options, options.functions[0], weights, learned)
         if layer is None:
             raise NotAChain(f"{_name(node)} has attributes that no layer of fastrnn's has")
-        if len(axes) != 3 or not _are_features(axes[2]):
+        if len(axes) != 3 or not are_features(axes[2]):
             raise NotAChain(f"the input of {_name(node)} is no sequence of features")
         time, batch = (axes[1], axes[0]) if options.batch_first else axes[:2]
         self._be_time(time)
+        self._be_ragged(lengths is not None)
         self._layers.append(layer)
-        directions = (_Atom("D", 2),) if layer.bidirectional else ()
-        features = (_Atom("F", layer.hidden_size),)
+        directions = (Atom("D", 2),) if layer.bidirectional else ()
+        features = (Atom("F", layer.hidden_size),)
         lead = (batch, time, directions) if options.batch_first else (time, directions, batch)
         final = (batch, directions, features) if options.batch_first else (directions, batch, features)
         h_kind = "state" if layer.bidirectional else "final"
@@ -258,10 +265,10 @@ class _Walk:
         layer = self._layers[-1] if self._layers else None
         if not (isinstance(bias, np.ndarray) and isinstance(layer, Linear) and not layer.bias):
             return None
-        if bias.size != bias.shape[-1] or bias.size != layer.out_features:
+        if bias.shape[-1:] != (bias.size,) or bias.size != layer.out_features:
             return None
         axes = self._take(x)
-        if axes[-1] != (_Atom("F", layer.out_features),):
+        if bias.ndim > len(axes) or axes[-1] != (Atom("F", layer.out_features),):
             return None
         self._layers[-1] = _linear(layer.state_dict()["weight"], bias.reshape(-1))
         return self._data(axes)
@@ -279,10 +286,10 @@ class _Walk:
         if not (isinstance(depth, np.ndarray) and isinstance(values, np.ndarray) and values.tolist() == [0, 1]):
             return None
         axes = self._take(x)
-        if any(map(_are_features, axes)) or _attributes(node).get("axis", -1) not in (-1, len(axes)):
+        if any(map(are_features, axes)) or _attributes(node).get("axis", -1) not in (-1, len(axes)):
             return None
         self._layers.append(OneHot(int(depth.reshape(())), dtype=values.dtype))
-        return self._data((*axes, (_Atom("F", int(depth.reshape(()))),)))
+        return self._data((*axes, (Atom("F", int(depth.reshape(()))),)))
 
     def _expand(self, node, x, shape):
         """Steps of a vector, each the same."""
@@ -293,7 +300,7 @@ class _Walk:
         if len(sizes) != len(axes) or len(steps) != 1 or axes[steps[0]] or self._time:
             return None
         self._layers.append(Repeat(sizes[steps[0]], dtype=self._dtype))
-        self._time = _Atom("repeated", sizes[steps[0]])
+        self._time = Atom("repeated", sizes[steps[0]])
         return self._data((*axes[: steps[0]], (self._time,), *axes[steps[0] + 1 :]))
 
     # ---- nodes that sum up steps ----
@@ -304,12 +311,12 @@ class _Walk:
             if source.ndim != 2 or axis != 0:
                 return None
             axes = self._take(index)
-            if any(map(_are_features, axes)):
+            if any(map(are_features, axes)):
                 return None
             layer = Embedding(*source.shape, dtype=source.dtype)
             layer.load_state_dict({"weight": source})
             self._layers.append(layer)
-            return self._data((*axes, (_Atom("F", source.shape[1]),)))
+            return self._data((*axes, (Atom("F", source.shape[1]),)))
         if not isinstance(index, np.ndarray) or index.size != 1:
             return None
         return self._last_step(source, axis, int(index.reshape(())), keep=index.ndim == 1)
@@ -335,38 +342,35 @@ class _Walk:
             return x._replace(kind="final", axes=axes) if is_last else None
         if x.kind != "data" or index != -1:
             return None
-        y = self._without_time(x, axis, Last(dtype=self._dtype))
+        y = self._without_time(x, axis, Last(dtype=self._dtype), False)
         return y._replace(axes=(*y.axes[:axis], (), *y.axes[axis:])) if keep else y
 
     def _gathernd(self, node, x, index):
-        if index.kind != "ends" or _attributes(node).get("batch_dims", 0) != 1 or x.kind != "data":
-            return None
-        return self._without_time(x, 1, Last(dtype=self._dtype))
+        fits = index.kind == "ends" and index.axes == (_LENGTHS, ()) and _attributes(node).get("batch_dims", 0) == 1
+        return self._without_time(x, 1, Last(dtype=self._dtype), True) if fits else None
 
     def _reducemean(self, node, x, axes=None):
-        if x.kind != "data" or x.fill is not None:
-            return None
-        return self._reduced(node, x, axes, MeanPool(dtype=self._dtype))
+        return None if x.fill is not None else self._reduced(node, x, axes, MeanPool(dtype=self._dtype), False)
 
     def _reducemax(self, node, x, axes=None):
-        if x.kind != "data" or x.fill not in (None, -np.inf):
+        if x.fill not in (None, -np.inf):
             return None
-        return self._reduced(node, x._replace(fill=None), axes, MaxPool(dtype=self._dtype))
+        return self._reduced(node, x._replace(fill=None), axes, MaxPool(dtype=self._dtype), x.fill is not None)
 
     def _reducesum(self, node, x, axes=None):
         """The sum over valid steps, of which a mean is going to be."""
-        if x.kind != "data" or x.fill != 0:
+        if x.fill != 0:
             return None
-        y = self._reduced(node, x, axes, MeanPool(dtype=self._dtype))
+        y = self._reduced(node, x, axes, MeanPool(dtype=self._dtype), True)
         return y and y._replace(kind="sum")
 
-    def _reduced(self, node, x, axes, layer):
+    def _reduced(self, node, x, axes, layer, ragged):
         given = _attributes(node)
         axes = _argument([axes], 0, given, "axes")
         if axes is None or len(axes) != 1:
             return None
         axis = axes[0] % len(x.axes)
-        y = self._without_time(x, axis, layer)
+        y = self._without_time(x, axis, layer, ragged)
         return y._replace(axes=(*y.axes[:axis], (), *y.axes[axis:])) if given.get("keepdims", 1) else y
 
     def _div(self, node, total, count):
@@ -395,7 +399,8 @@ class _Walk:
         if mask.axes != (x.axes[0], _LENGTHS, ())[: len(x.axes)]:
             return None
         self._be_time(x.axes[0])
-        return x._replace(fill=float(fill.reshape(()))) if _are_features(x.axes[-1]) else x
+        self._be_ragged(True)
+        return x._replace(fill=float(fill.reshape(()))) if are_features(x.axes[-1]) else x
 
     # ---- nodes that only change the layout ----
 
@@ -403,7 +408,7 @@ class _Walk:
         return x
 
     def _cast(self, node, x):
-        floats = x.kind in ("data", "final", "sum") and any(map(_are_features, x.axes))
+        floats = x.kind in ("data", "final", "sum") and any(map(are_features, x.axes))
         to = helper.tensor_dtype_to_np_dtype(_attributes(node)["to"])
         return x if not floats or to == self._dtype else None
 
@@ -414,7 +419,7 @@ class _Walk:
         """The last h of all layers, one after the other."""
         if not all(isinstance(state, _Tensor) and state.kind == "final" and state.axes[0] == () for state in states):
             return None
-        return states[-1]._replace(kind="finals", axes=((_Atom("layers", len(states)),), *states[-1].axes[1:]))
+        return states[-1]._replace(kind="finals", axes=((Atom("layers", len(states)),), *states[-1].axes[1:]))
 
     def _transpose(self, node, x):
         order = _attributes(node).get("perm", range(len(x.axes))[::-1])
@@ -437,7 +442,7 @@ class _Walk:
         sizes = _known_sizes(shape)
         if sizes is None or (_attributes(node).get("allowzero", 0) and 0 in sizes):
             return None
-        axes = _regrouped(x.axes, sizes)
+        axes = regrouped(x.axes, sizes)
         return None if axes is None else x._replace(axes=axes)
 
     def _flatten(self, node, x):
@@ -489,44 +494,6 @@ def _linear(weight, bias=None):
     return layer
 
 
-def _are_features(axis):
-    """Whether an axis is the features of all directions, in fastrnn's order."""
-    return [atom.name for atom in axis] in (["F"], ["D", "F"])
-
-
-def _regrouped(axes, shape):
-    """The axes of a tensor in another shape, whose sizes are numbers or axes; None if atoms would have to be split."""
-    left = tuple(atom for axis in axes for atom in axis)
-    left_open = shape.index(-1) if -1 in shape else len(shape)  # what the other sizes leave
-    before, after = [], []
-    for i in range(left_open):
-        count = _leading(left, axes[i] if shape[i] == 0 else shape[i])
-        if count is None:
-            return None
-        before.append(left[:count])
-        left = left[count:]
-    for i in reversed(range(left_open + 1, len(shape))):
-        count = _leading(left[::-1], axes[i] if shape[i] == 0 else shape[i])
-        if count is None:
-            return None
-        after.insert(0, left[len(left) - count :])
-        left = left[: len(left) - count]
-    if left_open < len(shape):
-        return (*before, left, *after)
-    return None if left else tuple(before)
-
-
-def _leading(atoms, size):
-    """How many of the first atoms together have a size, a number or an axis; None if no number of them has."""
-    if isinstance(size, tuple):
-        return len(size) if sorted(atoms[: len(size)]) == sorted(size) else None
-    count, product = 0, 1
-    while count < len(atoms) and size > 1 and atoms[count].size and product * atoms[count].size <= size:
-        product *= atoms[count].size
-        count += 1
-    return count if product == size else None
-
-
 def _sizes(node, x):
     """The sizes of a tensor, or of some of its dimensions."""
     given = _attributes(node)
@@ -553,7 +520,7 @@ def _made_of_sizes(node, inputs):
         plain = isinstance(start, np.ndarray) and isinstance(step, np.ndarray) and (start, step) == (0, 1)
         if plain and isinstance(limit, _Tensor) and limit.axes and len(limit.axes) == 1:
             return _Tensor("steps", limit.axes)
-    return _Tensor("sizes", _size_arithmetic(node, [_known_sizes(value) for value in inputs], given))
+    return _Tensor("sizes", size_arithmetic(node, [_known_sizes(value) for value in inputs], given))
 
 
 def _known_sizes(value):
@@ -561,28 +528,6 @@ def _known_sizes(value):
     if isinstance(value, np.ndarray):
         return tuple(value.reshape(-1).tolist()) if value.dtype.kind in "iu" and value.size < 16 else None
     return value.axes if value is not None and value.kind == "sizes" else None
-
-
-def _size_arithmetic(node, inputs, given):
-    """What exporters do with sizes before they hand them to Reshape; None for anything else."""
-    first, *others = inputs
-    if first is None:
-        return None
-    if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
-        return first
-    if node.op_type == "Gather" and others[0] is not None:
-        return tuple(first[i] for i in others[0])
-    if node.op_type == "Slice" and None not in others and all(len(other) == 1 for other in others):
-        step = others[3][0] if len(others) > 3 else 1
-        return first[others[0][0] : others[1][0] : step]
-    if None in others:
-        return None
-    if node.op_type == "Concat":
-        return sum(others, first)
-    if node.op_type == "Mul" and len(first) == len(others[0]) == 1:
-        a, b = first[0], others[0][0]
-        return (a + b,) if isinstance(a, tuple) and isinstance(b, tuple) else None
-    return None
 
 
 def _learned(parts, batch_first):
