@@ -447,6 +447,9 @@ def test_interop_keras_one_layer_becomes_a_model():
 def test_interop_keras_model_must_be_one():
     with pytest.raises(TypeError, match="model must be a Keras model, got Dense"):
         interop.from_model(K.Dense(2))
+    for take in (interop.to_model, interop.to_weights):
+        with pytest.raises(TypeError, match="must be a layer or a model of fastrnn, got Dense"):
+            take(K.Dense(2))
 
 
 def test_interop_keras_weights_need_no_keras():

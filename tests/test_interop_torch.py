@@ -364,9 +364,19 @@ def test_interop_torch_modules_without_counterpart_are_named(module, pattern):
         interop.from_module(module())
 
 
-def test_interop_torch_module_must_be_one():
+def test_interop_torch_modules_and_models_must_be_such():
     with pytest.raises(TypeError, match="module must be an nn.Module, got dict"):
         interop.from_module({})
+    for take in (interop.to_module, interop.to_state_dict, lambda model: interop.load_state_dict_into(model, {})):
+        with pytest.raises(TypeError, match="model must be a layer or a model of fastrnn, got Linear"):
+            take(nn.Linear(3, 2))
+
+
+def test_interop_torch_the_identity_keeps_its_place():
+    stack = nn.Sequential(nn.Linear(3, 4), nn.Identity(), nn.Linear(4, 2))
+    model = interop.from_module(stack)
+    assert list(model.state_dict()) == list(stack.state_dict())
+    assert isinstance(interop.to_module(model)[1], nn.Identity)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,12 @@ def _of_training(layer):
     return found + ([("initial_state", layer.initial_state)] if isinstance(layer.initial_state, NoisyState) else [])
 
 
+def check_model(model: Any) -> None:
+    """`TypeError` for what is no layer or model of fastrnn."""
+    if not isinstance(model, Layer):
+        raise TypeError(f"model must be a layer or a model of fastrnn, got {type(model).__name__}")
+
+
 def named_layers(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
     """Every layer of a model, and of containers in it, with the number that names its parameters; "" for one alone."""
     if not isinstance(model, Container):

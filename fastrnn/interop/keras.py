@@ -17,7 +17,7 @@ from .. import checks
 from ..layers import GRU, LSTM, RNN, Embedding, Linear
 from ..layers.base import Layer
 from ..layers.recurrent import Recurrent
-from .common import Part, common_dtype, float_values, refuse_options, require
+from .common import Part, check_model, common_dtype, float_values, refuse_options, require
 
 if TYPE_CHECKING:
     import keras
@@ -144,6 +144,7 @@ def to_weights(layer: Layer) -> list[np.ndarray]:
     layer: `RNN`, `GRU` or `LSTM` of one layer (for `Bidirectional` if it has two directions), `Linear`, `Embedding`.
     ValueError for another, a stack, which `to_model` makes several layers of, or options that Keras lacks.
     """
+    check_model(layer)
     if isinstance(layer, (RNN, GRU, LSTM)) and layer.num_layers > 1:
         raise ValueError(f"layer must have num_layers=1, got {layer.num_layers}: a layer of Keras's is never a stack")
     if not isinstance(layer, (RNN, GRU, LSTM, Linear, Embedding)):
@@ -202,6 +203,7 @@ def to_model(model: Layer, *, inference: bool = False) -> "keras.Sequential":
 
     inference: as in `from_model`, what Keras lacks. ValueError for what it has no counterpart of.
     """
+    check_model(model)
     require("keras", "extra fastrnn[keras]")
     from . import keras_conversion
 

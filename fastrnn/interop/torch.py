@@ -16,7 +16,7 @@ from .. import checks, storage
 from ..layers import GRU, LSTM, RNN, Jordan, LayerNormLSTM, PeepholeLSTM
 from ..layers.base import Layer
 from . import torch_names
-from .common import common_dtype, named_layers, place_of, refuse_options, require
+from .common import check_model, common_dtype, named_layers, place_of, refuse_options, require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,6 +72,7 @@ def load_state_dict_into(
     ValueError if something is missing, left over or of another shape, or if more than one layer fits. Nothing changes
     unless all of it fits.
     """
+    check_model(model)
     arrays = torch_names.arrays_of(state_dict)
     arrays = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     if not arrays:
@@ -130,6 +131,7 @@ def to_state_dict(model: Layer, tensors: bool = False) -> dict[str, Any]:
 
 def refuse_inexpressible(model: Layer, *, inference: bool) -> None:
     """`ValueError`, naming it, for a layer or an option that PyTorch has no counterpart of."""
+    check_model(model)
     for name, layer in named_layers(model):
         place = place_of(layer, name)
         if isinstance(layer, (PeepholeLSTM, LayerNormLSTM, Jordan)):

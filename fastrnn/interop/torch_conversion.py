@@ -102,7 +102,7 @@ def _named(name, module):
 
 
 def _refuse_shared(leaves):
-    owners: dict[int, str] = {}
+    owners = {}
     for name, leaf in leaves.items():
         for parameter in leaf.parameters():
             other = owners.setdefault(id(parameter), name)
@@ -183,7 +183,7 @@ def _layer(kind, module, place, batch_first, dtype) -> Layer:
     if kind in (nn.Dropout, torch_modules.VariationalDropout):
         return Dropout(module.p, variational=kind is not nn.Dropout, dtype=dtype)
     if kind is nn.Identity:
-        return Dropout(0.0, dtype=dtype)
+        return ActivityRegularization(dtype=dtype)  # of nothing, which keeps the numbers of the layers
     if kind is torch_modules.OneHot:
         return OneHot(module.num, dtype=dtype)
     if kind is torch_modules.Repeat:

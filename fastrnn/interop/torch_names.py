@@ -182,7 +182,7 @@ def _before(a, b):
 
 
 def _refuse_gaps(names):
-    children: dict[str, set[int]] = {}
+    children = {}
     for name in names:
         parts = name.split(".")
         for i, part in enumerate(parts):

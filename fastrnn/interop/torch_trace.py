@@ -127,9 +127,9 @@ class _Recording:
 
     def __init__(self, time):
         self.time = time
-        self.order: list[str | Layer] = []
+        self.order = []  # names of leaves, and layers
         self._generator = torch.Generator().manual_seed(0)
-        self._handed: list[Tensor] = []  # what the last leaf has given, its output first
+        self._handed = []  # what the last leaf has given, its output first
         self._giver = ""
 
     def hand_on(self, giver, given, leaf=None):
@@ -235,7 +235,7 @@ def _operations(x, variables, between):
 
 def _possible(operations, dimensions):
     """Lists of the classes of layers that these operations on a tensor of so many dimensions may come to."""
-    ways: list[tuple[type[Layer] | None, ...]] = []  # of each operation, or run of moves; None for no layer
+    ways = []  # of each operation, or run of moves; None for no layer
     for moves, run in itertools.groupby(operations, lambda name: name in _MOVES):
         if moves:
             ways.append((None, Last))
