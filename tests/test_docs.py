@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 
+import numpy as np
 import pytest
 
 from fastrnn.cli import main
@@ -65,6 +66,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     for name in ("notes", "letters", "other", "book"):
         (folder / f"{name}.txt").write_text(f"These are {name}, and they go on like this for a while. " * 40)
+    for name in ("train", "test"):
+        np.savez(folder / f"{name}.npz", X=np.random.default_rng(0).standard_normal((20, 5, 3)), y=np.arange(20) % 2)
     return folder
 
 
@@ -73,7 +76,8 @@ def test_docs_command_runs(page, line, folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     words = shlex.split(line, comments=True)[1:]
     command = words[0]
-    arguments = [*words, "--help"] if command in ONLY_PARSED else [*words, *SHORTER.get(command, ())]
+    shorter = () if "--model" in words else SHORTER.get(command, ())
+    arguments = [*words, "--help"] if command in ONLY_PARSED else [*words, *shorter]
     assert main(arguments) == 0, capfd.readouterr().err
 
 
