@@ -16,7 +16,6 @@ import numpy as np
 
 from . import checks, storage
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state, random_states, set_random_states
-from .data import TokenStream
 from .optim import gradient_norm, limit_gradients
 
 _NONFINITE = ("ignore", "raise", "skip")
@@ -188,8 +187,8 @@ class Trainer:
         """Train on all `batches`, `epochs` times over.
 
         batches: an iterable, for more than one epoch one that can be gone through again, of `(x, targets)`,
-            `(x, targets, lengths)` or dicts with these names, `mask` and `resets`. Over a `TokenStream`, or any other
-            iterable with a true attribute `stateful`, the state is carried from batch to batch within an epoch.
+            `(x, targets, lengths)` or dicts with these names, `mask` and `resets`. Over one with a true attribute
+            `stateful`, such as a `TokenStream`, the state is carried from batch to batch within an epoch.
         validation: the same, for `evaluate` at the end of each epoch.
         callbacks: called as `callback(trainer, record)` for every new record, see `History`. One that returns True
             stops training. `fastrnn.callbacks` has some, and says what else they may have.
@@ -418,7 +417,7 @@ def _check_fit_arguments(batches, validation, callbacks, rule):
 
 
 def _is_stateful(batches):
-    return isinstance(batches, TokenStream) or bool(getattr(batches, "stateful", False))
+    return bool(getattr(batches, "stateful", False))
 
 
 def _arguments(batch):

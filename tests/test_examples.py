@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -90,3 +91,46 @@ def test_hidden_states_counts_are_those_of_the_brackets():
         text = "".join(module.SYMBOLS[token] for token in tokens)
         found = [text[: n + 1].count("(") - text[: n + 1].count(")") for n in range(len(text))]
         assert found == expected.tolist() and min(found) >= 0
+
+
+def test_audio_effect(tmp_path, capsys, picture):
+    module = example("audio_effect")
+    sizes = ["--seconds", "4", "--epochs", "25", "--units", "8", "--held-out", "0.5"]
+    found = module.main([*sizes, "--plot", str(picture), "--wav", str(tmp_path / "wav")])
+    assert found["after"] < found["before"] / 2
+    assert found["real time"]["fastrnn"].keys() == set(module.BLOCKS)
+    assert found["real time"]["fastrnn"][512][0] < 1
+    with wave.open(str(tmp_path / "wav" / "output.wav")) as file:
+        assert (file.getnframes(), file.getframerate(), file.getsampwidth()) == (22_050, 44_100, 2)
+    assert "error-to-signal ratio" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("block", [1, 50, 128, 999, 2000])
+def test_audio_effect_blocks_are_one_pass(block):
+    module = example("audio_effect")
+    model, signal = module.build(), module.guitar(0.045, seed=3)
+    whole, _ = model.forward(signal[:, None, None])
+    output, seconds = module.play(module.fastrnn_effect(model), signal, block)
+    np.testing.assert_array_equal(output, whole[:, 0, 0])
+    assert len(seconds) == -(-len(signal) // block)
+
+
+def test_audio_effect_in_torch_is_the_same():
+    pytest.importorskip("torch")
+    module = example("audio_effect")
+    model, signal = module.build(), module.guitar(0.1, seed=3)
+    ours, theirs = (module.play(make(model), signal, 64)[0] for make in (module.fastrnn_effect, module.torch_effect))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_audio_effect_string_has_its_pitch():
+    """Nothing is left between the harmonics of a plucked string, and the overdrive makes it no louder than ±1."""
+    module = example("audio_effect")
+    note = module.pluck(441.0, 1.0, np.random.default_rng(0))[:44_100]
+    spectrum = np.abs(np.fft.rfft(note * np.hanning(note.size)))
+    peaks = [
+        spectrum[441 * k - 15 : 441 * k + 16].max() for k in (1, 2, 3)
+    ]  # half a sample of delay lowers it a little
+    between = [spectrum[441 * k + 180 : 441 * k + 260].max() for k in (1, 2, 3)]
+    assert min(peaks) > 100 * max(between)
+    assert np.abs(module.overdrive(module.guitar(2.0, seed=0))).max() <= 1
