@@ -41,6 +41,11 @@ class SequenceInput(BaseEstimator):
     _has_columns: bool  # whether it was fitted to rows of numbers, whose length is fixed
     _step_features: int  # F
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
     @np.errstate(over="ignore")  # what is too large for `dtype` becomes infinite, and is refused as that
     def _check_X(self, X: Any, dtype: Any, features_per_step: int | None = None) -> Sequences:
         """The sequences in `X`, their steps (Σ T_i,F) of `dtype`. Rows of numbers hold `features_per_step` a step.
@@ -55,10 +60,11 @@ class SequenceInput(BaseEstimator):
             X = validate_data(self, X, dtype=dtype, order="C", reset=reset)
         else:
             validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)  # columns' names alone
+            if table:
+                X = check_array(X, dtype=dtype, order="C", estimator=self, input_name="X")
         if table:
-            array = check_array(X, dtype=dtype, order="C", estimator=self, input_name="X")
-            steps = in_steps("X", array, features)
-            x = Sequences(steps, np.full(len(array), len(steps) // len(array)))
+            steps = in_steps("X", X, features)
+            x = Sequences(steps, np.full(len(X), len(steps) // len(X)))
         else:
             if arrays is None:
                 checks.shape("X", shape_of(X), (None, None, None))
@@ -227,8 +233,9 @@ class RecurrentEstimator(SequenceInput):
             self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
             self.model_ = self._make_model(x.steps.shape[1], width)
             self._optimizer_state = None
-            self.loss_curve_ = []
-            self.validation_scores_ = [] if early else None
+            self.loss_curve_, self.validation_scores_ = [], None
+        if early and self.validation_scores_ is None:
+            self.validation_scores_ = []
         score: Callable[[], float] | None = None
         if early:
             kept, apart = self._split(len(x), strata)
