@@ -11,6 +11,7 @@ Everything takes and returns NumPy arrays; shapes and names are PyTorch's.
 """
 
 import importlib.util as _importlib_util
+import logging as _logging
 import sys as _sys
 
 if _importlib_util.find_spec("fastrnn.kernels") is None:
@@ -18,7 +19,7 @@ if _importlib_util.find_spec("fastrnn.kernels") is None:
         f"fastrnn in {__path__[0]} is a source checkout that is not installed: run `pip install -e .` in its folder"
     )
     if _sys.argv[:1] == ["-m"]:  # python -m fastrnn: a command's way to fail
-        print(f"fastrnn: {_message}", file=_sys.stderr)
+        _sys.stderr.write(f"fastrnn: {_message}\n")
         raise SystemExit(2)
     raise ImportError(_message)
 
@@ -70,6 +71,8 @@ from .trainer import Trainer  # noqa: E402
 from .threads import get_num_threads, set_num_threads  # noqa: E402
 
 __version__ = "0.1.0"
+
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())  # whoever wants to see the log says where
 
 __all__ = [
     "GRU",

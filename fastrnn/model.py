@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import checks
+from . import checks, summary
 from .layers.base import Layer, Workspace, apart
 from .layers.stateless import clear_past_ends
 from .parameters import Parameters
@@ -133,9 +133,10 @@ class Container(Layer):
         return {"batch_first": self.batch_first}
 
     def __repr__(self):
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
-        lines = [f"  ({i}): {layer!r}".replace("\n", "\n  ") for i, layer in enumerate(self.layers)]
-        return "\n".join([f"{type(self).__name__}({arguments}", *lines, ")"])
+        return summary.table(self)
+
+    def _repr_html_(self):
+        return summary.html_table(self)
 
     def __reduce__(self):
         parts = [layer.__reduce__() for layer in self.layers]

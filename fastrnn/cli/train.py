@@ -15,13 +15,15 @@ from .common import (
     CHECKPOINT_FILE,
     MODEL_FILE,
     CommandError,
-    Progress,
+    add_json,
     add_threads,
     file_in_run,
     integer,
     number,
+    report,
     require,
     say,
+    styled,
     use_threads,
 )
 from .levels import LEVELS
@@ -67,6 +69,7 @@ def add_parser(commands) -> None:
         help=f"seconds between checkpoints; 0 for one at the end only (default: {_CHECKPOINT_INTERVAL:g})",
     )  # fmt: skip
     add_threads(group)
+    add_json(group)
     parser.set_defaults(run=run)
 
 
@@ -106,7 +109,6 @@ def run(arguments) -> int:
     use_threads(options.get("threads"))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: what is asked to stop should save
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    Progress.check()
     require("safetensors", "a model file")
     checkpoint, saved, chosen = None, None, options.get("out")
     if chosen == "":
@@ -125,7 +127,7 @@ def run(arguments) -> int:
         training = Run(settings, text, folder, options.get("checkpoint_interval", _CHECKPOINT_INTERVAL))
         if checkpoint is not None:
             training.restore(checkpoint, saved)
-        return _train(training)
+        return _train(training, arguments)
 
 
 def _new(given):
@@ -176,11 +178,14 @@ def _new_folder(settings):
             return folder
 
 
-def _train(training):
+def _train(training, arguments):
     text, folder, level = training.text, training.folder, training.level
     say(f"{text.name}: {level.sizes()}")
     say(f"{training.settings.cell} model with {training.model.num_parameters:,} parameters")
-    warm_up_training(training.settings.cell)
+    if training.finished:
+        say(f"this run is finished; it goes on with a larger --steps, or --seconds, beside --resume {folder}")
+    else:
+        warm_up_training(training.settings.cell)
     complete = training.train()
     say(f"{training.updates} updates in {training.seconds:.1f} s, saved in {folder}")
     if not complete:
@@ -189,12 +194,25 @@ def _train(training):
     held_out = training.evaluate()
     training.write_history()
     _draw(training)
-    print(f"sample, at temperature {_SAMPLE_TEMPERATURE}:\n")
-    print("".join(level.sample(training.model, _SAMPLE_TEMPERATURE, training.settings.seed)))
-    print(f"\nmodel, checkpoint, history and loss curves: {folder}")
+    sample = "".join(level.sample(training.model, _SAMPLE_TEMPERATURE, training.settings.seed))
     name, baseline = level.baseline()
-    print(f"{name}: {level.shown(baseline)}")
-    print(f"held-out: {level.shown(held_out)}")
+    result = {
+        "folder": folder,
+        "level": training.settings.level,
+        "parameters": training.model.num_parameters,
+        "updates": training.updates,
+        "seconds": training.seconds,
+        level.held_out: held_out,
+        "baseline": {"name": name, level.held_out: baseline},
+        "sample": {"temperature": _SAMPLE_TEMPERATURE, "text": sample},
+    }
+    lines = [
+        f"sample, at temperature {_SAMPLE_TEMPERATURE}:\n\n{sample}\n",
+        f"model, checkpoint, history and loss curves: {folder}",
+        f"{name}: {level.shown(baseline)}",
+        styled(f"held-out: {level.shown(held_out)}", "result"),
+    ]
+    report(arguments, result, "\n".join(lines))
     return 0
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from .. import checks
+from .. import checks, summary
 from ..parameters import Parameters, aligned_empty
 
 
@@ -226,8 +226,7 @@ class Layer(ABC):
         """The constructor's arguments that fix the architecture, as JSON can hold them."""
 
     def __repr__(self):
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
-        return f"{type(self).__name__}({arguments})"
+        return summary.call(self)
 
     def __reduce__(self):
         """Copies and pickles are layers of their own, outside any model."""
