@@ -1,4 +1,5 @@
-"""scikit-learn's convention for recurrent nets: `RNNClassifier`, `RNNRegressor`, `SequenceTagger`.
+"""scikit-learn's convention for recurrent nets: `RNNClassifier`, `RNNRegressor`, `SequenceTagger`,
+`RNNForecaster`.
 
 They need scikit-learn: `pip install 'fastrnn[sklearn]'`.
 """
@@ -9,7 +10,8 @@ except ImportError:
     raise ImportError("fastrnn.estimators needs scikit-learn 1.6 or later: pip install 'fastrnn[sklearn]'") from None
 
 from .classifier import RNNClassifier
+from .forecaster import RNNForecaster
 from .regressor import RNNRegressor
 from .tagger import SequenceTagger
 
-__all__ = ["RNNClassifier", "RNNRegressor", "SequenceTagger"]
+__all__ = ["RNNClassifier", "RNNForecaster", "RNNRegressor", "SequenceTagger"]

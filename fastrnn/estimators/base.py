@@ -208,9 +208,7 @@ class RecurrentEstimator(BaseEstimator):
         epochs = 1 if incremental else checks.integer("epochs", self.epochs, minimum=1)
         schedule = SCHEDULES[checks.choice("schedule", self.schedule, tuple(SCHEDULES))]
         stopping = EarlyStopping(self.patience, min_delta=self.tol)
-        early = checks.flag("early_stopping", self.early_stopping)
-        if incremental and early:
-            raise ValueError("early_stopping must be False for partial_fit, which sees part of the data at a time")
+        early = self._stops_early(incremental)
         if not self._goes_on(incremental):
             self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
             self.model_ = self._make_model(x.steps.shape[1], outputs)
@@ -237,6 +235,13 @@ class RecurrentEstimator(BaseEstimator):
         self.n_iter_ = len(self.loss_curve_)
         if history.stopped == "interrupt":
             raise KeyboardInterrupt
+
+    def _stops_early(self, incremental: bool) -> bool:
+        """Whether a fit holds data out to stop by."""
+        early = checks.flag("early_stopping", self.early_stopping)
+        if incremental and early:
+            raise ValueError("early_stopping must be False for partial_fit, which sees part of the data at a time")
+        return early
 
     def _split(self, count: int, strata: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Indices to train on and of those held out."""
