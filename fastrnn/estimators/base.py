@@ -236,6 +236,11 @@ class RecurrentEstimator(BaseEstimator):
         if history.stopped == "interrupt":
             raise KeyboardInterrupt
 
+    def _show_epoch(self, text: str) -> None:
+        """Say what an epoch came to."""
+        if self.verbose:
+            print(text, flush=True)
+
     def _stops_early(self, incremental: bool) -> bool:
         """Whether a fit holds data out to stop by."""
         early = checks.flag("early_stopping", self.early_stopping)
@@ -299,8 +304,7 @@ class _Epochs:
             estimator.validation_scores_.append(value)
             text += f", validation score {value:.4g}"
             stops = self._stopping(trainer, {"validation_loss": -value})
-        if estimator.verbose:
-            print(text, flush=True)
+        estimator._show_epoch(text)
         return stops
 
     def finish(self, trainer):

@@ -36,7 +36,7 @@ class Layout(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """What the net's numbers are measured in: of targets and anomalies, and of levels, (F,); of exogenous columns (E,)."""
+    """What the net's numbers are measured in: targets and anomalies, and levels, (F,); exogenous columns (E,)."""
 
     target: np.ndarray
     level: np.ndarray
