@@ -1,5 +1,5 @@
-"""scikit-learn's convention for recurrent nets: `RNNClassifier`, `RNNRegressor`, `SequenceTagger`,
-`RNNForecaster`.
+"""scikit-learn's convention for recurrent nets: `RNNClassifier`, `RNNRegressor`, `SequenceTagger`, `RNNForecaster`;
+`SequenceScaler`.
 
 They need scikit-learn: `pip install 'fastrnn[sklearn]'`.
 """
@@ -12,6 +12,7 @@ except ImportError:
 from .classifier import RNNClassifier
 from .forecaster import RNNForecaster
 from .regressor import RNNRegressor
+from .scaler import SequenceScaler
 from .tagger import SequenceTagger
 
-__all__ = ["RNNClassifier", "RNNForecaster", "RNNRegressor", "SequenceTagger"]
+__all__ = ["RNNClassifier", "RNNForecaster", "RNNRegressor", "SequenceScaler", "SequenceTagger"]

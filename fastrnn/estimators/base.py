@@ -1,6 +1,7 @@
 """What the estimators share: parameters, sequences out of `X`, and training."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..callbacks import EarlyStopping
 from ..layers import GRU, LSTM, RNN, Dropout, Last, Linear, MaxPool, MeanPool
 from ..model import Sequential
 from ..trainer import Trainer
-from .sequences import Batches, Sequences, Targets, dimensions, joined, listed, take
+from .sequences import Batches, Sequences, Targets, joined, listed, shape_of, take
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 POOLING = {"last": Last, "mean": MeanPool, "max": MaxPool}
@@ -25,11 +26,57 @@ OPTIMIZERS = {
     "adagrad": optim.Adagrad,
     "sgd": optim.SGD,
 }
-SCHEDULES = {"constant": lambda total: None, "cosine": optim.Cosine, "one_cycle": optim.OneCycle}
+SCHEDULES: dict[str, Callable[[int], Any]] = {
+    "constant": lambda total: None,
+    "cosine": optim.Cosine,
+    "one_cycle": optim.OneCycle,
+}
 _AT_ONCE = 256  # sequences that are predicted together
 
 
-class RecurrentEstimator(BaseEstimator):
+class SequenceInput(BaseEstimator):
+    """Base of what takes sequences: arrays (n,T,F), lists of arrays (T_i,F) or (T_i,), rows of numbers (n,T·F)."""
+
+    n_features_in_: int
+    _has_columns: bool  # whether it was fitted to rows of numbers, whose length is fixed
+    _step_features: int  # F
+
+    @np.errstate(over="ignore")  # what is too large for `dtype` becomes infinite, and is refused as that
+    def _check_X(self, X: Any, dtype: Any, features_per_step: int | None = None) -> Sequences:
+        """The sequences in `X`, their steps (Σ T_i,F) of `dtype`. Rows of numbers hold `features_per_step` a step.
+
+        Takes note of X's features; with None, compares them with those of the last fit.
+        """
+        reset = features_per_step is not None
+        features = self._step_features if features_per_step is None else features_per_step
+        arrays = listed(X)
+        table = arrays is None and len(shape_of(X)) != 3
+        if table and (reset or self._has_columns):
+            X = validate_data(self, X, dtype=dtype, order="C", reset=reset)
+        else:
+            validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)  # columns' names alone
+        if table:
+            array = check_array(X, dtype=dtype, order="C", estimator=self, input_name="X")
+            steps = in_steps("X", array, features)
+            x = Sequences(steps, np.full(len(array), len(steps) // len(array)))
+        else:
+            if arrays is None:
+                checks.shape("X", shape_of(X), (None, None, None))
+                x = Sequences.of_array(np.asarray(X))
+            else:
+                x = joined("X", [in_steps(f"X[{i}]", a, features) if a.ndim == 1 else a for i, a in enumerate(arrays)])
+            x = x.with_steps(check_array(x.steps, dtype=dtype, order="C", estimator=self, input_name="X"))
+        width = x.steps.shape[1]
+        if reset:
+            self._has_columns, self._step_features = table, width
+            if not table:
+                self.n_features_in_ = width
+        elif width != features:
+            raise ValueError(f"X must have {features} features a step, as in fit, got {width}")
+        return x
+
+
+class RecurrentEstimator(SequenceInput):
     """Base of the estimators: a recurrent net with a linear layer upon it, trained by `fastrnn.Trainer`.
 
     cell: "lstm", "gru" or "rnn".
@@ -59,10 +106,8 @@ class RecurrentEstimator(BaseEstimator):
     loss_curve_: list[float]
     validation_scores_: list[float] | None
     n_iter_: int
-    n_features_in_: int
     _rng: np.random.Generator  # of what training draws
     _optimizer_state: dict[str, Any] | None  # for a fit that goes on
-    _has_columns: bool  # whether it was fitted to a two-dimensional X, whose width is fixed
 
     def __init__(
         self,
@@ -119,40 +164,8 @@ class RecurrentEstimator(BaseEstimator):
     def _score(self, outputs: np.ndarray, targets: Targets, weights: Targets | None) -> float:
         """How good the model's outputs for held-out sequences are; higher is better."""
 
-    # Input.
-
-    def _check_X(self, X: Any, features_per_step: int | None = None) -> Sequences:
-        """The sequences in `X`, of which rows of numbers hold `features_per_step` a step.
-
-        Takes note of X's features; with None, compares them with those of the last fit.
-        """
-        dtype, reset = checks.float_dtype(self.dtype), features_per_step is not None
-        features = self.model_.layers[0].input_size if features_per_step is None else features_per_step
-        arrays = listed(X)
-        table = arrays is None and dimensions(X) != 3
-        if table and (reset or self._has_columns):
-            X = validate_data(self, X, dtype=dtype, order="C", reset=reset)
-        else:
-            validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)  # columns' names alone
-        if table:
-            array = check_array(X, dtype=dtype, order="C", estimator=self, input_name="X")
-            steps = in_steps("X", array, features)
-            x = Sequences(steps, np.full(len(array), len(steps) // len(array)))
-        else:
-            if arrays is None:
-                checks.shape("X", np.shape(X), (None, None, None))
-                x = Sequences.of_array(np.asarray(X))
-            else:
-                x = joined("X", [in_steps(f"X[{i}]", a, features) if a.ndim == 1 else a for i, a in enumerate(arrays)])
-            x = x.with_steps(check_array(x.steps, dtype=dtype, order="C", estimator=self, input_name="X"))
-        width = x.steps.shape[1]
-        if reset:
-            self._has_columns = table
-            if not table:
-                self.n_features_in_ = width
-        elif width != features:
-            raise ValueError(f"X must have {features} features a step, as in fit, got {width}")
-        return x
+    def _sequences(self, X: Any, features_per_step: int | None = None) -> Sequences:
+        return self._check_X(X, checks.float_dtype(self.dtype), features_per_step)
 
     def _require_y(self, y: Any) -> None:
         if y is None:
@@ -182,10 +195,11 @@ class RecurrentEstimator(BaseEstimator):
     def _make_optimizer(self) -> Any:
         kind = OPTIMIZERS[checks.choice("optimizer", self.optimizer, tuple(OPTIMIZERS))]
         momentum = {"momentum": 0.9, "nesterov": True} if kind is optim.SGD else {}
-        optimizer = kind(self.learning_rate, weight_decay=self.weight_decay, **momentum)
+        rate = checks.number("learning_rate", self.learning_rate, minimum=0)
+        optimizer = kind(rate, weight_decay=self.weight_decay, **momentum)
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
-            optimizer.lr = self.learning_rate
+            optimizer.lr = rate
         return optimizer
 
     def _train(
@@ -197,17 +211,17 @@ class RecurrentEstimator(BaseEstimator):
         outputs: int,
         *,
         incremental: bool = False,
-        stratify: bool = False,
+        strata: np.ndarray | None = None,
     ) -> None:
         """Train a new model with so many outputs, or the one there is, on `targets`, as `loss` takes them.
 
         loss: one averaged over sequences. weights: of each target; None for all the same.
-        incremental: one epoch with all of the data. stratify: the validation split keeps the shares of the targets.
+        incremental: one epoch with all of the data. strata: labels whose shares the validation split keeps.
         """
         batch_size = checks.integer("batch_size", self.batch_size, minimum=1)
         epochs = 1 if incremental else checks.integer("epochs", self.epochs, minimum=1)
         schedule = SCHEDULES[checks.choice("schedule", self.schedule, tuple(SCHEDULES))]
-        stopping = EarlyStopping(self.patience, min_delta=self.tol)
+        stopping = EarlyStopping(self.patience, min_delta=checks.number("tol", self.tol, minimum=0))
         early = self._stops_early(incremental)
         if not self._goes_on(incremental):
             self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
@@ -215,22 +229,23 @@ class RecurrentEstimator(BaseEstimator):
             self._optimizer_state = None
             self.loss_curve_ = []
             self.validation_scores_ = [] if early else None
-        score = None
+        score: Callable[[], float] | None = None
         if early:
-            kept, apart = self._split(len(x), targets if stratify else None)
-            held_out = [take(rows, apart) for rows in (x, targets, weights)]
+            kept, apart = self._split(len(x), strata)
+            held_out, *truth = (take(rows, apart) for rows in (x, targets, weights))
             x, targets, weights = (take(rows, kept) for rows in (x, targets, weights))
 
             def score():
-                return self._score(self._outputs(held_out[0]), *held_out[1:])
+                return self._score(self._outputs(held_out), *truth)
 
-        batches = Batches(*_weighted(x, targets, weights), batch_size, self._rng)
+        x, targets, weights = _weighted(x, targets, weights)
+        batches = Batches(x, targets, weights, batch_size, self._rng)
         trainer = Trainer(
             self.model_, loss, self._make_optimizer(), clip_norm=self.clip_norm, nonfinite="raise",
             schedule=schedule(epochs * len(batches)), seed=None,
         )  # fmt: skip
         watch = _Epochs(self, batches.sizes, score, stopping)
-        history = trainer.fit(batches, epochs=epochs, callbacks=watch, progress=False)
+        history = trainer.fit(batches, epochs=epochs, callbacks=(watch,), progress=False)
         self._optimizer_state = trainer.optimizer.state_dict()
         self.n_iter_ = len(self.loss_curve_)
         if history.stopped == "interrupt":

@@ -93,7 +93,7 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
     def _fit(self, X, y, sample_weight, classes, *, incremental):
         self._require_y(y)
         going_on = self._goes_on(incremental)
-        x = self._check_X(X, None if going_on else self.features_per_step)
+        x = self._sequences(X, None if going_on else self.features_per_step)
         labels = column_or_1d(check_array(y, dtype=None, ensure_2d=False, estimator=self, input_name="y"), warn=True)
         check_consistent_length(x, labels)
         targets, weights = self._class_targets(
@@ -101,7 +101,7 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
         )
         self._train(
             x, targets, weights, CrossEntropy(reduction="sequence"), len(self.classes_),
-            incremental=incremental, stratify=True,
+            incremental=incremental, strata=targets,
         )  # fmt: skip
         return self
 
@@ -116,7 +116,7 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
 
     def _logits(self, X):
         check_is_fitted(self)
-        return self._outputs(self._check_X(X))
+        return self._outputs(self._sequences(X))
 
     def _score(self, outputs, targets, weights):
         return float(accuracy_score(targets, outputs.argmax(axis=1), sample_weight=weights))

@@ -44,7 +44,7 @@ def encoded(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     strange = classes[indices] != labels
     if strange.any():
-        raise ValueError(f"y must hold the classes {classes.tolist()} alone, got {labels[strange][0]!r}")
+        raise ValueError(f"y must hold the classes {classes.tolist()} alone, got {labels[strange].tolist()[0]!r}")
     return indices
 
 

@@ -96,7 +96,7 @@ class RNNRegressor(RegressorMixin, StandardizedTargets, PooledEstimator):
     def _fit(self, X, y, sample_weight, *, incremental):
         self._require_y(y)
         going_on = self._goes_on(incremental)
-        x = self._check_X(X, None if going_on else self.features_per_step)
+        x = self._sequences(X, None if going_on else self.features_per_step)
         y = check_array(y, dtype=np.float64, ensure_2d=False, estimator=self, input_name="y")
         check_consistent_length(x, y)
         self._single = y.ndim == 1
@@ -111,7 +111,7 @@ class RNNRegressor(RegressorMixin, StandardizedTargets, PooledEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """The value of each sequence, float64: (n,), or (n,O) if `y` had two dimensions."""
         check_is_fitted(self)
-        values = self._in_units(self._outputs(self._check_X(X)))
+        values = self._in_units(self._outputs(self._sequences(X)))
         return values[:, 0] if self._single else values
 
     def _score(self, outputs, targets, weights):

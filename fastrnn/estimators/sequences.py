@@ -68,9 +68,9 @@ def take(rows: Any, indices: np.ndarray) -> Any:
     return rows.take(indices) if isinstance(rows, Sequences) else None if rows is None else rows[indices]
 
 
-def dimensions(value: Any) -> int:
-    """The number of dimensions of an array or what can be taken as one."""
-    return value.ndim if hasattr(value, "ndim") else np.asarray(value).ndim
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an array or what can be taken as one."""
+    return value.shape if hasattr(value, "shape") else np.asarray(value).shape
 
 
 def listed(X: Any) -> list[np.ndarray] | None:

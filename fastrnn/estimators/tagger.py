@@ -13,7 +13,7 @@ from ..losses import CrossEntropy
 from .base import RecurrentEstimator, checked_weights
 from .labels import ClassTargets, probabilities
 from .regression import StandardizedTargets
-from .sequences import Sequences, dimensions, joined, listed
+from .sequences import Sequences, joined, listed, shape_of
 
 TASKS = ("classify", "regress")
 
@@ -125,7 +125,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         classifies = checks.choice("task", self.task, TASKS) == "classify"
         new = not self._goes_on(incremental)
         y, one_step = self._checked_y(X, y, None if classifies else np.float64)
-        x = self._check_X(X, self._step_width(X, y) if new else None)
+        x = self._sequences(X, self._step_width(X, y) if new else None)
         _check_same_steps("y", y, x)
         weights = _step_weights(sample_weight, x)
         if classifies:
@@ -150,7 +150,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         arrays = listed(y)
         if arrays is None:
             array = check_array(y, dtype=dtype, ensure_2d=False, allow_nd=True, estimator=self, input_name="y")
-            if array.ndim == 2 and array.shape[1] == 1 and listed(X) is None and dimensions(X) == 2:
+            if array.ndim == 2 and array.shape[1] == 1 and listed(X) is None and len(shape_of(X)) == 2:
                 array = column_or_1d(array, warn=True)
             one_step = array.ndim == 1
             result = Sequences.of_array(array[:, np.newaxis] if one_step else array)
@@ -170,7 +170,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
             return self.features_per_step
         arrays = listed(X)
         if arrays is None:
-            return max(1, np.shape(X)[-1] // y.longest) if dimensions(X) > 1 else 1
+            return max(1, shape_of(X)[-1] // y.longest)
         return max(1, len(arrays[0]) // int(y.lengths[0]))
 
     def predict(self, X: Any) -> Any:
@@ -202,7 +202,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
 
     def _step_outputs(self, X):
         check_is_fitted(self)
-        x = self._check_X(X)
+        x = self._sequences(X)
         return self._outputs(x), x
 
     def _shaped(self, steps, x, X):
@@ -235,7 +235,7 @@ def _step_weights(sample_weight, x):
     if sample_weight is None:
         return None
     arrays = listed(sample_weight)
-    if arrays is None and dimensions(sample_weight) != 2:
+    if arrays is None and len(shape_of(sample_weight)) != 2:
         return np.repeat(checked_weights(sample_weight, len(x)), x.lengths)
     rows = Sequences.of_array(np.asarray(sample_weight)) if arrays is None else joined("sample_weight", arrays)
     _check_same_steps("sample_weight", rows, x)
