@@ -70,7 +70,14 @@ from .storage import FormatError, load, save  # noqa: E402
 from .trainer import Trainer  # noqa: E402
 from .threads import get_num_threads, set_num_threads  # noqa: E402
 
-__version__ = "0.1.0"
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version  # only now: it takes longer to import than much of fastrnn
+
+    return version(__name__)
+
 
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())  # whoever wants to see the log says where
 

@@ -3,16 +3,32 @@
 import importlib.util
 import pathlib
 import re
+import shlex
 
 import pytest
 
+from fastrnn.cli import main
+
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-EXAMPLES = [
-    (path.name, example)
-    for path in PAGES
-    for example in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+def blocks(language):
+    """The page and the text of each code block of a language, the README's among them."""
+    for path in [ROOT / "README.md", *PAGES]:
+        for block in re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+            yield path.name, block
+
+
+EXAMPLES = list(blocks("python"))
+SHELL = [(page, line) for page, block in blocks("sh") for line in block.splitlines() if line.startswith("fastrnn ")]
+# What the commands of the pages would do for minutes, they do for a moment here.
+SHORTER = {
+    "train": ["--steps", "3", "--hidden", "8", "--sequence", "10", "--batch", "4"],
+    "forecast": ["--epochs", "1"],
+    "classify": ["--epochs", "1"],
+}
+ONLY_PARSED = {"warmup", "bench"}  # tested elsewhere, and long
 
 
 def anchors(text):
@@ -32,8 +48,33 @@ def test_docs_links_lead_somewhere(path):
 
 
 @pytest.mark.parametrize(("page", "example"), EXAMPLES)
-def test_docs_example_runs(page, example):
+def test_docs_example_runs(page, example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(example, page, "exec"), {"__name__": "__main__"})
+
+
+def test_docs_every_block_has_a_language_that_is_run():
+    for path in [ROOT / "README.md", *PAGES]:
+        opened = re.findall(r"^```(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)[::2]
+        assert {language for language in opened if not language.startswith("{")} <= {"python", "sh", "text"}, path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the files that the pages' commands speak of."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("notes", "letters", "other", "book"):
+        (folder / f"{name}.txt").write_text(f"These are {name}, and they go on like this for a while. " * 40)
+    return folder
+
+
+@pytest.mark.parametrize(("page", "line"), SHELL)
+def test_docs_command_runs(page, line, folder, monkeypatch, capfd):
+    monkeypatch.chdir(folder)
+    words = shlex.split(line, comments=True)[1:]
+    command = words[0]
+    arguments = [*words, "--help"] if command in ONLY_PARSED else [*words, *SHORTER.get(command, ())]
+    assert main(arguments) == 0, capfd.readouterr().err
 
 
 def test_docs_tables_are_filled():

@@ -21,6 +21,7 @@ NAMES = (
     "language_model",
     "denormals",
     "cold_start",
+    "footprint",
     "vectors",
     "threading",
 )
