@@ -197,9 +197,9 @@ class RecurrentEstimator(SequenceInput):
         momentum = {"momentum": 0.9, "nesterov": True} if kind is optim.SGD else {}
         rate = checks.number("learning_rate", self.learning_rate, minimum=0)
         optimizer = kind(rate, weight_decay=self.weight_decay, **momentum)
-        if self._optimizer_state is not None:
-            optimizer.load_state_dict(self._optimizer_state)
-            optimizer.lr = rate
+        state = self._optimizer_state
+        if state is not None and state["optimizer"] == kind.__name__:
+            optimizer.load_state_dict(state | optimizer.config())  # its arguments are the present ones
         return optimizer
 
     def _train(
