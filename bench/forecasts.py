@@ -2,7 +2,7 @@
 
 The series are those that come with statsmodels, so that nothing is downloaded. Each is written as a CSV file, and the
 command is run on it as anybody would, with nothing but the columns, the horizon and, for the sunspots, the season; a
-seed at a time. Writes FORECASTS.md, and the plot of each series.
+seed at a time. Writes bench/FORECASTS.md, and the plot of each series for the docs.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import pathlib
+import shutil
 import statistics
 import tempfile
 import time
@@ -130,20 +131,24 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.forecasts", description=__doc__.partition("\n")[0])
     parser.add_argument("series", nargs="*", metavar="SERIES", help=f"of {', '.join(CASES)}; all by default")
     parser.add_argument("--seeds", type=int, default=_SEEDS, metavar="N", help=f"{_SEEDS} by default")
+    root = pathlib.Path(__file__).parent.parent
     parser.add_argument(
-        "--output-dir", type=pathlib.Path, default=pathlib.Path(__file__).parent, metavar="DIR", help="of FORECASTS.md"
-    )
+        "--output-dir", type=pathlib.Path, default=root, metavar="DIR",
+        help="of bench/FORECASTS.md and docs/images/forecast-….png",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.series) - set(CASES):
         parser.error(f"no series {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    pages, images = arguments.output_dir / "bench", arguments.output_dir / "docs" / "images"
+    for each in (pages, images):
+        each.mkdir(parents=True, exist_ok=True)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.series or CASES:
             results[name] = run(name, pathlib.Path(folder), arguments.seeds)
-            plot = pathlib.Path(folder, f"{name}-0", "forecast.png")
-            plot.replace(arguments.output_dir / f"forecast-{name}.png")
-    lines = [*_document(results), "", *(f"![{name}](forecast-{name}.png)" for name in results)]
-    (arguments.output_dir / "FORECASTS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            shutil.move(pathlib.Path(folder, f"{name}-0", "forecast.png"), images / f"forecast-{name}.png")
+    lines = [*_document(results), "", *(f"![{name}](../docs/images/forecast-{name}.png)" for name in results)]
+    (pages / "FORECASTS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

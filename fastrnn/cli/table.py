@@ -98,6 +98,8 @@ def _times(column, path):
     """The index that a column of times makes."""
     import pandas as pd
 
+    from ..estimators.index import with_frequency
+
     name = column.name
     if column.isna().any():
         raise CommandError(f"{path}: {name} has no time in row {_row(column.isna())}")
@@ -116,10 +118,8 @@ def _times(column, path):
         except (ValueError, TypeError, UserWarning):
             raise CommandError(f"{path}: {name} has no times that can be read, such as {column.iloc[0]!r}") from None
         gaps = np.diff(index.to_numpy()).astype("timedelta64[ns]").astype(np.int64)
-        frequency = pd.infer_freq(index) if len(index) > 2 and (gaps > 0).all() else None
-        regular = frequency is not None
-        if regular:
-            index.freq = frequency
+        index = with_frequency(index)
+        regular = index.freq is not None
     if (gaps <= 0).any():
         first = int(np.argmax(gaps <= 0)) + 1
         what = "comes twice" if gaps[first - 1] == 0 else "is before the one above it"
@@ -150,7 +150,7 @@ def _numbers(column, path):
     numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
     wrong = (numbers.isna() & column.notna()) | np.isinf(numbers)
     if wrong.any():
-        value = column[wrong].iloc[0]
+        value = column[wrong].tolist()[0]
         raise CommandError(f"{path}: {column.name} must hold numbers, got {value!r} in row {_row(wrong)}")
     return numbers
 

@@ -19,7 +19,7 @@ def extended(index: Any, steps: int) -> Any:
     if isinstance(index, pd.PeriodIndex):
         return pd.period_range(index[-1] + 1, periods=steps, name=index.name)
     if isinstance(index, pd.DatetimeIndex):
-        frequency = index.freq or (pd.infer_freq(index) if len(index) > 2 else None)
+        frequency = with_frequency(index).freq
         if frequency is not None:
             return pd.date_range(index[-1], periods=steps + 1, freq=frequency, name=index.name)[1:]
     elif index.dtype.kind in "iuf" and len(index) > 1:
@@ -27,6 +27,11 @@ def extended(index: Any, steps: int) -> Any:
         if gaps[0] > 0 and np.allclose(gaps, gaps[0], rtol=1e-9, atol=0):
             return pd.Index(index[-1] + gaps[0] * np.arange(1, steps + 1), name=index.name)
     return None
+
+
+def with_frequency(index: Any) -> Any:
+    """A DatetimeIndex with the frequency that it has, or that its dates show, at least three; else without."""
+    return type(index)(index, freq="infer") if index.freq is None and len(index) > 2 else index
 
 
 def followed(index: Any, later: Any) -> Any:
