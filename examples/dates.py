@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 import fastrnn
+from fastrnn import plot
 
 FIRST, DAYS = datetime.date(1950, 1, 1), 36525  # to the end of 2049, so that two digits name one year
 _ORDER = np.random.default_rng(0).permutation(DAYS)
@@ -116,11 +117,8 @@ def accuracy(reader: Reader, count: int, seed: int = 1) -> dict[str, float]:
     return found
 
 
-def plot_accuracy(curve: list[tuple[int, dict[str, float]]], path: str) -> None:
+def draw_accuracy(curve: list[tuple[int, dict[str, float]]], ax) -> None:
     """The accuracy of each spelling while it was learnt."""
-    from fastrnn import plot
-
-    ax = plot.new_figure("the picture", 9, 4.5).subplots()
     updates, found = zip(*curve, strict=True)
     for number, example in enumerate(SPELLINGS):
         style = {
@@ -131,7 +129,6 @@ def plot_accuracy(curve: list[tuple[int, dict[str, float]]], path: str) -> None:
     ax.set(title="held-out dates", xlabel="updates", ylabel="read without a mistake, %", ylim=(-2, 102))
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    plot.save(ax.figure, path)
 
 
 def main(arguments: list[str] | None = None) -> float:
@@ -141,8 +138,9 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--units", type=int, default=128)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="PATH", default="dates.png", help="PNG to draw (default: %(default)s)")
+    parser.add_argument("--plot", metavar="FILE", default="dates.png", help="picture to write (default: %(default)s)")
     options = parser.parse_args(arguments)
+    axes = plot.new_figure("this example", 9, 4.5).subplots()
     reader = Reader(options.units, options.batch, options.updates, options.seed)
     rng, spellings, curve = np.random.default_rng(options.seed), list(SPELLINGS.values()), []
     begin = time.perf_counter()
@@ -161,7 +159,8 @@ def main(arguments: list[str] | None = None) -> float:
         print(f"{example:>25} → {read}  {found[example]:6.1%} of held-out dates")
     reached = float(np.mean(list(found.values())))
     print(f"read without a mistake: {reached:.1%} of held-out dates")
-    plot_accuracy(curve, options.plot)
+    draw_accuracy(curve, axes)
+    plot.save(axes, options.plot)
     print(f"picture: {options.plot}")
     return reached
 

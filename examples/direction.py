@@ -14,6 +14,7 @@ import argparse
 import numpy as np
 
 import fastrnn
+from fastrnn import plot
 
 WINDOW = 24
 
@@ -64,12 +65,8 @@ def measure(series: np.ndarray, epochs: int, seed: int) -> tuple[dict[str, float
     return {name: float(right.mean()) for name, right in told.items()}, probability, came
 
 
-def draw(found: dict, path: str) -> None:
+def draw(found: dict, left, right) -> None:
     """The parts told, and how often it went up for each probability that the net gave."""
-    from fastrnn import plot
-
-    figure = plot.new_figure("the picture", 10, 4)
-    left, right = figure.subplots(1, 2)
     rules = list(next(iter(found.values()))[0])
     for number, (name, (told, probability, came)) in enumerate(found.items()):
         color, places = plot.COLORS[number], np.arange(len(rules)) + 0.4 * number - 0.2
@@ -88,7 +85,6 @@ def draw(found: dict, path: str) -> None:
     for ax in (left, right):
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
-    plot.save(figure, path)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
@@ -97,8 +93,11 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="PATH", default="direction.png", help="PNG to draw (default: %(default)s)")
+    parser.add_argument(
+        "--plot", metavar="FILE", default="direction.png", help="picture to write (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
+    axes = plot.new_figure("this example", 10, 4).subplots(1, 2)
     generators = np.random.default_rng(options.seed).spawn(2)
     found = {}
     for make, rng in zip((oscillator, random_walk), generators, strict=True):
@@ -107,7 +106,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         error = 50 / np.sqrt(len(came))  # one standard error of a part near one half, in percent
         parts = ", ".join(f"{rule} {100 * part:.1f} %" for rule, part in told.items())
         print(f"{name}: {parts} of {len(came)} directions told (± {error:.1f} %)")
-    draw(found, options.plot)
+    draw(found, *axes)
+    plot.save(axes[0], options.plot)
     print(f"picture: {options.plot}")
     return {name: told for name, (told, _, _) in found.items()}
 

@@ -1,11 +1,12 @@
 """Pictures of training, states, forecasts and mistakes, by matplotlib (extra `fastrnn[plot]`).
 
     from fastrnn import plot
-    plot.history(history).figure.savefig("history.png")
+    plot.save(plot.history(history), "history.png")
 
-Each function draws into `ax`, or into the Axes of a figure of its own where that is None, and returns the Axes. pyplot
-takes no part: nothing is shown, no screen is needed, and a figure goes when nobody holds it. Colours are those of Okabe
-and Ito, "Color Universal Design", which people with any colour vision can tell apart.
+Each function draws into `ax`, or into the Axes of a figure of its own where that is None, and returns the Axes;
+`new_figure` and `save` help with several of them in one figure. pyplot takes no part: nothing is shown, no screen is
+needed, and a figure goes when nobody holds it. Colours are those of Okabe and Ito, "Color Universal Design", which
+people with any colour vision can tell apart.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from .diagnostics import GradientFlow
 
-__all__ = ["confusion", "forecast", "gradient_flow", "history", "states"]
+__all__ = ["COLORS", "confusion", "forecast", "gradient_flow", "history", "new_figure", "save", "states"]
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 DIVERGING, SEQUENTIAL = "RdBu_r", "Blues"  # colour maps: around zero, and from zero on
@@ -160,14 +161,16 @@ def forecast(
     bounds = None if lower is None else (_series("lower", lower, h), _series("upper", upper, h))
     came = None if actual is None else _series("actual", actual, h)
     ax = _axes(ax, "plot.forecast", 8, 4)
-    marker = {"marker": ".", "markersize": 4} if h <= 24 else {}
     ax.plot(when[:n], past, color="0.35", linewidth=1, label="history")
     if came is not None:  # goes on from the history, of which it is
-        ax.plot(when[n - 1 :], np.concatenate([past[-1:], came]), color=COLORS[1], linewidth=1, label="actual")
+        ax.plot(
+            when[n - 1 :], np.concatenate([past[-1:], came]), color=COLORS[1], linewidth=2.5, alpha=0.8, label="actual"
+        )
     if bounds is not None:
-        single = {"linewidth": 4} if h == 1 else {"linewidth": 0}  # one step has no area
-        ax.fill_between(when[n:], *bounds, color=COLORS[0], alpha=0.2, label="interval", **single)
-    ax.plot(when[n:], future, color=COLORS[0], label="forecast", **marker)
+        width = 4 if h == 1 else 0  # one step has no area
+        ax.fill_between(when[n:], *bounds, color=COLORS[0], alpha=0.2, linewidth=width, label="interval")
+    marker = "." if h <= 24 else None
+    ax.plot(when[n:], future, color=COLORS[0], linewidth=1.2, marker=marker, markersize=4, label="forecast")
     ax.axvline(when[n - 1], color="0.6", linewidth=0.8, linestyle=":")
     if time is None:
         ax.set_xlabel("step")
@@ -216,7 +219,10 @@ def confusion(
 
 
 def new_figure(user: str, width: float, height: float) -> Figure:
-    """A Figure that needs no screen and leaves pyplot's state alone. ImportError without matplotlib."""
+    """An empty Figure of this size in inches that needs no screen and leaves pyplot's state alone.
+
+    ImportError without matplotlib, naming `user` as what needs it.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -227,8 +233,9 @@ def new_figure(user: str, width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: str | bytes | os.PathLike, *, dpi: int = 100) -> None:
-    """`figure` as a PNG at `path`, whole or not at all."""
+def save(picture: Axes | Figure, path: str | bytes | os.PathLike, *, dpi: int = 100) -> None:
+    """The whole figure of `picture`, Axes or the Figure itself, as a PNG at `path`; OSError leaves what was there."""
+    figure: Any = picture if hasattr(picture, "savefig") else picture.figure
     with storage.atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=dpi)
 

@@ -12,7 +12,7 @@ class Row(NamedTuple):
     """A layer in a model: how deep in its containers, its number there, and the rest in words."""
 
     depth: int
-    index: int
+    number: int
     layer: str
     shape: str
     parameters: str
@@ -22,7 +22,7 @@ def call(layer, without: tuple[str, ...] = ()) -> str:
     """The call that makes such a layer: `LSTM(3, 32, num_layers=2)`, without what is by default, or in `without`."""
     config = {name: value for name, value in layer.config().items() if name not in without}
     parameters = inspect.signature(type(layer)).parameters
-    required = [name for name, p in parameters.items() if p.default is p.empty]
+    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     arguments = [repr(config.pop(name)) for name in required if name in config]
     for name, value in config.items():
         if name not in parameters or value != parameters[name].default:
@@ -37,12 +37,12 @@ def rows(model) -> Iterator[Row]:
 
 def _rows(container, steps, features, depth):
     widths = container._widths(features)
-    for index, (layer, width, output) in enumerate(zip(container.layers, widths, widths[1:], strict=False)):
+    for number, (layer, width, output) in enumerate(zip(container.layers, widths, widths[1:], strict=False)):
         after = layer._output_steps(steps)
         order = ("B", after) if container.batch_first else (after, "B")
         sizes = [*(size for size in order if size is not None), "…" if output is None else output]
         text = call(layer, without=("dtype", "batch_first"))  # which are the model's
-        yield Row(depth, index, text, f"({', '.join(map(str, sizes))})", f"{layer.num_parameters:,}")
+        yield Row(depth, number, text, f"({', '.join(map(str, sizes))})", f"{layer.num_parameters:,}")
         if hasattr(layer, "layers"):
             yield from _rows(layer, steps, width, depth + 1)
         steps = after
@@ -51,7 +51,7 @@ def _rows(container, steps, features, depth):
 def table(model) -> str:
     """The model as lines of text."""
     lines = [(call(model, without=("dtype",)), "output", "parameters")]
-    lines += [(f"{'   ' * r.depth}  {r.index:<2} {r.layer}", r.shape, r.parameters) for r in rows(model)]
+    lines += [(f"{'   ' * r.depth}  {r.number:<2} {r.layer}", r.shape, r.parameters) for r in rows(model)]
     first, second, third = (max(map(len, column)) for column in zip(*lines, strict=True))
     aligned = [f"{name:{first}}  {shape:{second}}  {count:>{third}}" for name, shape, count in lines]
     return "\n".join([*aligned, _total(model)])
@@ -60,7 +60,7 @@ def table(model) -> str:
 def html_table(model) -> str:
     """The same as an HTML table."""
     lines = [
-        f'<tr><td style="text-align: left; padding-left: {1 + 2 * row.depth}em">{row.index}&ensp;'
+        f'<tr><td style="text-align: left; padding-left: {1 + 2 * row.depth}em">{row.number}&ensp;'
         f'<code>{html.escape(row.layer)}</code></td><td style="text-align: left">{html.escape(row.shape)}</td>'
         f"<td>{row.parameters}</td></tr>"
         for row in rows(model)

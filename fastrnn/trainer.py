@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,6 @@ import numpy as np
 
 from . import checks, storage
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state, random_states, set_random_states
-from .data import TokenStream
 from .optim import gradient_norm, limit_gradients
 
 _NONFINITE = ("ignore", "raise", "skip")
@@ -187,8 +187,8 @@ class Trainer:
         """Train on all `batches`, `epochs` times over.
 
         batches: an iterable, for more than one epoch one that can be gone through again, of `(x, targets)`,
-            `(x, targets, lengths)` or dicts with these names, `mask` and `resets`. Over a `TokenStream`, or any other
-            iterable with a true attribute `stateful`, the state is carried from batch to batch within an epoch.
+            `(x, targets, lengths)` or dicts with these names, `mask` and `resets`. Over one with a true attribute
+            `stateful`, such as a `TokenStream`, the state is carried from batch to batch within an epoch.
         validation: the same, for `evaluate` at the end of each epoch.
         callbacks: called as `callback(trainer, record)` for every new record, see `History`. One that returns True
             stops training. `fastrnn.callbacks` has some, and says what else they may have.
@@ -417,7 +417,7 @@ def _check_fit_arguments(batches, validation, callbacks, rule):
 
 
 def _is_stateful(batches):
-    return isinstance(batches, TokenStream) or bool(getattr(batches, "stateful", False))
+    return bool(getattr(batches, "stateful", False))
 
 
 def _arguments(batch):
@@ -462,8 +462,9 @@ def _progress_bar(wanted, batches, epochs, done):
     options = {"total": len(batches) * epochs if hasattr(batches, "__len__") else None, "initial": done}
     disable = None if tqdm is terminal_bar else False  # None: where there is no terminal
     with tqdm(**options, unit="batch", dynamic_ncols=True, disable=disable) as bar, contextlib.ExitStack() as stack:
-        if not bar.disable:  # log records go above the bar
-            stack.enter_context(logging_redirect_tqdm([logging.root, logging.getLogger("fastrnn")], tqdm_class=tqdm))
+        if not bar.disable:  # log records that are shown go above the bar
+            loggers = [log for log in (logging.root, logging.getLogger("fastrnn")) if _shows_on_console(log)]
+            stack.enter_context(logging_redirect_tqdm(loggers, tqdm_class=tqdm))
 
         def show(record):
             if "loss" in record:
@@ -471,6 +472,10 @@ def _progress_bar(wanted, batches, epochs, done):
                 bar.update()
 
         yield show
+
+
+def _shows_on_console(logger):
+    return any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logger.handlers)
 
 
 def _store(tensors, name, array):

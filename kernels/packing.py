@@ -27,7 +27,7 @@ class BackwardWeights(NamedTuple):
     and the last column."""
 
     input: np.ndarray  # (⌈I/P⌉, ⌈H/U⌉·gates·U, P)
-    recurrent: np.ndarray  # (⌈H/P⌉, ⌈H/U⌉·gates·U, P)
+    recurrent: tuple  # of (⌈H/P⌉, ⌈H/U⌉·gates·U, P), the gates of each stage's product
     zero: np.ndarray  # (P,) zeros, where a product starts
 
 
@@ -138,12 +138,16 @@ def _pack_slots(part, parts, weight, hidden_size, gates, units, packed):
 def _pack_rows(part, parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed):
     _pack_slots(part, parts, weight_ih, hidden_size, input_gates, units, packed.input)
     if weight_hh.size > 0:
-        _pack_slots(part, parts, weight_hh, hidden_size, recurrent_gates, units, packed.recurrent)
+        for stage in range(len(recurrent_gates)):
+            _pack_slots(part, parts, weight_hh, hidden_size, recurrent_gates[stage], units, packed.recurrent[stage])
 
 
 @kernel
 def pack_backward(weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed, parts):
-    """Fill `packed`, a `BackwardWeights`, from PyTorch's matrices (gates·H, K), for blocks of `units` units."""
+    """Fill `packed`, a `BackwardWeights`, from PyTorch's matrices (gates·H, K), for blocks of `units` units.
+
+    recurrent_gates: a tuple, for each stage the gate of each slot of its product's run.
+    """
     clear(packed.zero, 0, packed.zero.size)
     in_parallel(
         _pack_rows, parts, (parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed)

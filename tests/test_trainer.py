@@ -356,6 +356,14 @@ def test_progress_bar_on_a_terminal_alone(capsys, monkeypatch):
     assert "3/3" in capsys.readouterr().err
 
 
+def test_progress_bar_in_a_notebook(capsys, monkeypatch):
+    """Whose class of bars is another one than a terminal's, and whose streams are no terminal."""
+    auto = pytest.importorskip("tqdm.auto")
+    monkeypatch.setattr(auto, "tqdm", type("notebook_bar", (auto.tqdm,), {}))
+    trainer().fit([tuple(batch())] * 3)
+    assert "3/3" in capsys.readouterr().err
+
+
 def test_progress_bar_without_tqdm(capsys, caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.asyncio", None)
     trainer().fit([tuple(batch())] * 3)

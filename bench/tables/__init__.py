@@ -24,6 +24,7 @@ NAMES = (
     "footprint",
     "vectors",
     "threading",
+    "estimators",
 )
 THREADS = 2
 

@@ -7,7 +7,7 @@ caller can put right (one sentence says what), 130 after Ctrl-C, 141 when whoeve
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .. import __version__
 from . import bench, completion, diagnose, evaluate, forecast, info, sample, train, warmup
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv):
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = build_parser()[0].parse_args(argv)
     except SystemExit as end:  # --help, --version
         return end.code or 0
     with _no_interrupt_lost(), verbosity(getattr(arguments, "verbosity", 0)):
@@ -70,8 +70,8 @@ def _no_interrupt_lost():
         sys.unraisablehook = report
 
 
-def build_parser() -> Parser:
-    """The parser of all commands."""
+def build_parser() -> tuple[Parser, Mapping[str, Parser]]:
+    """The parser of all commands, and those of each."""
     parser = Parser(
         prog="fastrnn",
         description="Recurrent neural networks at the CPU's full speed.",
@@ -83,7 +83,7 @@ def build_parser() -> Parser:
         command.add_parser(commands)
     for one in (parser, *commands.choices.values()):
         add_verbosity(one)
-    return parser
+    return parser, commands.choices
 
 
 def _complain(sentence):

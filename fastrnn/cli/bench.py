@@ -83,7 +83,7 @@ def measure(cell: str, size: Size, seconds: float) -> dict[str, float]:
     trainer = Trainer(model, CrossEntropy(), Adam(), bptt=Truncated(size.steps), clip_norm=1.0)
     x, targets = np.random.default_rng(0).integers(0, language_model.BYTES, (2, size.steps, size.batch))
     tokens, work = x.size, x.size * flops_per_token(cell, size)
-    figures = {}
+    figures: dict[str, float] = {}
     # the backward pass has two products for each one of the forward pass
     for name, passes, call in (
         ("training", 3, lambda: trainer.step(x, targets)),

@@ -115,9 +115,13 @@ _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)  # from 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
     """The options `--verbose` and `--quiet`, for `verbosity`."""
     group = parser.add_mutually_exclusive_group()
-    options = {"dest": "verbosity", "default": argparse.SUPPRESS}  # a command's parser keeps what was said before it
-    group.add_argument("-v", "--verbose", action="store_const", const=1, help="show the library's log", **options)
-    group.add_argument("-q", "--quiet", action="store_const", const=-1, help="show results and errors alone", **options)
+    for flags, level, text in (
+        (("-v", "--verbose"), 1, "show the library's log"),
+        (("-q", "--quiet"), -1, "show results and errors alone"),
+    ):  # without a default, so that a command's parser leaves what was said before the command
+        group.add_argument(
+            *flags, action="store_const", const=level, dest="verbosity", default=argparse.SUPPRESS, help=text
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -26,10 +26,10 @@ def run(arguments) -> None:
 
     from . import build_parser
 
-    parser = build_parser()
-    [commands] = parser._subparsers._group_actions
-    for command in commands.choices.values():
+    parser, commands = build_parser()
+    for command in commands.values():
         for action in command._actions:
             if action.metavar in (*_FILES, *_FOLDERS):
-                action.complete = shtab.DIRECTORY if action.metavar in _FOLDERS else shtab.FILE
+                paths = shtab.DIRECTORY if action.metavar in _FOLDERS else shtab.FILE
+                action.complete = paths  # type: ignore[attr-defined]  # where shtab looks for it
     print(shtab.complete(parser, arguments.shell))

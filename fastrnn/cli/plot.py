@@ -21,7 +21,7 @@ def draw(path: str, title: str, lines: Sequence[dict], level: Level) -> None:
         if line.get_label() == "validation":
             line.set_label(f"held-out: {held_out[-1]:.3f}")
     axes.legend()
-    plot.save(axes.figure, path, dpi=150)
+    plot.save(axes, path, dpi=150)
 
 
 def _bulk(values):

@@ -63,7 +63,7 @@ class TruncationBias:
         axes.set_ylabel("truncated against full gradient")
         axes.legend()
         if target is not None and axes is not target:
-            plot.save(axes.figure, target)
+            plot.save(axes, target)
         return axes
 
 

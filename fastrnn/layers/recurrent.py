@@ -11,12 +11,12 @@ from ..init import fill, generator
 from ..kernels.cells import CELLS
 from ..kernels.packing import Weights
 from ..kernels.recurrence import Noise
-from ..kernels.step import RNN_WEIGHTS, layer_steps
+from ..kernels.step import STEP_WEIGHTS, layer_steps
 from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
 from ..segments import Segments
 from ..threads import threads_for
 from . import initial_state as initial
-from .base import Layer, apart
+from .base import Layer, apart, put_into
 from .elementwise import draw_dropout, multiply_mask
 from .recurrent_workspace import RecurrentWorkspace
 
@@ -252,7 +252,7 @@ class Recurrent(Layer):
         features = self.directions * self.hidden_size
         arrays = self.num_layers * (2 if self.dropout else 1) + 2
         whole = steps * batch * (arrays * features + self.input_size) * self.dtype.itemsize
-        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.states) for p in self.passes)
+        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.cell.parts) for p in self.passes)
 
     def _make_workspace(self, steps, batch):
         return RecurrentWorkspace(self, steps, batch)
@@ -277,9 +277,9 @@ class Recurrent(Layer):
         """The same for a state of zeros, out of an array of at least B·H of them."""
         return [(zeros[: batch * self.hidden_size],) * self.states] * len(self.passes)
 
-    def _check_room(self, x):
+    def _check_room(self, x, given):
         steps, batch = self._extent(x)
-        buffers = 1 if self.num_layers == 1 else 2
+        buffers = min(2, self.num_layers - given)
         size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
         checks.memory(f"the output for T={steps}, B={batch}", size)
 
@@ -295,7 +295,7 @@ class Recurrent(Layer):
             resets = resets.T
         return Segments(steps, batch, lengths, resets, self.dilation)
 
-    def _infer(self, x, state, lengths, resets):
+    def _infer(self, x, state, lengths, resets, out=None):
         steps, batch = self._extent(x)
         tokens = x.dtype.kind in "iu"
         source = self._tokens_view(np.ascontiguousarray(x, np.int64)) if tokens else self._whole(x)
@@ -306,12 +306,15 @@ class Recurrent(Layer):
         initial_rows, final_rows = self._state_rows(state, final, plan, None)
         outputs = []  # the last one and the one before: each layer but the first two writes over the latter
         for layer in range(self.num_layers):
-            y = np.empty(shape, self.dtype) if layer < 2 else outputs[0]
+            if out is not None and layer == self.num_layers - 1:
+                y = out
+            else:
+                y = np.empty(shape, self.dtype) if layer < 2 else outputs[0]
             if lengths is not None:
                 y.fill(0)
             for n, target in zip(self._of_layer(layer), self._views(y), strict=True):
                 product = self.passes[n]
-                arrays = PassBuffers(product, plan.steps, plan.batch, False, self.states, tokens and layer == 0)
+                arrays = PassBuffers(product, plan.steps, plan.batch, False, self.cell.parts, tokens and layer == 0)
                 product.forward(source, target, plan, arrays, initial_rows[n], final_rows[n], self._mean_noise)
             outputs = [*outputs[-1:], y]
             source = self._whole(y)
@@ -532,11 +535,13 @@ class Recurrent(Layer):
     def _states_before(self, workspace, steps, rows):
         return workspace.states_before(steps, rows)
 
-    def step(self, x_t, state=None, *, resets=None):
+    def step(self, x_t, state=None, *, resets=None, out=None):
         if self.bidirectional:
             raise ValueError("step needs a unidirectional layer")
         result = self._step_as_given(x_t, state) if resets is None else None
-        return super().step(x_t, state, resets=resets) if result is None else result
+        if result is None:
+            return super().step(x_t, state, resets=resets, out=out)
+        return result if out is None else (put_into(out, result[0]), result[1])
 
     step.__doc__ = Layer.step.__doc__
 
@@ -593,7 +598,7 @@ class Recurrent(Layer):
             raise ValueError("kernel_weights needs a single layer in one direction, without dilation")
         if self.cell.name not in layer_steps:
             raise ValueError(f"there is no kernel for a single step of {self!r}")
-        kind = RNN_WEIGHTS.get(self.cell.name, Weights)
+        kind = STEP_WEIGHTS.get(self.cell.name, Weights)
         return kind(*(a.copy() for a in self.passes[0].forward_weights()))
 
 
