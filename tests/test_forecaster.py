@@ -309,6 +309,8 @@ def test_forecaster_pandas_with_columns():
         ({"season_length": 1.5}, TypeError, "season_length must be an integer"),
         ({"window": 3, "season_length": 4}, ValueError, "window must be at least 4, got 3"),
         ({"quantiles": (0.1, 1.0)}, ValueError, "quantiles"),
+        ({"quantiles": 0.9}, TypeError, "quantiles must be a sequence"),
+        ({"quantiles": ("low",)}, TypeError, "quantiles must be a real number"),
         ({"exogenous": "future"}, ValueError, "exogenous must be one of"),
         ({"log": 1}, TypeError, "log must be True or False"),
         ({"window": 40, "horizon": 10}, ValueError, "at least 60 rows.* got n_samples = 50"),

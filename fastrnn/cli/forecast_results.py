@@ -60,8 +60,8 @@ class Results(NamedTuple):
         times, values, name = _drawable(self.series.values.index), self.series.values.to_numpy(), self.series.name
         recent = slice(-_SHOWN * max(len(self.forecast), self.season), None)
         when = np.concatenate([times[recent], _drawable(self.forecast.index)])
-        columns = (self.forecast[column].to_numpy() for column in ("forecast", "lower", "upper"))
-        plot.forecast(when, values[recent], *columns, ax=ahead)
+        forecast, lower, upper = (self.forecast[column].to_numpy() for column in ("forecast", "lower", "upper"))
+        plot.forecast(when, values[recent], forecast, lower, upper, ax=ahead)
         ahead.set(title=f"{name}: {_steps(len(self.forecast))} ahead", ylabel=name)
         self._draw_backtest(before, times, values)
         before.set(ylabel=name)

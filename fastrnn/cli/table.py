@@ -70,12 +70,10 @@ def read(path: str, target: str, time: str | None, exogenous: Sequence[str] = ()
     ahead = None
     if exogenous:
         known = int(numbers[target].notna().to_numpy().nonzero()[0].max(initial=-1)) + 1
-        numbers, ahead = numbers.iloc[:known], numbers.iloc[known:]
+        numbers, to_come = numbers.iloc[:known], numbers.iloc[known:]
+        if len(to_come):
+            ahead = _complete(to_come[list(exogenous)], fill, path)
     numbers = _complete(numbers, fill, path)
-    if exogenous and len(ahead):
-        ahead = _complete(ahead[list(exogenous)], fill, path)
-    else:
-        ahead = None
     return Series(target, time, numbers[target], numbers[list(exogenous)] if exogenous else None, ahead)
 
 

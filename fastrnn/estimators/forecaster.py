@@ -237,8 +237,12 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
                 f"X must have at least {needed} rows: a window of {window} steps and {horizon} to forecast, and as "
                 f"many held out with early_stopping, got n_samples = {rows}"
             )
-        quantiles = checks.quantiles("quantiles", sorted({0.5, *self.quantiles}))
-        return Layout(window, horizon, season, form.exogenous and exogenous == "known"), np.array(quantiles)
+        if not isinstance(self.quantiles, (tuple, list, np.ndarray)):
+            raise TypeError(f"quantiles must be a sequence of numbers, got {self.quantiles!r}")
+        levels = {checks.number("quantiles", level, above=0.0, below=1.0) for level in self.quantiles}
+        return Layout(window, horizon, season, form.exogenous and exogenous == "known"), np.array(
+            sorted({0.5, *levels})
+        )
 
     def _learn(self, columns, first, *, incremental):
         """Train on all windows of rows, the first of which is number `first` of the series."""
@@ -372,11 +376,11 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         exogenous = np.concatenate([self._recent.exogenous[-window:], ahead])
         rng, found = np.random.default_rng(self._path_seed), []
         for block in range(0, blocks * horizon, horizon):
-            seen = np.broadcast_to(
-                exogenous[block : block + window + horizon], (paths, window + horizon, ahead.shape[1])
-            )
+            seen = exogenous[block : block + window + horizon]
+            seen = np.broadcast_to(seen, (paths, *seen.shape))
             x = self._inputs(history, seen, np.full(paths, self._seen + block))
-            distance = (self._quantiles_of(x) + self._shift) * self._scales.target[:, np.newaxis]
+            widened = np.sort(self._quantiles_of(x) + self._shift, axis=-1)  # the median is where it was
+            distance = widened * self._scales.target[:, np.newaxis]
             quantiles = windows.centre(history, self._layout)[..., np.newaxis] + distance
             taken = quantiles[..., self._median].copy()
             taken[1:] = self._drawn(quantiles[1:], rng)
@@ -385,10 +389,11 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         if not recursive:
             values = np.concatenate(found)[:steps]
         else:
-            taken = np.concatenate(found, axis=1)
-            values = np.moveaxis(np.quantile(taken[1:] if paths > 1 else taken, self.quantiles_, axis=0), 0, -1)
-            values[..., self._median] = taken[0]
-            values = np.sort(values, axis=-1)
+            point, *drawn = np.concatenate(found, axis=1)
+            values = np.moveaxis(np.quantile(drawn or [point], self.quantiles_, axis=0), 0, -1)
+            below, point = np.arange(len(self.quantiles_)) < self._median, point[..., np.newaxis]
+            values = np.where(below, np.minimum(values, point), np.maximum(values, point))
+            values[..., self._median] = point[..., 0]
         return np.exp(values) if self.log else values
 
     def _drawn(self, quantiles, rng):
@@ -428,7 +433,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
     ) -> backtest.Backtest:
         """Forecasts of `horizon` steps from several origins near the end of a series, beside what came.
 
-        X, y: as in `fit`; a clone of this forecaster is fitted, never to anything at or after an origin.
+        X, y: as in `fit`; a clone of this forecaster is fitted, never to anything at or after an origin. Exogenous
+            columns that are known are those of the rows that are forecast.
         origins, step: how many, and how many rows apart; step None for as far as the last quarter of the rows allows.
         refit: whether to fit anew at every origin; else the fit before the first one is kept, and rows after it are
             observed only.
