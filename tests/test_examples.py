@@ -93,15 +93,13 @@ def test_hidden_states_counts_are_those_of_the_brackets():
         assert found == expected.tolist() and min(found) >= 0
 
 
-def test_audio_effect(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
+def test_audio_effect(tmp_path, capsys, picture):
     module = example("audio_effect")
     sizes = ["--seconds", "4", "--epochs", "25", "--units", "8", "--held-out", "0.5"]
-    found = module.main([*sizes, "--plot", str(tmp_path / "effect.png"), "--wav", str(tmp_path / "wav")])
+    found = module.main([*sizes, "--plot", str(picture), "--wav", str(tmp_path / "wav")])
     assert found["after"] < found["before"] / 2
     assert found["real time"]["fastrnn"].keys() == set(module.BLOCKS)
     assert found["real time"]["fastrnn"][512][0] < 1
-    assert (tmp_path / "effect.png").stat().st_size > 10_000
     with wave.open(str(tmp_path / "wav" / "output.wav")) as file:
         assert (file.getnframes(), file.getframerate(), file.getsampwidth()) == (22_050, 44_100, 2)
     assert "error-to-signal ratio" in capsys.readouterr().out

@@ -208,12 +208,12 @@ class RecurrentEstimator(SequenceInput):
         targets: Targets,
         weights: Targets | None,
         loss: Any,
-        outputs: int,
+        width: int,
         *,
         incremental: bool = False,
         strata: np.ndarray | None = None,
     ) -> None:
-        """Train a new model with so many outputs, or the one there is, on `targets`, as `loss` takes them.
+        """Train a new model with `width` outputs, or the one there is, on `targets`, as `loss` takes them.
 
         loss: one averaged over sequences. weights: of each target; None for all the same.
         incremental: one epoch with all of the data. strata: labels whose shares the validation split keeps.
@@ -225,7 +225,7 @@ class RecurrentEstimator(SequenceInput):
         early = self._stops_early(incremental)
         if not self._goes_on(incremental):
             self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
-            self.model_ = self._make_model(x.steps.shape[1], outputs)
+            self.model_ = self._make_model(x.steps.shape[1], width)
             self._optimizer_state = None
             self.loss_curve_ = []
             self.validation_scores_ = [] if early else None
@@ -273,16 +273,20 @@ class RecurrentEstimator(SequenceInput):
         )
 
     def _outputs(self, x: Sequences) -> np.ndarray:
-        """The model's outputs: (n,O), or those of all steps, (Σ T_i,O), if the model keeps them."""
-        parts: list = [None] * len(x)
-        order = np.argsort(x.lengths, kind="stable")  # less padding; results do not depend on batch mates
-        for start in range(0, len(x), _AT_ONCE):
-            chosen = order[start : start + _AT_ONCE]
-            batch, lengths = x.batch(chosen)
-            y, _ = self.model_.forward(batch, lengths=lengths)
-            for i, row in zip(chosen, y, strict=True):
-                parts[i] = row[: x.lengths[i]] if y.ndim == 3 else row[np.newaxis]
-        return np.concatenate(parts)
+        return outputs(self.model_, x)
+
+
+def outputs(model: Sequential, x: Sequences) -> np.ndarray:
+    """A model's outputs for all sequences: (n,O), or those of all steps, (Σ T_i,O), if the model keeps them."""
+    parts: list = [None] * len(x)
+    order = np.argsort(x.lengths, kind="stable")  # less padding; results do not depend on batch mates
+    for start in range(0, len(x), _AT_ONCE):
+        chosen = order[start : start + _AT_ONCE]
+        batch, lengths = x.batch(chosen)
+        y, _ = model.forward(batch, lengths=lengths)
+        for i, row in zip(chosen, y, strict=True):
+            parts[i] = row[: x.lengths[i]] if y.ndim == 3 else row[np.newaxis]
+    return np.concatenate(parts)
 
 
 class PooledEstimator(RecurrentEstimator):
