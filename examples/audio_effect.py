@@ -5,13 +5,13 @@ in a live signal: "Real-Time Guitar Amplifier Emulation with Deep Learning" (Wri
 Applied Sciences 10(3)). Here the device is an overdrive made of formulas, and the guitar a Karplus–Strong synthesiser,
 so that nothing has to be downloaded.
 
-    python examples/audio_effect.py                     # train, measure, audio_effect.png
+    python examples/audio_effect.py
     python examples/audio_effect.py --wav folder        # and the sounds to listen to
 
 A sound card asks for a block of some samples at a time, and must have it before the next one is due. The model's state
 goes from block to block, `out=` puts the result into the caller's buffer, and the samples are those of one pass over
 the whole signal, bit for bit. The real-time factor is the time spent by the length of what was played: below 1 it
-keeps up.
+keeps up. It ends in a picture, audio_effect.png: the device's output and the net's, and the real-time factors.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import numba
 import numpy as np
 
 import fastrnn
+from fastrnn import plot
 
 RATE = 44_100  # samples a second
 BLOCKS = (16, 32, 64, 128, 256, 512)  # samples
@@ -184,11 +185,7 @@ def print_figures(figures: dict) -> None:
 
 def draw(path, signal, target, output, figures) -> None:
     """The picture: a stretch of the signals, and the real-time factors."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise SystemExit("the picture needs Matplotlib: pip install 'fastrnn[plot]'") from None
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = plot.new_figure("this example", 11, 4)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     begin = int(np.argmax(np.abs(target[: -RATE // 50])))  # the loudest place
     part = slice(begin, begin + RATE // 100)
@@ -207,7 +204,7 @@ def draw(path, signal, target, output, figures) -> None:
     right.set_title("Real-time factor: below 1 keeps up")
     right.grid(alpha=0.3)
     right.legend()
-    figure.savefig(path, dpi=100)
+    plot.save(figure, path)
     print(f"picture: {path}")
 
 
@@ -225,7 +222,9 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--units", type=int, default=16)
     parser.add_argument("--held-out", type=float, default=10, help="seconds of sound to test and to time with")
-    parser.add_argument("--plot", type=pathlib.Path, default="audio_effect.png")
+    parser.add_argument(
+        "--plot", metavar="FILE", default="audio_effect.png", help="picture to write (default: %(default)s)"
+    )
     parser.add_argument("--wav", type=pathlib.Path, help="a folder for input.wav, target.wav and output.wav")
     options = parser.parse_args(arguments)
 

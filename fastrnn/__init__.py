@@ -48,7 +48,7 @@ from .layers import (  # noqa: E402
     Sigmoid,
     Tanh,
 )
-from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber  # noqa: E402
+from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, Quantile  # noqa: E402
 from .model import Concatenated, Residual, Sequential  # noqa: E402
 from .optim import (  # noqa: E402
     SGD,
@@ -114,6 +114,7 @@ __all__ = [
     "OneCycle",
     "OneHot",
     "PeepholeLSTM",
+    "Quantile",
     "RMSprop",
     "ReLU",
     "ReduceOnPlateau",

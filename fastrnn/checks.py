@@ -4,6 +4,7 @@ Every function returns the checked value in the form the kernels take, or raises
 argument's name, what was expected and what came.
 """
 
+import itertools
 import math
 import operator
 import os
@@ -49,6 +50,16 @@ def number(name, value, *, minimum=None, maximum=None, above=None, below=None):
         if bound is not None and fails(bound):
             raise ValueError(f"{name} must be {words} {bound:g}, got {result:g}")
     return result
+
+
+def quantiles(name, values):
+    """`values` as a tuple of increasing floats between 0 and 1, at least one."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+    levels = tuple(number(f"{name}[{i}]", value, above=0.0, below=1.0) for i, value in enumerate(values))
+    if not levels or any(a >= b for a, b in itertools.pairwise(levels)):
+        raise ValueError(f"{name} must be increasing numbers between 0 and 1, at least one, got {levels}")
+    return levels
 
 
 def flag(name, value):

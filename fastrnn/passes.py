@@ -139,17 +139,14 @@ class _Product:
         self.panel = panel_width(parameters.dtype)
         input_slots = cell.input_slots if cell else (0,)
         recurrent_slots = cell.recurrent_slots if cell else (0,)
-        stages = cell.products if cell else (recurrent_slots,)
+        products = cell.products if cell else (recurrent_slots,)  # of the stages
         slots = cell.slots if cell else 1
         self.units = self.panel // slots
         self.blocks = math.ceil(hidden_size / self.units)
-        self.firsts = (min(input_slots), min(recurrent_slots))
-        # the gate of each slot of both products' runs
-        self.gates = tuple(np.argsort(s).astype(np.int64) for s in (input_slots, recurrent_slots))
-        # the same for the recurrent product of each stage, and its first slot
-        places = [[recurrent_slots.index(slot) for slot in sorted(s)] for s in stages]
-        self.stage_gates = tuple(np.array(gates, np.int64) for gates in places)
-        self.stage_firsts = tuple(min(s) for s in stages)
+        # of the runs of slots of the input's product and the recurrent ones: the first, and the gate of each
+        self.firsts = (min(input_slots), *map(min, products))
+        gates_of_slots = (np.argsort(input_slots), *([recurrent_slots.index(s) for s in sorted(p)] for p in products))
+        self.gates = tuple(np.array(gates, np.int64) for gates in gates_of_slots)
         self.slot_gates = np.full((2, slots), -1)  # the gate of each slot in both products, -1 where it has no part
         for gates, slots_of_gates in zip(self.slot_gates, (input_slots, recurrent_slots), strict=True):
             gates[list(slots_of_gates)] = np.arange(len(slots_of_gates))
@@ -187,13 +184,14 @@ class _Product:
         version = self.parameters.version
         if self._forward is None:
             depth = self.hidden_size if self.names[1] else 0
+            recurrent_gates = sum([gates.size for gates in self.gates[1:]])
             self._forward = Weights(
                 self._panels(self.blocks, self.input_size, self.gates[0].size * self.units),
-                self._panels(self.blocks, depth, self.gates[1].size * self.units),
+                self._panels(self.blocks, depth, recurrent_gates * self.units),
                 self._panels(self.blocks * self.panel),
             )
         self._pack[0](
-            *self._tensors(), self.hidden_size, *self.gates,
+            *self._tensors(), self.hidden_size, self.gates[0], self.gates[1:],
             self.firsts, self._forward, threads_for_elements(self._forward.input.size + self._forward.recurrent.size),
         )  # fmt: skip
         self._pack_vectors()
@@ -214,44 +212,28 @@ class _Product:
         if self._versions[1] != self.parameters.version:
             if self._backward is None:
                 panels = math.ceil(self.hidden_size / self.panel) if self.names[1] else 0
+                rows = [self.blocks * gates.size * self.units for gates in self.gates]
                 self._backward = BackwardWeights(
-                    self._panels(
-                        math.ceil(self.input_size / self.panel), self.blocks * self.gates[0].size * self.units,
-                        self.panel,
-                    ),
-                    tuple(self._panels(panels, self.blocks * gates.size * self.units, self.panel)
-                          for gates in self.stage_gates),
+                    self._panels(math.ceil(self.input_size / self.panel), rows[0], self.panel),
+                    tuple(self._panels(panels, n, self.panel) for n in rows[1:]),
                     self._panels(self.panel),
-                )  # fmt: skip
+                )
             self._pack[1](
-                *self._tensors()[:2], self.hidden_size, self.gates[0], self.stage_gates, self.units, self._backward,
+                *self._tensors()[:2], self.hidden_size, self.gates[0], self.gates[1:],
+                self.units, self._backward,
                 threads_for_elements(self._backward.input.size + sum([w.size for w in self._backward.recurrent])),
             )  # fmt: skip
             self._versions[1] = self.parameters.version
         return self._backward
 
-    def _gradient_job(self, batch, buffers, dz, slot_first, gates, a, a_rows, a_starts, gradient):
+    def gradient_job(self, index, batch, buffers, a, a_rows, a_starts):
+        """The job of a weight's gradient, for what product `index` takes of it (0: input, from 1: recurrent, a stage
+        each); `a` is its factor."""
         schedule = batch.schedule
         return dense.GradientJob(
-            dz, buffers.x_rows, self.units, slot_first, gates, self.hidden_size, schedule.rows, a, a_rows, a_starts,
-            schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch), gradient,
-        )  # fmt: skip
-
-    def input_job(self, batch, buffers, a):
-        """The job of the input weight's gradient; `a`, laid out as x, is its factor."""
-        return self._gradient_job(
-            batch, buffers, buffers.dz, self.firsts[0], self.gates[0], a, buffers.x_rows, batch.schedule.rows,
-            self._tensors(gradient=True)[0],
-        )  # fmt: skip
-
-    def recurrent_job(self, stage, batch, buffers):
-        """The job of the recurrent weight's gradient, of those gates that a stage's product is for."""
-        dz = buffers.recurrent[1] if self.by_row else buffers.dz
-        # h_{t−1}, or what the stage before gave at step t
-        a, a_starts = buffers.states[-1 if stage else 0], batch.schedule.state_rows[stage:]
-        return self._gradient_job(
-            batch, buffers, dz, self.stage_firsts[stage], self.stage_gates[stage], a, buffers.state_rows, a_starts,
-            self._tensors(gradient=True)[1],
+            buffers.recurrent[1] if index and self.by_row else buffers.dz, buffers.x_rows, self.units,
+            self.firsts[index], self.gates[index], self.hidden_size, schedule.rows, a, a_rows, a_starts,
+            schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch), self._tensors(gradient=True)[min(index, 1)],
         )  # fmt: skip
 
     def bias_job(self, batch, buffers):
@@ -445,7 +427,7 @@ class RecurrentPass(_Product):
         buffers = arrays.fit(batch)
         if self._counts is None:
             self._counts = np.empty(self.input_size, np.int64)
-        job = self.input_job(batch, buffers, buffers.z)
+        job = self.gradient_job(0, batch, buffers, buffers.z, buffers.x_rows, batch.schedule.rows)
         self._scatter(
             job, arrays.tokens[: batch.rows], self._counts, arrays.token_order, overwrite, arrays.scratch,
             threads_for(batch.rows * self.gates[0].size * self.hidden_size),
@@ -461,10 +443,13 @@ class RecurrentPass(_Product):
 
     def gradient_jobs(self, batch, buffers):
         """The jobs of both weights' gradients; that of tokens' weight is not a product's."""
-        recurrent = tuple([self.recurrent_job(stage, batch, buffers) for stage in range(len(self.stage_gates))])
-        if buffers.x.dtype != buffers.z.dtype:
-            return recurrent
-        return self.input_job(batch, buffers, buffers.x), *recurrent
+        schedule, rows = batch.schedule, buffers.state_rows
+        jobs = [self.gradient_job(1, batch, buffers, buffers.states[0], rows, schedule.state_rows)]
+        if self.cell.before:  # what the stage before gave at a step stands where the state after it does
+            jobs.append(self.gradient_job(2, batch, buffers, buffers.states[-1], rows, schedule.state_rows[1:]))
+        if buffers.x.dtype == buffers.z.dtype:
+            jobs.insert(0, self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows))
+        return tuple(jobs)
 
 
 class DensePass(_Product):
@@ -492,4 +477,4 @@ class DensePass(_Product):
 
     def gradient_jobs(self, batch, buffers):
         """The job of the weight's gradient, as a tuple."""
-        return (self.input_job(batch, buffers, buffers.x),)
+        return (self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, batch.schedule.rows),)

@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 
+import numpy as np
 import pytest
 
 from fastrnn.cli import main
@@ -65,6 +66,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     for name in ("notes", "letters", "other", "book"):
         (folder / f"{name}.txt").write_text(f"These are {name}, and they go on like this for a while. " * 40)
+    months = [f"{2010 + n // 12}-{n % 12 + 1:02},{n % 12 + n / 9},{n % 5},{n % 7}" for n in range(120)]
+    (folder / "sales.csv").write_text("\n".join(["month,sales,price,orders", *months]))
+    for name in ("train", "test"):
+        np.savez(folder / f"{name}.npz", X=np.random.default_rng(0).standard_normal((20, 5, 3)), y=np.arange(20) % 2)
     return folder
 
 
@@ -77,7 +82,7 @@ def shortened(words):
         words[words.index("--seconds") + 1] = "0.2"
     elif command == "train":
         words = [*words, "--steps", "3"]
-    return words if "--resume" in words else [*words, *SHORTER.get(command, ())]
+    return words if {"--resume", "--model"} & set(words) else [*words, *SHORTER.get(command, ())]
 
 
 @pytest.mark.parametrize(("page", "line"), SHELL)

@@ -241,6 +241,8 @@ def test_estimators_classifier_goes_on_with_other_settings():
     assert same(before, still.set_params(learning_rate=0.0).fit(X, y))
     still.set_params(learning_rate=0.01, optimizer="sgd", clip_norm=None).fit(X, y)
     assert not same(before, still) and still.n_iter_ == 3
+    still.set_params(early_stopping=True).fit(X, y)
+    assert len(still.validation_scores_) == 1 and still.n_iter_ == 4
 
 
 def test_estimators_classifier_stops_early_with_the_best_weights():

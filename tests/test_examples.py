@@ -93,15 +93,13 @@ def test_hidden_states_counts_are_those_of_the_brackets():
         assert found == expected.tolist() and min(found) >= 0
 
 
-def test_audio_effect(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
+def test_audio_effect(tmp_path, capsys, picture):
     module = example("audio_effect")
     sizes = ["--seconds", "4", "--epochs", "25", "--units", "8", "--held-out", "0.5"]
-    found = module.main([*sizes, "--plot", str(tmp_path / "effect.png"), "--wav", str(tmp_path / "wav")])
+    found = module.main([*sizes, "--plot", str(picture), "--wav", str(tmp_path / "wav")])
     assert found["after"] < found["before"] / 2
     assert found["real time"]["fastrnn"].keys() == set(module.BLOCKS)
     assert found["real time"]["fastrnn"][512][0] < 1
-    assert (tmp_path / "effect.png").stat().st_size > 10_000
     with wave.open(str(tmp_path / "wav" / "output.wav")) as file:
         assert (file.getnframes(), file.getframerate(), file.getsampwidth()) == (22_050, 44_100, 2)
     assert "error-to-signal ratio" in capsys.readouterr().out
@@ -136,3 +134,35 @@ def test_audio_effect_string_has_its_pitch():
     between = [spectrum[441 * k + 180 : 441 * k + 260].max() for k in (1, 2, 3)]
     assert min(peaks) > 100 * max(between)
     assert np.abs(module.overdrive(module.guitar(2.0, seed=0))).max() <= 1
+
+
+def test_direction_is_told_where_it_can_be(capsys, picture):
+    told = example("direction").main(["--steps", "2000", "--epochs", "10", "--plot", str(picture)])
+    swing, walk = told["oscillator"], told["random walk"]
+    assert swing["net"] > 0.75 and swing["majority"] < 0.6 and abs(walk["net"] - 0.5) < 0.08
+    assert "directions told (± 2.1 %)" in capsys.readouterr().out
+
+
+def test_dates(capsys, picture):
+    options = ["--updates", "40", "--units", "16", "--batch", "16", "--plot", str(picture)]
+    assert example("dates").main(options) < 0.5
+    assert "the 3rd of March 1994 → " in capsys.readouterr().out
+
+
+def test_dates_are_spelt_as_their_example():
+    module = example("dates")
+    date = module.datetime.date(1994, 3, 3)
+    assert all(spell(date) == shown for shown, spell in module.SPELLINGS.items())
+    assert [module.ordinal(n) for n in (1, 2, 11, 23)] == ["1st", "2nd", "11th", "23rd"]
+    longest = max(len(spell(module.datetime.date(2049, 9, 22))) for spell in module.SPELLINGS.values())
+    assert longest <= module.LONGEST and not set(module.HELD_OUT) & set(module.TRAINING)
+
+
+def test_dates_are_learnt_by_heart():
+    module = example("dates")
+    reader = module.Reader(32, 8, 150, lr=1e-2)
+    dates = module.draw_dates(8, module.TRAINING, np.random.default_rng(0))
+    texts, iso = [module.SPELLINGS["3 March 1994"](date) for date in dates], [date.isoformat() for date in dates]
+    for _ in range(150):
+        reader.update(texts, iso)
+    assert reader.read(texts) == iso

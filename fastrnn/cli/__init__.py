@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from .. import __version__
-from . import bench, completion, convert, diagnose, evaluate, info, sample, train, warmup
+from . import bench, classify, completion, convert, diagnose, evaluate, forecast, info, sample, train, warmup
 from .common import CommandError, Parser, add_verbosity, styled, verbosity
 
-_COMMANDS = (train, sample, evaluate, diagnose, convert, bench, info, warmup, completion)
+_COMMANDS = (train, sample, evaluate, classify, forecast, diagnose, convert, bench, info, warmup, completion)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,13 +1,9 @@
 """`fastrnn train`: train a language model of bytes or words."""
 
 import argparse
-import contextlib
 import dataclasses
-import itertools
 import os
-import re
 import signal
-import tempfile
 
 from .. import corpus, language_model, words
 from . import plot
@@ -26,11 +22,11 @@ from .common import (
     styled,
     use_threads,
 )
+from .folders import RUNS_FOLDER, results_folder, stem
 from .levels import LEVELS
 from .training_run import Run, Settings, read_saved
 from .warmup import warm_up_training
 
-RUNS_FOLDER = "fastrnn-runs"
 PLOT_FILE = "loss.png"
 
 _CHECKPOINT_INTERVAL = 30.0
@@ -123,7 +119,9 @@ def run(arguments) -> int:
         files = tuple(os.path.abspath(path) for path in given.get("files", ()))
         settings = _new(given | {"files": files})
     text = corpus.load(settings.files)
-    with _folder(chosen, settings, new=checkpoint is None or "out" in options) as folder:
+    name = stem(settings.files[0]) if settings.files else "stdlib"
+    taken = (MODEL_FILE, CHECKPOINT_FILE) if checkpoint is None or "out" in options else ()
+    with results_folder(chosen, name, taken, "choose another --out, or go on with --resume {folder}") as folder:
         training = Run(settings, text, folder, options.get("checkpoint_interval", _CHECKPOINT_INTERVAL))
         if checkpoint is not None:
             training.restore(checkpoint, saved)
@@ -146,36 +144,6 @@ def _resumed(settings, given):
             option = "FILE" if name == "files" else f"--{name}"
             raise CommandError(f"{option} can't be given with --resume: the checkpoint says what it is")
     return dataclasses.replace(settings, **{"seconds": None} | given) if given else settings
-
-
-@contextlib.contextmanager
-def _folder(chosen, settings, new):
-    """The folder for the results, found to be writable; if `new`, without an earlier run in it."""
-    folder = chosen or _new_folder(settings)
-    os.makedirs(folder, exist_ok=True)
-    if new and any(os.path.exists(os.path.join(folder, name)) for name in (MODEL_FILE, CHECKPOINT_FILE)):
-        raise CommandError(f"{folder} holds an earlier run: choose another --out, or go on with --resume {folder}")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, folder) from None
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):  # goes only if it is empty: stopped before there was anything to save
-            os.rmdir(folder)
-
-
-def _new_folder(settings):
-    """A folder of its own for every run, named after the text."""
-    name = os.path.splitext(os.path.basename(settings.files[0]))[0] if settings.files else "stdlib"
-    name = re.sub(r"[^\w.-]", "_", name).strip(".") or "text"
-    for count in itertools.count(1):
-        folder = os.path.join(RUNS_FOLDER, name if count == 1 else f"{name}-{count}")
-        with contextlib.suppress(FileExistsError):
-            os.makedirs(folder)
-            return folder
 
 
 def _train(training, arguments):

@@ -133,6 +133,7 @@ def _use_losses(dtype):
         losses.CrossEntropy()(y, np.zeros((_STEPS, _BATCH), np.int64), mask=mask)
         for loss in (losses.MSE(), losses.MAE(), losses.Huber(), losses.BinaryCrossEntropy()):
             loss(y, np.zeros_like(y), mask=mask)
+        losses.Quantile((0.5,))(y, np.zeros_like(y), mask=mask)
 
 
 def _use_optimizers(dtype):

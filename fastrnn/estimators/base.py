@@ -41,6 +41,11 @@ class SequenceInput(BaseEstimator):
     _has_columns: bool  # whether it was fitted to rows of numbers, whose length is fixed
     _step_features: int  # F
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
     @np.errstate(over="ignore")  # what is too large for `dtype` becomes infinite, and is refused as that
     def _check_X(self, X: Any, dtype: Any, features_per_step: int | None = None) -> Sequences:
         """The sequences in `X`, their steps (Σ T_i,F) of `dtype`. Rows of numbers hold `features_per_step` a step.
@@ -55,10 +60,11 @@ class SequenceInput(BaseEstimator):
             X = validate_data(self, X, dtype=dtype, order="C", reset=reset)
         else:
             validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)  # columns' names alone
+            if table:
+                X = check_array(X, dtype=dtype, order="C", estimator=self, input_name="X")
         if table:
-            array = check_array(X, dtype=dtype, order="C", estimator=self, input_name="X")
-            steps = in_steps("X", array, features)
-            x = Sequences(steps, np.full(len(array), len(steps) // len(array)))
+            steps = in_steps("X", X, features)
+            x = Sequences(steps, np.full(len(X), len(steps) // len(X)))
         else:
             if arrays is None:
                 checks.shape("X", shape_of(X), (None, None, None))
@@ -208,12 +214,12 @@ class RecurrentEstimator(SequenceInput):
         targets: Targets,
         weights: Targets | None,
         loss: Any,
-        outputs: int,
+        width: int,
         *,
         incremental: bool = False,
         strata: np.ndarray | None = None,
     ) -> None:
-        """Train a new model with so many outputs, or the one there is, on `targets`, as `loss` takes them.
+        """Train a new model with `width` outputs, or the one there is, on `targets`, as `loss` takes them.
 
         loss: one averaged over sequences. weights: of each target; None for all the same.
         incremental: one epoch with all of the data. strata: labels whose shares the validation split keeps.
@@ -222,15 +228,14 @@ class RecurrentEstimator(SequenceInput):
         epochs = 1 if incremental else checks.integer("epochs", self.epochs, minimum=1)
         schedule = SCHEDULES[checks.choice("schedule", self.schedule, tuple(SCHEDULES))]
         stopping = EarlyStopping(self.patience, min_delta=checks.number("tol", self.tol, minimum=0))
-        early = checks.flag("early_stopping", self.early_stopping)
-        if incremental and early:
-            raise ValueError("early_stopping must be False for partial_fit, which sees part of the data at a time")
+        early = self._stops_early(incremental)
         if not self._goes_on(incremental):
             self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
-            self.model_ = self._make_model(x.steps.shape[1], outputs)
+            self.model_ = self._make_model(x.steps.shape[1], width)
             self._optimizer_state = None
-            self.loss_curve_ = []
-            self.validation_scores_ = [] if early else None
+            self.loss_curve_, self.validation_scores_ = [], None
+        if early and self.validation_scores_ is None:
+            self.validation_scores_ = []
         score: Callable[[], float] | None = None
         if early:
             kept, apart = self._split(len(x), strata)
@@ -253,6 +258,18 @@ class RecurrentEstimator(SequenceInput):
         if history.stopped == "interrupt":
             raise KeyboardInterrupt
 
+    def _show_epoch(self, text: str) -> None:
+        """Say what an epoch came to."""
+        if self.verbose:
+            print(text, flush=True)
+
+    def _stops_early(self, incremental: bool) -> bool:
+        """Whether a fit holds data out to stop by."""
+        early = checks.flag("early_stopping", self.early_stopping)
+        if incremental and early:
+            raise ValueError("early_stopping must be False for partial_fit, which sees part of the data at a time")
+        return early
+
     def _split(self, count: int, strata: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Indices to train on and of those held out."""
         return train_test_split(
@@ -263,16 +280,20 @@ class RecurrentEstimator(SequenceInput):
         )
 
     def _outputs(self, x: Sequences) -> np.ndarray:
-        """The model's outputs: (n,O), or those of all steps, (Σ T_i,O), if the model keeps them."""
-        parts: list = [None] * len(x)
-        order = np.argsort(x.lengths, kind="stable")  # less padding; results do not depend on batch mates
-        for start in range(0, len(x), _AT_ONCE):
-            chosen = order[start : start + _AT_ONCE]
-            batch, lengths = x.batch(chosen)
-            y, _ = self.model_.forward(batch, lengths=lengths)
-            for i, row in zip(chosen, y, strict=True):
-                parts[i] = row[: x.lengths[i]] if y.ndim == 3 else row[np.newaxis]
-        return np.concatenate(parts)
+        return outputs(self.model_, x)
+
+
+def outputs(model: Sequential, x: Sequences) -> np.ndarray:
+    """A model's outputs for all sequences: (n,O), or those of all steps, (Σ T_i,O), if the model keeps them."""
+    parts: list = [None] * len(x)
+    order = np.argsort(x.lengths, kind="stable")  # less padding; results do not depend on batch mates
+    for start in range(0, len(x), _AT_ONCE):
+        chosen = order[start : start + _AT_ONCE]
+        batch, lengths = x.batch(chosen)
+        y, _ = model.forward(batch, lengths=lengths)
+        for i, row in zip(chosen, y, strict=True):
+            parts[i] = row[: x.lengths[i]] if y.ndim == 3 else row[np.newaxis]
+    return np.concatenate(parts)
 
 
 class PooledEstimator(RecurrentEstimator):
@@ -309,8 +330,7 @@ class _Epochs:
             estimator.validation_scores_.append(value)
             text += f", validation score {value:.4g}"
             stops = self._stopping(trainer, {"validation_loss": -value})
-        if estimator.verbose:
-            print(text, flush=True)
+        estimator._show_epoch(text)
         return stops
 
     def finish(self, trainer):

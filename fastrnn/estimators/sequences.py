@@ -48,12 +48,11 @@ class Sequences:
             return Sequences.of_array(self.array[indices])
         return Sequences(np.concatenate([self[i] for i in indices]), self.lengths[indices])
 
-    def batch(self, indices: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray | None]:
+    def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Those of `indices` as one array (B,T,…), T the longest, and their lengths; None if nothing is padded."""
         if self.uniform:
             return self.array[indices], None
-        chosen = range(len(self))[indices] if isinstance(indices, slice) else indices
-        return data.pad([self[i] for i in chosen], batch_first=True)
+        return data.pad([self[i] for i in indices], batch_first=True)
 
     def with_steps(self, steps: np.ndarray) -> "Sequences":
         """Sequences of the same lengths with other steps."""

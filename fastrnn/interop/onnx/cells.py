@@ -11,7 +11,10 @@ import numpy as np
 
 
 class CellWeights(NamedTuple):
-    """One direction's inputs W (G·H,I), R (G·H,H), B (2·G·H) and P (3·H); the last two may be None."""
+    """The inputs W (G·H,I), R (G·H,H), B (2·G·H) and P (3·H) of one direction, the last two None if they are left out.
+
+    In a node's inputs the number of directions stands before these dimensions.
+    """
 
     W: np.ndarray
     R: np.ndarray
@@ -32,8 +35,9 @@ class NumpyCell(ABC):
             functions = [*[_clipped(function, options.clip) for function in functions[:2]], *functions[2:]]
         self._functions = functions
         self._options = options
-        zeros = np.zeros(weights.W.shape[0], weights.W.dtype)
-        self._input_bias, self._recurrent_bias = (zeros, zeros) if weights.B is None else np.split(weights.B, 2)
+        rows = weights.W.shape[0]
+        biases = np.zeros(2 * rows, weights.W.dtype) if weights.B is None else weights.B
+        self._input_bias, self._recurrent_bias = biases[:rows], biases[rows:]
 
     def forward(self, x: np.ndarray, state: tuple, lengths: np.ndarray) -> tuple[np.ndarray, tuple]:
         """Y (T,B,H), zeros past the sequences' ends, and the final state, of x (T,B,I) and a state of (B,H) arrays."""

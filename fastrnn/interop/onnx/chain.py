@@ -85,7 +85,7 @@ def chain_of(proto: onnx.ModelProto, constants: dict[str, np.ndarray]) -> Layer:
 class _Walk:
     """The way through a graph's nodes, and the layers found on it."""
 
-    def __init__(self, graph, constants):
+    def __init__(self, graph: onnx.GraphProto, constants: dict[str, np.ndarray]):
         self._graph = graph
         self._values: dict[str, _Tensor | np.ndarray] = dict(constants)
         self._layers: list[Layer] = []
@@ -96,8 +96,9 @@ class _Walk:
         self._dtype = np.dtype(np.float32)
         states = _makings_of_states(graph)
         inputs = [value for value in graph.input if value.name not in constants]
-        self._values.update({value.name: self._input(value, value.name in states) for value in inputs})
-        data = [value.name for value in inputs if self._values[value.name].kind == "data"]
+        tensors = {value.name: self._input(value, value.name in states) for value in inputs}
+        self._values.update(tensors)
+        data = [name for name, tensor in tensors.items() if tensor.kind == "data"]
         if len(data) != 1:
             raise NotAChain(f"it has {len(data)} inputs besides states and lengths, {', '.join(data)}")
 
@@ -215,7 +216,7 @@ class _Walk:
     # ---- nodes that are layers ----
 
     def _recurrent(self, node, inputs):
-        x, w, r, b, lengths, h, c, p = [*inputs, *[None] * (8 - len(inputs))]
+        x, w, r, b, lengths, h, c, p = inputs + [None] * (8 - len(inputs))
         if any(isinstance(value, _Tensor) for value in (w, r, b, p)):
             raise NotAChain(f"the weights of {_name(node)} are not constant")
         options = read_options(node)

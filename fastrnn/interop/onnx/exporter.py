@@ -187,7 +187,7 @@ def _add_output(graph, model, value):
 @functools.singledispatch
 def _translate(layer, graph, value, prefix):
     """Add a layer's nodes; the `_Value` of its output for that of its input. `prefix` stands before its names."""
-    raise _Inexpressible(layer, prefix, f"{type(layer).__name__} is no operator of it")
+    raise _Inexpressible(layer, prefix, "there is no operator for it")
 
 
 class _Inexpressible(ValueError):
@@ -221,42 +221,38 @@ def _(model: Concatenated, graph, value, prefix):
 @_translate.register
 def _(layer: Recurrent, graph, value, prefix):
     if type(layer) not in OPERATORS:
-        raise _Inexpressible(layer, prefix, "it is no operator of it")
+        raise _Inexpressible(layer, prefix, "there is no operator for it")
     if layer.dilation > 1:
-        raise _Inexpressible(layer, prefix, f"dilation={layer.dilation}")
+        raise _Inexpressible(layer, prefix, f"no operator has dilation={layer.dilation}")
     if any(layer.zoneout):
         raise _Inexpressible(layer, prefix, "zoneout mixes states at inference, too")
-    attributes = _attributes(layer)
     parts = ("h", "c")[: layer.states]
-    initial = [_initial_states(layer, graph, value, prefix, part) for part in range(layer.states)]
-    finals = []
+    initial = [_initial_states(layer, graph, value, prefix, i) for i in range(len(parts))]
+    finals = [[f"{prefix}{part}_n{suffix}" for suffix in _suffixes(layer)] for part in parts]
     for number in range(layer.num_layers):
         weights = node_weights(layer, number)
-        names = {key: graph.constant(array, graph.dtype, f"{prefix}{key}_l{number}") for key, array in weights.items()}
-        lengths = value.ends.lengths if value.ends else ""
-        inputs = [
-            value.name,
-            names["W"],
-            names["R"],
-            names.get("B", ""),
-            lengths,
-            *(states[number] for states in initial),
+        w, r, b, p = [
+            graph.constant(weights[name], graph.dtype, f"{prefix}{name}_l{number}") if name in weights else ""
+            for name in ("W", "R", "B", "P")
         ]
-        if "P" in names:
-            inputs.append(names["P"])
+        lengths = value.ends.lengths if value.ends else ""
+        inputs = [value.name, w, r, b, lengths, *[states[number] for states in initial], p]
         while not inputs[-1]:
             inputs.pop()
-        suffix = "" if layer.num_layers == 1 else f"_l{number}"
-        finals.append([f"{prefix}{part}_n{suffix}" for part in parts])
-        outputs = [f"{prefix}Y_l{number}", *(finals[-1] if graph.states else ())]
-        y = graph.node(OPERATORS[type(layer)], inputs, *outputs, **attributes)
+        outputs = [states[number] for states in finals] if graph.states else []
+        y = graph.node(OPERATORS[type(layer)], inputs, f"{prefix}Y_l{number}", *outputs, **_attributes(layer))
         value = value._replace(name=_joined_directions(layer, graph, y))
     if graph.states:
-        for part, names in zip(parts, zip(*finals, strict=True), strict=True):
-            if layer.num_layers > 1:
-                graph.node("Concat", names, f"{prefix}{part}_n", axis=0)
+        for part, states in zip(parts, finals, strict=True):
+            if len(states) > 1:
+                graph.node("Concat", states, f"{prefix}{part}_n", axis=0)
             graph.output(f"{prefix}{part}_n", (len(layer.passes), "B", layer.hidden_size))
     return value
+
+
+def _suffixes(layer):
+    """Of the names of the layers' own states."""
+    return [""] if layer.num_layers == 1 else [f"_l{number}" for number in range(layer.num_layers)]
 
 
 def _attributes(layer):
@@ -277,7 +273,7 @@ def _initial_states(layer, graph, value, prefix, part):
         name = graph.input(f"{prefix}{'hc'[part]}", graph.dtype, (len(layer.passes), "B", layer.hidden_size))
         if layer.num_layers == 1:
             return [name]
-        names = [f"{name}_l{number}" for number in range(layer.num_layers)]
+        names = [name + suffix for suffix in _suffixes(layer)]
         graph.node("Split", [name, graph.constant([layer.directions] * layer.num_layers)], *names, axis=0)
         return names
     if layer.initial_state != LEARNED:

@@ -42,8 +42,9 @@ class OnnxModel:
         self.inputs = tuple(name for name in self._types if name not in defaults)
         self.outputs = tuple(value.name for value in graph.output)
         constants = constant_values(proto)
+        fixed = frozenset(constants) - self._types.keys()  # an input may take the place of its default
         try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=operators(constants.keys() - self._types.keys()))
+            self._evaluator = ReferenceEvaluator(proto, new_ops=operators(fixed))
         except (NotImplementedError, RuntimeError, TypeError) as error:  # the library's own, of operators it lacks
             raise ValueError(f"the graph is not supported: {error}") from None
         self.model = self.obstacle = None

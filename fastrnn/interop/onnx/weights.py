@@ -23,20 +23,20 @@ def _inverse(order):
 
 
 def node_weights(layer: Recurrent, number: int) -> dict[str, np.ndarray]:
-    """The inputs W, R, B and P of the node for one layer of a stack, those that it has, for all its directions."""
+    """Those of the inputs W, R, B and P that the node for one layer of a stack has, for all its directions."""
     order = _GATES[OPERATORS[type(layer)]]
     values = layer.state_dict()
     directions = []
     for suffix in _suffixes(number, layer.directions):
-        inputs = {"W": _reordered(values[f"weight_ih{suffix}"], order)}
-        inputs["R"] = _reordered(values[f"weight_hh{suffix}"], order)
+        w, r = [_reordered(values[f"weight_{kind}{suffix}"], order) for kind in ("ih", "hh")]
+        b = p = None
         if layer.bias:
-            biases = [_reordered(values[f"bias_{kind}{suffix}"], order) for kind in ("ih", "hh")]
-            inputs["B"] = np.concatenate(biases)
+            b = np.concatenate([_reordered(values[f"bias_{kind}{suffix}"], order) for kind in ("ih", "hh")])
         if isinstance(layer, PeepholeLSTM):
-            inputs["P"] = _reordered(values[f"peephole{suffix}"], _PEEPHOLES)
-        directions.append(inputs)
-    return {name: np.stack([inputs[name] for inputs in directions]) for name in directions[0]}
+            p = _reordered(values[f"peephole{suffix}"], _PEEPHOLES)
+        directions.append((w, r, b, p))
+    inputs = zip(CellWeights._fields, zip(*directions, strict=True), strict=True)
+    return {name: np.stack(arrays) for name, arrays in inputs if arrays[0] is not None}
 
 
 def layer_parameters(operator: str, directions: list[CellWeights]) -> dict[str, np.ndarray]:
