@@ -90,12 +90,23 @@ def read(path: Path) -> OnnxModel:
     if proto.ByteSize() > _LARGEST:
         raise ValueError(f"{path} has more than {_LARGEST:,} bytes of weights, which is not supported")
     try:
-        proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True)  # the checker wants the outputs' shapes
-        onnx.checker.check_model(proto)
+        _check(proto)
         proto = onnx.inliner.inline_local_functions(proto)
     except Exception as error:
         raise FormatError(f"{path} is no valid ONNX model: {error}") from None
     return OnnxModel(proto)
+
+
+def _check(proto):
+    """Raise the library's errors for what is no valid model, or one whose shapes don't fit."""
+    types = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output) if value.HasField("type")]
+    open_types = [type_ for type_ in types if type_.elem_type and not type_.HasField("shape")]
+    for type_ in open_types:  # the checker wants shapes, which ONNX Runtime does without
+        type_.shape.SetInParent()
+    onnx.checker.check_model(proto)
+    for type_ in open_types:
+        type_.ClearField("shape")
+    onnx.shape_inference.infer_shapes(proto, strict_mode=True)
 
 
 def _name_outputs(graph):
