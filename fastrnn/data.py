@@ -12,6 +12,14 @@ import numpy as np
 from . import checks
 from .init import generator
 
+__all__ = [
+    "SeriesStream",
+    "TokenStream",
+    "WindowBatches",
+    "pad",
+    "windows",
+]
+
 
 class _Stream:
     """Lanes of one long sequence, batch by batch in order, and the place within a pass.

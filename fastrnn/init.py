@@ -14,6 +14,22 @@ import numpy as np
 
 from . import checks
 
+__all__ = [
+    "Initializer",
+    "Spec",
+    "fill",
+    "generator",
+    "identity",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "lecun_normal",
+    "ones",
+    "orthogonal",
+    "xavier_normal",
+    "xavier_uniform",
+    "zeros",
+]
+
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 Spec = str | Initializer | Mapping[str, str | Initializer] | None
 

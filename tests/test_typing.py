@@ -10,7 +10,9 @@ MODULES = [
     "fastrnn.bptt",
     "fastrnn.data",
     "fastrnn.diagnostics",
+    "fastrnn.estimators",
     "fastrnn.init",
+    "fastrnn.plot",
 ]
 
 
