@@ -1,5 +1,7 @@
 """The training loop: updates by a rule of truncation, epochs, validation, callbacks, checkpoints."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import logging
@@ -10,13 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import checks, storage
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state, random_states, set_random_states
 from .optim import gradient_norm, limit_gradients
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .layers.base import Layer
+    from .types import Loss, Optimizer, State
 
 _NONFINITE = ("ignore", "raise", "skip")
 _COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
@@ -98,9 +106,9 @@ class Trainer:
 
     def __init__(
         self,
-        model,
-        loss,
-        optimizer,
+        model: Layer,
+        loss: Loss,
+        optimizer: Optimizer,
         *,
         bptt: Rule | None = None,
         clip_norm: float | None = None,
@@ -131,14 +139,23 @@ class Trainer:
         self.model, self.loss, self.optimizer, self.bptt, self.schedule = model, loss, optimizer, bptt, schedule
         self.updates = self.epoch = self.batch = self.nonfinite = 0
         self._state = None  # carried from batch to batch within an epoch
-        self._batches = None  # what `batch` counts in; None before the first epoch and in a checkpoint
+        self._batches: Iterable | None = None  # what `batch` counts in; None before the first epoch and in a checkpoint
         self._last_update: dict[str, Any] = {}
         self._buffers = Buffers()
         self._interrupts = _Interrupts()
 
     # one batch
 
-    def step(self, x, targets, state=None, *, lengths=None, resets=None, mask=None) -> tuple[float, Any]:
+    def step(
+        self,
+        x: ArrayLike,
+        targets: ArrayLike,
+        state: State = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> tuple[float, Any]:
         """Train on one batch of sequences, with one update or several, by the rule.
 
         Arguments as in `bptt.Rule.gradients`; `lengths` also masks the loss. Returns `(value, state)`: the loss of the
@@ -148,9 +165,7 @@ class Trainer:
         TypeError or ValueError, before anything is changed, if an argument does not fit; FloatingPointError for
         gradients that are not finite, if so asked, after the updates before them.
         """
-        run = Run(
-            self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False
-        )
+        run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False)
         for add_gradients in self.bptt.updates(run):
             with self._interrupts.allowed():
                 self.model.zero_grad()

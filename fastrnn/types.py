@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -17,7 +17,9 @@ State: TypeAlias = Any
 
 Seed: TypeAlias = int | np.random.Generator | None  # what `fastrnn.init.generator` takes
 
-__all__ = ["Loss", "Optimizer", "Seed", "State"]
+Shapes: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]  # names and shapes of parameters, one by one
+
+__all__ = ["Loss", "Optimizer", "Seed", "Shapes", "State"]
 
 
 class Loss(Protocol):

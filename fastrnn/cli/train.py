@@ -125,7 +125,7 @@ def run(arguments) -> int:
     text = corpus.load(settings.files)
     with _folder(chosen, settings, new=checkpoint is None or "out" in options) as folder:
         training = Run(settings, text, folder, options.get("checkpoint_interval", _CHECKPOINT_INTERVAL))
-        if checkpoint is not None:
+        if checkpoint is not None and saved is not None:
             training.restore(checkpoint, saved)
         return _train(training, arguments)
 
