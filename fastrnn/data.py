@@ -7,7 +7,7 @@ with `mmap_mode="r"`) they need the memory of a batch, however long the file is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from .init import generator
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from .types import Seed
 
 __all__ = [
     "SeriesStream",
@@ -187,7 +189,9 @@ def _target_array(targets, steps):
     return array
 
 
-def pad(sequences: Sequence[Any], *, value: float = 0, batch_first: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def pad(
+    sequences: Sequence[ArrayLike], *, value: float = 0, batch_first: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Sequences of different lengths as one array, padded at the end: `x, lengths`.
 
     `sequences`: arrays (T_i,F), or (T_i,), all of floats or all of integers; none may be empty.
@@ -266,7 +270,7 @@ class WindowBatches:
         batch_size: int,
         shuffle: bool = False,
         batch_first: bool = False,
-        seed: int | np.random.Generator | None = None,
+        seed: Seed = None,
     ):
         self.length = checks.integer("length", length, minimum=1)
         self.horizon = horizon

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from .model import layers_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from .types import Seed, State
 
 _STEPS = 256  # of a start that are read at once: the memory does not grow with it
 
@@ -128,11 +130,11 @@ def stream(
     model: Layer,
     start: ArrayLike,
     *,
-    state: Any = None,
+    state: State = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int | np.random.Generator | None = None,
+    seed: Seed = None,
     lengths: ArrayLike | None = None,
     exclude: Sequence[int] = (),
 ) -> Iterator[np.ndarray]:
@@ -171,11 +173,11 @@ def generate(
     start: ArrayLike,
     steps: int,
     *,
-    state: Any = None,
+    state: State = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int | np.random.Generator | None = None,
+    seed: Seed = None,
     end: int | None = None,
     lengths: ArrayLike | None = None,
     exclude: Sequence[int] = (),
@@ -228,7 +230,7 @@ def beam_search(
     beam_width: int,
     *,
     end: int | None = None,
-    state: Any = None,
+    state: State = None,
     length_penalty: float = 0.0,
     exclude: Sequence[int] = (),
 ) -> tuple[list[np.ndarray], np.ndarray]:

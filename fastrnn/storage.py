@@ -21,7 +21,7 @@ import os
 import secrets
 import stat
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class FormatError(ValueError):
 # ---- models ----
 
 
-def save(model: Layer, path: Path, *, extra: dict | None = None) -> None:
+def save(model: Layer, path: Path, *, extra: dict[str, Any] | None = None) -> None:
     """Write a layer or a model to one safetensors file at `path`: its architecture and its parameters.
 
     extra: anything JSON can hold, for `load_extra`.
@@ -89,7 +89,7 @@ def load(path: Path) -> Layer:
         return model
 
 
-def load_extra(path: Path) -> dict | None:
+def load_extra(path: Path) -> dict[str, Any] | None:
     """What was saved as `extra` with the model in the file at `path`; None if nothing was. Errors as in `load`."""
     with _opened(path, "model") as file:
         return _json_entry(file, path, "extra") if "extra" in file.metadata() else None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .layers.base import Layer
-    from .types import Loss, Optimizer, State
+    from .types import Batch, Callback, Loss, Optimizer, State
 
 _NONFINITE = ("ignore", "raise", "skip")
 _COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
@@ -34,7 +34,7 @@ _END = object()
 _log = logging.getLogger(__name__)
 
 
-class History(list):
+class History(list[dict[str, Any]]):
     """What `fit` recorded: one dict a batch, and one an epoch with validation, all of it good for JSON.
 
     A batch's: `step` (updates so far), `epoch` (from 0), `loss`, `lr` and `grad_norm` (before clipping) of its last
@@ -192,11 +192,11 @@ class Trainer:
 
     def fit(
         self,
-        batches: Iterable,
+        batches: Iterable[Batch],
         *,
         epochs: int = 1,
-        validation: Iterable | None = None,
-        callbacks: Iterable[Callable] = (),
+        validation: Iterable[Batch] | None = None,
+        callbacks: Callback | Iterable[Callback] = (),
         progress: bool = True,
     ) -> History:
         """Train on all `batches`, `epochs` times over.
@@ -218,8 +218,8 @@ class Trainer:
         """
         epochs = checks.integer("epochs", epochs, minimum=1)
         progress = checks.flag("progress", progress)
-        callbacks = _check_fit_arguments(batches, validation, callbacks, self.bptt)
-        finishers = [callback.finish for callback in callbacks if hasattr(callback, "finish")]
+        called = _check_fit_arguments(batches, validation, callbacks, self.bptt)
+        finishers = [callback.finish for callback in called if hasattr(callback, "finish")]
         if self._batches is not None and (self._batches is not batches or isinstance(batches, Iterator)):
             self.batch, self._state = 0, None  # other batches, or what is left of an iterator
         self._batches = batches
@@ -230,7 +230,7 @@ class Trainer:
                     history.append(record)
                     with self._interrupts.allowed():
                         show(record)
-                        stoppers = [callback for callback in callbacks if callback(self, record) is True]
+                        stoppers = [callback for callback in called if callback(self, record) is True]
                     if stoppers:
                         history.stopped = "callback"
                         name = getattr(stoppers[0], "__name__", type(stoppers[0]).__name__)
@@ -296,7 +296,7 @@ class Trainer:
         self.batch += 1
         return value
 
-    def evaluate(self, batches: Iterable) -> float:
+    def evaluate(self, batches: Iterable[Batch]) -> float:
         """The loss over all `batches`, as `fit` takes them, without dropout, as over one: the mean over all valid
         elements or sequences, or the sum. Nothing is changed. ValueError if there are no batches."""
         _check_batches("batches", batches)
@@ -313,7 +313,7 @@ class Trainer:
 
     # checkpoints
 
-    def save_checkpoint(self, path: storage.Path, *, extra: dict | None = None) -> None:
+    def save_checkpoint(self, path: storage.Path, *, extra: dict[str, Any] | None = None) -> None:
         """Write all that resuming needs to one file: parameters, the optimizer's state, counts of updates, epochs and
         batches, the states of the random generators and of the rule, the carried state, and `extra`, anything JSON can
         hold.
@@ -338,7 +338,7 @@ class Trainer:
         storage.save_tensors(path, "checkpoint", tensors, meta)
         _log.info("checkpoint after %d updates saved in %s", self.updates, os.fsdecode(path))
 
-    def load_checkpoint(self, path: storage.Path) -> dict | None:
+    def load_checkpoint(self, path: storage.Path) -> dict[str, Any] | None:
         """Take up the work of the trainer that wrote the checkpoint, with a model, optimizer and rule of the same kind.
 
         `fit` with the same batches then does what it would have done there, bit for bit. Returns what was saved as

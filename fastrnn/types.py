@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from .layers.base import Layer
+    from .trainer import Trainer
 
 # A recurrent state as its layer has it: an array, a pair (h, c), None without one, and of a container a tuple of such
 # things. Which of them depends on the layer, so that `y, (h, c) = lstm.forward(x)` is right for an LSTM alone.
@@ -17,9 +18,13 @@ State: TypeAlias = Any
 
 Seed: TypeAlias = int | np.random.Generator | None  # what `fastrnn.init.generator` takes
 
+Batch: TypeAlias = tuple[Any, ...] | list[Any] | dict[str, Any]  # of `Trainer.fit`: (x, targets), or by name
+
+Callback: TypeAlias = Callable[["Trainer", dict[str, Any]], Any]  # of `Trainer.fit`: see `fastrnn.callbacks`
+
 Shapes: TypeAlias = Iterable[tuple[str, tuple[int, ...]]]  # names and shapes of parameters, one by one
 
-__all__ = ["Loss", "Optimizer", "Seed", "Shapes", "State"]
+__all__ = ["Batch", "Callback", "Loss", "Optimizer", "Seed", "Shapes", "State"]
 
 
 class Loss(Protocol):

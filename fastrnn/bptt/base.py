@@ -32,7 +32,7 @@ def check_loss(loss: Loss) -> None:
         raise TypeError(f"loss must be a loss of fastrnn, got {loss!r}")
 
 
-def map_state(function: Callable, state: Any, *others: Any) -> Any:
+def map_state(function: Callable, state: State, *others: Any) -> State:
     """`function` of every array of a state, and of its counterparts in `others`; None stays None."""
     if state is None:
         return None
@@ -47,9 +47,9 @@ class Buffers(NamedArrays):
     One thread uses them at a time.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self._workspaces = {}
+        self._workspaces: dict[Any, Workspace] = {}
 
     def workspace(self, model: Layer, steps: int, batch: int, name: Any = None) -> Workspace:
         """The workspace of `model`, a layer or model, for at least `steps` and `batch`."""
@@ -58,9 +58,10 @@ class Buffers(NamedArrays):
             if steps <= kept.steps and batch <= kept.batch:
                 return kept
             steps, batch = max(steps, kept.steps), max(batch, kept.batch)
-        self._workspaces[name] = kept = None  # given back before the larger one is asked for
-        self._workspaces[name] = model.workspace(steps, batch)
-        return self._workspaces[name]
+        kept = None  # given back before the larger one is asked for
+        self._workspaces.pop(name, None)
+        larger = self._workspaces[name] = model.workspace(steps, batch)
+        return larger
 
     def keep_state(self, name: Any, state: State, rows: np.ndarray | slice | None = None) -> State:
         """A copy of `state`, of the sequences `rows` alone if given, in the memory that `name` had before."""
@@ -273,7 +274,7 @@ def set_random_states(model: Layer, states: list[dict[str, Any]]) -> None:
         generator.bit_generator.state = state
 
 
-def put_rows(state: Any, rows, part: Any) -> None:
+def put_rows(state: State, rows: np.ndarray | slice, part: State) -> None:
     """Write the state `part` of the sequences `rows` into that of all."""
     map_state(lambda whole, some: whole.__setitem__((slice(None), rows), some), state, part)
 
@@ -305,7 +306,7 @@ class Rule(ABC):
 
     cuts = False  # cuts the sequence, so that what looks ahead or at the whole of it can't be computed
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._buffers = Buffers()
 
     def gradients(

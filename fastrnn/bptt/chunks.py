@@ -58,7 +58,7 @@ class Truncated(Rule):
 class Online(Truncated):
     """An update after every step, with a gradient that goes no further back than that step: `Truncated(1)`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(1)
 
     def __repr__(self):

@@ -180,7 +180,7 @@ class Run:
             with Progress("train", self._budget.fraction(self.updates)) as self._progress:
                 self._saved_at = self.seconds
                 batches = self.level.batches
-                history = self.trainer.fit(batches, epochs=sys.maxsize, callbacks=(self._after,), progress=False)
+                history = self.trainer.fit(batches, epochs=sys.maxsize, callbacks=self._after, progress=False)
             complete = history.stopped != "interrupt"
             for record in history[-1:]:
                 self._note(record)  # Ctrl-C may have come before the callback

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from ..layers.base import Layer
-    from ..types import Loss
+    from ..types import Loss, State
 
 _REFINEMENTS = (1, 10, 100)  # divisors of eps
 
@@ -65,7 +65,7 @@ def gradcheck(
     loss: Loss,
     x: ArrayLike,
     targets: ArrayLike,
-    state: Any = None,
+    state: State = None,
     *,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,

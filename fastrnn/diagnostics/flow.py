@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,9 +24,11 @@ from ..layers.recurrent import Recurrent
 from ..model import Container
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
-    from ..types import Loss
+    from ..storage import Path
+    from ..types import Loss, State
 
 CHANGED = 100  # times lower or higher at the last lag than at the first: the fitted line of a norm that isn't healthy
 SATURATED = 0.05  # how close to its bounds a gate's value is called saturated; a tanh beyond ±(1 − this)
@@ -124,7 +126,7 @@ class GradientFlow:
 
         return table(self)
 
-    def plot(self, target: Any) -> None:
+    def plot(self, target: Axes | Path) -> None:
         """Draw the flow: four panels into a PNG at the path `target`, or, into Axes of matplotlib's, the norms by lag.
 
         ImportError without matplotlib (extra `fastrnn[plot]`), OSError for a path that can't be written.
@@ -140,7 +142,7 @@ def gradient_flow(
     x: ArrayLike,
     targets: ArrayLike,
     *,
-    state: Any = None,
+    state: State = None,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     mask: ArrayLike | None = None,

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
-    from ..types import Loss
+    from ..storage import Path
+    from ..types import Loss, State
 
 
 class HorizonBias(NamedTuple):
@@ -48,7 +49,7 @@ class TruncationBias:
         lines += [f"{row[0]:6}  {row[1]:9.4f}  {row[2]:10.4f}  {row[3]:9.4f}  {row[4]:10.4f}" for row in self.rows]
         return "\n".join(lines)
 
-    def plot(self, target: Any = None) -> Axes:
+    def plot(self, target: Axes | Path | None = None) -> Axes:
         """Draw cosine and norm ratio over the horizon.
 
         target: a path of a picture to write, a matplotlib `Axes` to draw into, or None for axes of a new figure.
@@ -58,7 +59,8 @@ class TruncationBias:
         """
         from .. import plot
 
-        axes = target if hasattr(target, "plot") else plot.new_figure("TruncationBias.plot", 6.4, 4.8).subplots()
+        given: Any = target  # of which kind, it shows by what it can do
+        axes = given if hasattr(given, "plot") else plot.new_figure("TruncationBias.plot", 6.4, 4.8).subplots()
         horizons = [row.horizon for row in self.rows]
         for i, name in enumerate(HorizonBias._fields[1:]):
             rule, quantity = name.split("_")
@@ -74,8 +76,8 @@ class TruncationBias:
         axes.set_xlabel("horizon h, steps")
         axes.set_ylabel("truncated against full gradient")
         axes.legend()
-        if target is not None and axes is not target:
-            plot.save(axes, target)
+        if given is not None and axes is not given:
+            plot.save(axes, given)
         return axes
 
 
@@ -86,7 +88,7 @@ def truncation_bias(
     targets: ArrayLike,
     horizons: Iterable[int],
     *,
-    state: Any = None,
+    state: State = None,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
     mask: ArrayLike | None = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import checks
@@ -11,6 +10,7 @@ from .flow import GradientFlow, gradient_flow
 
 if TYPE_CHECKING:
     from ..trainer import Trainer
+    from ..types import Batch
 
 
 class WatchGradients:
@@ -27,7 +27,7 @@ class WatchGradients:
 
     def __init__(
         self,
-        batch: tuple | Mapping[str, Any],
+        batch: Batch,
         every: int = 100,
         path: str | bytes | os.PathLike | None = None,
         *,

@@ -14,7 +14,7 @@ from .. import checks, summary
 from ..parameters import Parameters, aligned_empty
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, DTypeLike
 
     from ..types import Shapes, State
 
@@ -26,33 +26,33 @@ class Workspace:
     uses it at a time. A copy, or one that comes out of a pickle, is empty: it holds nothing of a forward pass.
     """
 
-    def __init__(self, layer, steps, batch):
+    def __init__(self, layer: Layer, steps: int, batch: int):
         self.layer = layer
         self.steps = steps
         self.batch = batch
-        self.record = None  # what the last forward pass leaves for the backward pass, until that has taken it
-        self.version = None  # the parameters' version at the forward pass
+        self.record: Any = None  # what the last forward pass leaves for the backward pass, until that has taken it
+        self.version: int | None = None  # the parameters' version at the forward pass
         self.repeatable = False  # whether `backward` can be called again for one forward pass, before which it is set
         self.record_stays = False  # the same, as it was at the last forward pass
         self.state_only = False  # whether `backward` leaves the parameters' gradients alone
         self.wants_dx = True  # with that, whether it gives the gradient of the input
         self.carry_factor = 1.0  # by which `backward` multiplies a state's gradient from one step to the one before
         self.penalty_scale = 0.0  # by which `backward` multiplies the gradient of `penalty`; 0 leaves it out
-        self._buffers = {}
+        self._buffers: dict[str, np.ndarray] = {}
 
-    def penalty(self):
+    def penalty(self) -> float:
         """What the layer adds to the loss of the last forward pass, before it is divided by the loss's denominator."""
         return 0.0
 
-    def states(self):
+    def states(self) -> Any:
         """The states of every step of the last forward pass; None for layers without state."""
         return None
 
-    def gates(self):
+    def gates(self) -> Any:
         """The gates of every step of the last forward pass; None for layers without state."""
         return None
 
-    def buffer(self, name, shape, rows=None):
+    def buffer(self, name: str, shape: tuple[int, ...], rows: int | None = None) -> np.ndarray:
         """An array of `shape`, contents undefined, in the memory that `name` had before.
 
         `rows`, T·B unless given, is the most that there can be of the last dimension.
@@ -83,13 +83,13 @@ class Layer(ABC):
     _rng: np.random.Generator | None = None  # the generator of dropout masks, where there are any
     batch_first = False
 
-    def __init__(self, shapes, dtype):
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]] | Shapes, dtype: DTypeLike):
         dtype = checks.float_dtype(dtype)
         shapes = dict(shapes)
         size = sum(math.prod(map(int, shape)) for shape in shapes.values())
         checks.memory(f"{type(self).__name__} with {size:,} parameters", 2 * size * dtype.itemsize)
         self.parameters = Parameters(shapes, dtype)
-        self.owner = None  # the model the layer belongs to
+        self.owner: Layer | None = None  # the model the layer belongs to
 
     @classmethod
     def parameter_shapes(cls, *_: Any, **config: Any) -> Shapes:
@@ -270,7 +270,7 @@ class Layer(ABC):
         return self.parameters.dtype
 
     @abstractmethod
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The constructor's arguments that fix the architecture, as JSON can hold them."""
 
     def __repr__(self):
@@ -417,7 +417,7 @@ def _rebuild(kind, config, batch_first, values, gradients, generator):
     return layer
 
 
-def put_into(out, y):
+def put_into(out: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The caller's array `out` with the output `y` copied into it."""
     np.copyto(checks.destination("out", out, y.dtype, y.shape), y)
     return out
@@ -442,7 +442,7 @@ def _shares_memory(array, others):
     return False
 
 
-def apart(array, *buffers):
+def apart(array: np.ndarray, *buffers: np.ndarray) -> np.ndarray:
     """`array`, or a copy where it shares memory with a buffer that the call writes."""
     if array.base is not None:
         for buffer in buffers:

@@ -221,7 +221,9 @@ class Jordan(Layer):
         return packed[1:]
 
     def _compute(self, x, state, lengths, resets, before, h, y, final):
-        kernels.jordan_forward(x, state, lengths, resets, *self._forward_weights(), self._kinds, before, h, y, final)
+        kernels.jordan_forward(
+            x, state, lengths, resets, *self._forward_weights(), self._kinds, before, h, y, final
+        )
 
     def _infer(self, x, state, lengths, resets, out=None):
         steps, batch = self._extent(x)

@@ -146,7 +146,7 @@ class Recurrent(Layer):
         num_layers: int = 1,
         bias: bool = True,
         bidirectional: bool = False,
-        initial_state: Any = initial.ZEROS,
+        initial_state: str | initial.NoisyState | dict[str, float] = initial.ZEROS,
         **_: Any,
     ) -> Shapes:
         rows = cls.gates * hidden_size
