@@ -1,5 +1,9 @@
 """The linear layer."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .. import checks
@@ -9,6 +13,11 @@ from ..kernels.step import dense_step
 from ..passes import STRETCH, DensePass, PassBuffers, SequenceBatch, view
 from ..threads import threads_for
 from .stateless import FloatInput, StatelessWorkspace
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from ..types import Seed, Shapes
 
 
 class _LinearWorkspace(StatelessWorkspace):
@@ -31,8 +40,8 @@ class Linear(FloatInput):
         *,
         bias: bool = True,
         init: Spec = None,
-        dtype="float32",
-        seed=None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
     ):
         self.in_features = checks.integer("in_features", in_features, minimum=1)
         self.out_features = checks.integer("out_features", out_features, minimum=1)
@@ -45,12 +54,12 @@ class Linear(FloatInput):
         self._dense_step = TypedKernel(dense_step)
 
     @classmethod
-    def parameter_shapes(cls, *, in_features, out_features, bias=True, **_):
+    def parameter_shapes(cls, *, in_features: int, out_features: int, bias: bool = True, **_: Any) -> Shapes:
         yield "weight", (out_features, in_features)
         if bias:
             yield "bias", (out_features,)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {
             "in_features": self.in_features,
             "out_features": self.out_features,

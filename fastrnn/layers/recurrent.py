@@ -1,7 +1,9 @@
 """What the recurrent layers share: stacks of passes over one cell."""
 
+from __future__ import annotations
+
 import operator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,11 @@ from . import initial_state as initial
 from .base import Layer, apart, put_into
 from .elementwise import draw_dropout, multiply_mask
 from .recurrent_workspace import RecurrentWorkspace
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from ..types import Shapes, State
 
 _PASS_BYTES = 8192  # about what the Python objects of a layer and direction take
 _STEP_WORK = 4_000_000  # multiply-adds of a layer's step that one thread has done before the forward pass would have
@@ -57,7 +64,8 @@ class Recurrent(Layer):
     """A stack of `num_layers` recurrent layers in one or two directions."""
 
     stateful = True
-    gates = states = None  # of the cell: their number
+    gates: int  # of the cell: their number
+    states: int
     vectors = ()  # (name, count) of the cell's own parameters
 
     def __init__(
@@ -131,8 +139,16 @@ class Recurrent(Layer):
 
     @classmethod
     def parameter_shapes(
-        cls, *, input_size, hidden_size, num_layers=1, bias=True, bidirectional=False, initial_state=initial.ZEROS, **_
-    ):
+        cls,
+        *,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        bidirectional: bool = False,
+        initial_state: str | initial.NoisyState | dict[str, float] = initial.ZEROS,
+        **_: Any,
+    ) -> Shapes:
         rows = cls.gates * hidden_size
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
@@ -161,7 +177,7 @@ class Recurrent(Layer):
             "initial_state": self.initial_state,
         }
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         state, zoneout = self.initial_state, self.zoneout
         special = {  # what most layers do without is left out of their files
             "initial_state": (state.config() if isinstance(state, initial.NoisyState) else state, initial.ZEROS),
@@ -535,7 +551,9 @@ class Recurrent(Layer):
     def _states_before(self, workspace, steps, rows):
         return workspace.states_before(steps, rows)
 
-    def step(self, x_t, state=None, *, resets=None, out=None):
+    def step(
+        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, State]:
         if self.bidirectional:
             raise ValueError("step needs a unidirectional layer")
         result = self._step_as_given(x_t, state) if resets is None else None
@@ -589,7 +607,7 @@ class Recurrent(Layer):
         y, state = self._infer(np.expand_dims(x_t, time_axis), state, None, None)
         return np.squeeze(y, time_axis), state
 
-    def kernel_weights(self):
+    def kernel_weights(self) -> NamedTuple:
         """Weights for `fastrnn.kernels`' step functions: a NamedTuple of arrays that Numba takes as an argument.
 
         A snapshot in packed form: later changes of the layer do not show in it. One layer, one direction only.
