@@ -74,7 +74,7 @@ def test_typing_is_complete(name):
     assert signature.return_annotation is not empty or (name.endswith("__init__") and typed)
 
 
-USER = '''
+USER = """
 from collections.abc import Iterator
 
 import numpy as np
@@ -149,15 +149,15 @@ print(report.max_error, diagnostics.gradient_flow(model, fastrnn.MSE(), y, y, ma
 
 classifier = fastrnn.estimators.RNNClassifier("gru", 16, epochs=5, random_state=0)
 reveal_type(classifier.fit(np.zeros((8, 5, 1)), [0, 1] * 4).predict(np.zeros((8, 5, 1))))
-'''
-WRONG = '''
+"""
+WRONG = """
 import fastrnn
 
 layer = fastrnn.LSTM("three", 8)
 layer.forward([[[0.0]]], length=[1])
 layer.workspace(5).penalty()
 fastrnn.Trainer(layer, "mse", fastrnn.Adam())
-'''
+"""
 
 
 @pytest.fixture(scope="module")
