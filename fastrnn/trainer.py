@@ -155,7 +155,7 @@ class Trainer:
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
         mask: ArrayLike | None = None,
-    ) -> tuple[float, Any]:
+    ) -> tuple[float, State]:
         """Train on one batch of sequences, with one update or several, by the rule.
 
         Arguments as in `bptt.Rule.gradients`; `lengths` also masks the loss. Returns `(value, state)`: the loss of the

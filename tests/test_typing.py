@@ -74,7 +74,7 @@ def test_typing_is_complete(name):
     assert signature.return_annotation is not empty or (name.endswith("__init__") and typed)
 
 
-USER = '''
+USER = """
 from collections.abc import Iterator
 
 import numpy as np
@@ -149,15 +149,21 @@ print(report.max_error, diagnostics.gradient_flow(model, fastrnn.MSE(), y, y, ma
 
 classifier = fastrnn.estimators.RNNClassifier("gru", 16, epochs=5, random_state=0)
 reveal_type(classifier.fit(np.zeros((8, 5, 1)), [0, 1] * 4).predict(np.zeros((8, 5, 1))))
-'''
-WRONG = '''
+"""
+WRONG = """
 import fastrnn
 
 layer = fastrnn.LSTM("three", 8)
 layer.forward([[[0.0]]], length=[1])
 layer.workspace(5).penalty()
 fastrnn.Trainer(layer, "mse", fastrnn.Adam())
-'''
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where mypy keeps what it knows of NumPy and fastrnn from one run to the next."""
+    return tmp_path_factory.mktemp("user")
 
 
 def mypy(folder, source):
@@ -177,8 +183,8 @@ def mypy(folder, source):
     return result.stdout.splitlines()
 
 
-def test_typing_of_users_code(tmp_path):
-    lines = mypy(tmp_path, USER)
+def test_typing_of_users_code(folder):
+    lines = mypy(folder, USER)
     assert [line for line in lines if "error" in line] == []
     revealed = [line.partition("Revealed type is ")[2].strip('"') for line in lines if "Revealed type" in line]
     assert len(revealed) == USER.count("reveal_type")
@@ -189,6 +195,6 @@ def test_typing_of_users_code(tmp_path):
         assert re.fullmatch(pattern, re.sub(r"builtins\.|def ", "", line)), line
 
 
-def test_typing_finds_users_mistakes(tmp_path):
-    errors = [line.partition("[")[2].rstrip("]") for line in mypy(tmp_path, WRONG) if "error" in line]
+def test_typing_finds_users_mistakes(folder):
+    errors = [line.partition("[")[2].rstrip("]") for line in mypy(folder, WRONG) if "error" in line]
     assert errors == ["arg-type", "call-arg", "call-arg", "arg-type"]

@@ -320,7 +320,7 @@ class Rule(ABC):
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
         mask: ArrayLike | None = None,
-    ) -> tuple[float, Any]:
+    ) -> tuple[float, State]:
         """Add the gradients of a batch of sequences to the model's; no parameter moves.
 
         x, state, lengths, resets: as in `model.forward`, batch first if the model is.
