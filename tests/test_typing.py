@@ -23,6 +23,9 @@ MODULES = [
     "fastrnn.diagnostics",
     "fastrnn.estimators",
     "fastrnn.init",
+    "fastrnn.interop.keras",
+    "fastrnn.interop.onnx",
+    "fastrnn.interop.torch",
     "fastrnn.plot",
 ]
 NEEDS = {"fastrnn.estimators": "sklearn"}  # packages that are not the core's
