@@ -12,16 +12,14 @@ from numba.core.config import NUMBA_NUM_THREADS
 
 from .dispatch import TypedKernel
 from .kernels import dense
-from .kernels.layout import Buffers, Schedule, View, fill_schedule
-from .kernels.packing import BackwardWeights, Weights, pack_backward, pack_forward
+from .kernels.layout import STRETCH, Buffers, Schedule, View, fill_schedule
+from .kernels.packing import BackwardWeights, Weights, pack_backward, pack_forward, slot_gates
 from .kernels.parallel import PROGRESS_STRIDE
 from .kernels.recurrence import BackwardJob, ForwardJob, Noise, backward_pass, forward_pass
 from .kernels.simd import PANEL_VECTORS, panel_width
 from .parameters import aligned_empty, aligned_pieces, aligned_zeros
 from .threads import threads_for, threads_for_elements
 
-STRETCH = 16  # steps whose input is multiplied at once: their pre-activations stay in the cache
-_ROWS_PER_BLOCK = 512  # rows that a weight gradient sums before it rounds the sum into the total
 _fill_schedule = TypedKernel(fill_schedule)
 _STEPS_PER_CALL_WORK = 2e10  # multiply-adds after which a kernel comes back, so that Ctrl-C is answered
 
@@ -145,9 +143,7 @@ class _Product:
         self.firsts = (min(input_slots), min(recurrent_slots))
         # the gate of each slot of both products' runs
         self.gates = tuple(np.argsort(s).astype(np.int64) for s in (input_slots, recurrent_slots))
-        self.slot_gates = np.full((2, slots), -1)  # the gate of each slot in both products, -1 where it has no part
-        for gates, slots_of_gates in zip(self.slot_gates, (input_slots, recurrent_slots), strict=True):
-            gates[list(slots_of_gates)] = np.arange(len(slots_of_gates))
+        self.slot_gates = slot_gates(cell)  # the gate of each slot in both products, -1 where it has no part
         matrix, vector = np.empty((0, 0), parameters.dtype), np.empty(0, parameters.dtype)
         self._empty = (matrix, matrix, vector, vector)
         self.vector_names = ()  # (name, count) of the parameters that the cell takes as vectors
@@ -208,15 +204,7 @@ class _Product:
         """The packed `BackwardWeights`, never stale."""
         if self._versions[1] != self.parameters.version:
             if self._backward is None:
-                panels = math.ceil(self.hidden_size / self.panel) if self.names[1] else 0
-                self._backward = BackwardWeights(
-                    self._panels(
-                        math.ceil(self.input_size / self.panel), self.blocks * self.gates[0].size * self.units,
-                        self.panel,
-                    ),
-                    self._panels(panels, self.blocks * self.gates[1].size * self.units, self.panel),
-                    self._panels(self.panel),
-                )  # fmt: skip
+                self._backward = BackwardWeights(*[self._panels(*shape) for shape in self.backward_shapes()])
             self._pack[1](
                 *self._tensors()[:2], self.hidden_size, *self.gates,
                 self.units, self._backward,
@@ -225,13 +213,20 @@ class _Product:
             self._versions[1] = self.parameters.version
         return self._backward
 
+    def backward_shapes(self):
+        """The shapes of the arrays of `BackwardWeights`."""
+        panels = math.ceil(self.hidden_size / self.panel) if self.names[1] else 0
+        rows = [self.blocks * gates.size * self.units for gates in self.gates]
+        input_shape = math.ceil(self.input_size / self.panel), rows[0], self.panel
+        return input_shape, (panels, rows[1], self.panel), (self.panel,)
+
     def gradient_job(self, index, batch, buffers, a, a_rows, a_starts):
         """The job of the gradient of weight `index` (0: input, 1: recurrent); `a` is its factor."""
         schedule = batch.schedule
         return dense.GradientJob(
             buffers.recurrent[1] if index and self.by_row else buffers.dz, buffers.x_rows, self.units,
             self.firsts[index], self.gates[index], self.hidden_size, schedule.rows, a, a_rows, a_starts,
-            schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch), self._tensors(gradient=True)[index],
+            schedule.counts, dense.steps_per_block(batch.batch), self._tensors(gradient=True)[index],
         )  # fmt: skip
 
     def bias_job(self, batch, buffers):
@@ -239,7 +234,7 @@ class _Product:
         schedule = batch.schedule
         return dense.BiasJob(
             buffers.dz, buffers.x_rows, self.units, self.slot_gates, self.hidden_size, schedule.rows, schedule.counts,
-            max(1, _ROWS_PER_BLOCK // batch.batch), tuple(self._tensors(gradient=True)[2:]),
+            dense.steps_per_block(batch.batch), tuple(self._tensors(gradient=True)[2:]),
         )  # fmt: skip
 
     def accumulate_gradients(self, batch, arrays):

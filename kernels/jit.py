@@ -47,6 +47,17 @@ class _KernelCache(FunctionCache):
         return sig, codegen.magic_tuple(), self._kernel_name, _KernelCache._digest, VECTOR_BYTES
 
 
+def _take_no_literals(dispatcher):
+    """Compiled callers' constant arguments are no reason to compile a kernel once more."""
+    get_call_template = dispatcher.get_call_template
+
+    def get_plain_call_template(args, kws):
+        named = {name: types.unliteral(arg) for name, arg in kws.items()}
+        return get_call_template(tuple(map(types.unliteral, args)), named)
+
+    dispatcher.get_call_template = get_plain_call_template
+
+
 def kernel(function=None, *, name=None):
     """Compile `function` as an entry point: cached on disk, callable from Python and from a user's `@njit` code.
 
@@ -58,6 +69,7 @@ def kernel(function=None, *, name=None):
         function.__name__ = function.__qualname__ = name
     dispatcher = numba.njit(**_OPTIONS)(function)
     if hasattr(dispatcher, "enable_caching"):  # absent under NUMBA_DISABLE_JIT
+        _take_no_literals(dispatcher)
         try:
             dispatcher._cache = _KernelCache(function, f"{function.__module__}.{function.__qualname__}")
         except RuntimeError:

@@ -31,6 +31,18 @@ class BackwardWeights(NamedTuple):
     zero: np.ndarray  # (P,) zeros, where a product starts
 
 
+def slot_gates(cell):
+    """(2, slots) int64: each slot's gate in the input's and in the recurrent product, -1 where it has no part.
+
+    cell: None for a linear layer, which has one slot.
+    """
+    products = (cell.input_slots, cell.recurrent_slots) if cell else ((0,), (0,))
+    table = np.full((2, cell.slots if cell else 1), -1)
+    for row, slots in zip(table, products, strict=True):
+        row[list(slots)] = np.arange(len(slots))
+    return table
+
+
 @subroutine
 def clear(array, start, size):
     """Zeros in `size` numbers, whole vectors of them, from flat `start` on."""

@@ -8,14 +8,12 @@ written out of bounds.
 `layer_steps` are what `layer.step` calls.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .cells import CELLS, GRU, LSTM, RNN_RELU, RNN_SIGMOID, RNN_TANH
+from .cells import CELLS, GRU, LSTM, RNN_TANH
 from .gemm import PANEL_VECTORS, make_slot_product, panel_product, row_from_panels, tile_rows
 from .jit import call_subroutine, kernel, subroutine
 from .jit import formula as compiled_formula
@@ -32,34 +30,6 @@ from .simd import (
     store_each,
     store_each_first,
 )
-
-
-class RNNTanhWeights(NamedTuple):
-    """`packing.Weights` of a tanh RNN: the class tells `rnn_step` the nonlinearity when it is compiled."""
-
-    input: np.ndarray
-    recurrent: np.ndarray
-    bias: np.ndarray
-
-
-class RNNReLUWeights(NamedTuple):
-    """`packing.Weights` of a ReLU RNN."""
-
-    input: np.ndarray
-    recurrent: np.ndarray
-    bias: np.ndarray
-
-
-class RNNSigmoidWeights(NamedTuple):
-    """`packing.Weights` of a sigmoid RNN."""
-
-    input: np.ndarray
-    recurrent: np.ndarray
-    bias: np.ndarray
-
-
-_RNN_CELLS = {RNNTanhWeights: RNN_TANH, RNNReLUWeights: RNN_RELU, RNNSigmoidWeights: RNN_SIGMOID}
-RNN_WEIGHTS = {cell.name: weights for weights, cell in _RNN_CELLS.items()}
 
 
 @intrinsic
@@ -165,7 +135,7 @@ def _rnn_formula(weights, slots, previous):
 
 @overload(_rnn_formula)
 def _choose_nonlinearity(weights, slots, previous):
-    cell_forward = _RNN_CELLS[weights.instance_class].forward
+    cell_forward = weights.instance_class.cell.forward
     return lambda weights, slots, previous: cell_forward(slots, previous, (), ())
 
 
