@@ -180,7 +180,8 @@ def draw(history: np.ndarray, steps: np.ndarray, path: str) -> None:
         raise SystemExit("the picture needs Matplotlib: pip install 'fastrnn[plot]'") from None
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for column, label in zip(history.T, ("mean of the candidates", "best candidate", "present parameters"), strict=True):
+    labels = "mean of the candidates", "best candidate", "present parameters"
+    for column, label in zip(history.T, labels, strict=True):
         left.plot(column, label=label)
     left.set(xlabel="generation", ylabel="steps balanced", title="Learning", ylim=(0, 1.05 * LIMIT))
     left.legend(loc="lower right")
@@ -212,7 +213,8 @@ def main(arguments: list[str] | None = None) -> float:
     print(f"{simulator.taken:,} steps of simulator and policy in {simulator.seconds:.1f} s, compilation included")
     starts = draw_starts(100, np.random.default_rng(options.seed + 1))
     tested = Simulator(policy, 1).durations(policy.parameters_to_vector()[np.newaxis], starts)[0]
-    print(f"100 fresh episodes: {tested.mean():.1f} of {LIMIT} steps on average, {np.mean(tested == LIMIT):.0%} to the end")
+    ended = np.mean(tested == LIMIT)
+    print(f"100 fresh episodes: {tested.mean():.1f} of {LIMIT} steps on average, {ended:.0%} to the end")
     for episodes in (1, 8):
         for threads, rate in speed(policy, episodes=episodes).items():
             print(f"{rate / 1e6:5.1f} million steps a second, {episodes} episode(s) a candidate, {threads} thread(s)")

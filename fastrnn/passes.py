@@ -135,15 +135,15 @@ class _Product:
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.panel = panel_width(parameters.dtype)
-        input_slots = cell.input_slots if cell else (0,)
-        recurrent_slots = cell.recurrent_slots if cell else (0,)
-        slots = cell.slots if cell else 1
-        self.units = self.panel // slots
+        self.slot_gates = slot_gates(cell)
+        self.units = self.panel // self.slot_gates.shape[1]
         self.blocks = math.ceil(hidden_size / self.units)
-        self.firsts = (min(input_slots), min(recurrent_slots))
-        # the gate of each slot of both products' runs
-        self.gates = tuple(np.argsort(s).astype(np.int64) for s in (input_slots, recurrent_slots))
-        self.slot_gates = slot_gates(cell)  # the gate of each slot in both products, -1 where it has no part
+        runs = [np.flatnonzero(row >= 0) for row in self.slot_gates]
+        firsts = tuple([int(run[0]) for run in runs])
+        gates = tuple([row[run] for row, run in zip(self.slot_gates, runs, strict=True)])
+        # of both products, and of each stage's part of the recurrent one: the first slot, and each slot's gate
+        self.firsts, self.stage_firsts = firsts[:2], firsts[2:]
+        self.gates, self.stage_gates = gates[:2], gates[2:]
         matrix, vector = np.empty((0, 0), parameters.dtype), np.empty(0, parameters.dtype)
         self._empty = (matrix, matrix, vector, vector)
         self.vector_names = ()  # (name, count) of the parameters that the cell takes as vectors
@@ -152,7 +152,7 @@ class _Product:
         self._forward = self._backward = None
         self._versions = [None, None]
         self._pack = TypedKernel(pack_forward), TypedKernel(pack_backward)
-        self._accumulate = [TypedKernel(dense.accumulate_weight_gradients) for _ in range(3)]  # for 0 to 2 jobs
+        self._accumulate = [TypedKernel(dense.accumulate_weight_gradients) for _ in range(4)]  # for 0 to 3 jobs
 
     def _tensors(self, gradient=False):
         """The four tensors of `names`, or their gradients; empty arrays for what there isn't."""
@@ -204,29 +204,50 @@ class _Product:
         """The packed `BackwardWeights`, never stale."""
         if self._versions[1] != self.parameters.version:
             if self._backward is None:
-                self._backward = BackwardWeights(*[self._panels(*shape) for shape in self.backward_shapes()])
+                input_shape, recurrent_shapes, zero_shape = self.backward_shapes()
+                self._backward = BackwardWeights(
+                    self._panels(*input_shape), tuple([self._panels(*shape) for shape in recurrent_shapes]),
+                    self._panels(*zero_shape),
+                )  # fmt: skip
             self._pack[1](
-                *self._tensors()[:2], self.hidden_size, *self.gates,
-                self.units, self._backward,
-                threads_for_elements(self._backward.input.size + self._backward.recurrent.size),
+                *self._tensors()[:2], self.hidden_size, self.gates[0], self.stage_gates, self.units, self._backward,
+                threads_for_elements(self._backward.input.size + sum([w.size for w in self._backward.recurrent])),
             )  # fmt: skip
             self._versions[1] = self.parameters.version
         return self._backward
 
     def backward_shapes(self):
-        """The shapes of the arrays of `BackwardWeights`."""
+        """The shapes of `BackwardWeights`' arrays: one, a tuple of them, one."""
         panels = math.ceil(self.hidden_size / self.panel) if self.names[1] else 0
-        rows = [self.blocks * gates.size * self.units for gates in self.gates]
-        input_shape = math.ceil(self.input_size / self.panel), rows[0], self.panel
-        return input_shape, (panels, rows[1], self.panel), (self.panel,)
+        rows = self.blocks * self.units
+        return (
+            (math.ceil(self.input_size / self.panel), rows * self.gates[0].size, self.panel),
+            tuple([(panels, rows * gates.size, self.panel) for gates in self.stage_gates]),
+            (self.panel,),
+        )
 
-    def gradient_job(self, index, batch, buffers, a, a_rows, a_starts):
-        """The job of the gradient of weight `index` (0: input, 1: recurrent); `a` is its factor."""
+    def _gradient_job(self, batch, buffers, dz, slot_first, gates, a, a_rows, a_starts, gradient):
         schedule = batch.schedule
         return dense.GradientJob(
-            buffers.recurrent[1] if index and self.by_row else buffers.dz, buffers.x_rows, self.units,
-            self.firsts[index], self.gates[index], self.hidden_size, schedule.rows, a, a_rows, a_starts,
-            schedule.counts, dense.steps_per_block(batch.batch), self._tensors(gradient=True)[index],
+            dz, buffers.x_rows, self.units, slot_first, gates, self.hidden_size, schedule.rows, a, a_rows, a_starts,
+            schedule.counts, dense.steps_per_block(batch.batch), gradient,
+        )  # fmt: skip
+
+    def input_job(self, batch, buffers, a):
+        """The job of the input weight's gradient; `a`, laid out as x, is its factor."""
+        return self._gradient_job(
+            batch, buffers, buffers.dz, self.firsts[0], self.gates[0], a, buffers.x_rows, batch.schedule.rows,
+            self._tensors(gradient=True)[0],
+        )  # fmt: skip
+
+    def recurrent_job(self, stage, batch, buffers):
+        """The job of the recurrent weight's gradient, of those gates that a stage's product is for."""
+        dz = buffers.recurrent[1] if self.by_row else buffers.dz
+        # h_{t−1}, or what the stage before gave at step t
+        a, a_starts = buffers.states[-1 if stage else 0], batch.schedule.state_rows[stage:]
+        return self._gradient_job(
+            batch, buffers, dz, self.stage_firsts[stage], self.stage_gates[stage], a, buffers.state_rows, a_starts,
+            self._tensors(gradient=True)[1],
         )  # fmt: skip
 
     def bias_job(self, batch, buffers):
@@ -420,7 +441,7 @@ class RecurrentPass(_Product):
         buffers = arrays.fit(batch)
         if self._counts is None:
             self._counts = np.empty(self.input_size, np.int64)
-        job = self.gradient_job(0, batch, buffers, buffers.z, buffers.x_rows, batch.schedule.rows)
+        job = self.input_job(batch, buffers, buffers.z)
         self._scatter(
             job, arrays.tokens[: batch.rows], self._counts, arrays.token_order, overwrite, arrays.scratch,
             threads_for(batch.rows * self.gates[0].size * self.hidden_size),
@@ -436,13 +457,10 @@ class RecurrentPass(_Product):
 
     def gradient_jobs(self, batch, buffers):
         """The jobs of both weights' gradients; that of tokens' weight is not a product's."""
-        schedule = batch.schedule
-        recurrent = self.gradient_job(
-            1, batch, buffers, buffers.states[0], buffers.state_rows, schedule.state_rows
-        )
+        recurrent = tuple([self.recurrent_job(stage, batch, buffers) for stage in range(len(self.stage_gates))])
         if buffers.x.dtype != buffers.z.dtype:
-            return (recurrent,)
-        return self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows), recurrent
+            return recurrent
+        return self.input_job(batch, buffers, buffers.x), *recurrent
 
 
 class DensePass(_Product):
@@ -470,4 +488,4 @@ class DensePass(_Product):
 
     def gradient_jobs(self, batch, buffers):
         """The job of the weight's gradient, as a tuple."""
-        return (self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, batch.schedule.rows),)
+        return (self.input_job(batch, buffers, buffers.x),)

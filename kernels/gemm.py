@@ -265,8 +265,10 @@ def make_product(widths):
 
 
 @functools.cache
-def make_slot_product(slots, vectors):
+def make_slot_product(slots, vectors, packed=None):
     """The product with packed weights of `slots` slots of `vectors` vectors: see `make_product`.
+
+    The packed rows may be of more slots than are wanted, `packed` of them.
 
     Its first argument is the number of units wanted, any from 1: whole vectors of a block's last slot are left out.
     """
@@ -274,6 +276,8 @@ def make_slot_product(slots, vectors):
         product = make_product((slots,))
     else:
         product = make_product(tuple(range((slots - 1) * vectors + 1, slots * vectors + 1)))
+
+    packed = slots if packed is None else packed
 
     @subroutine
     def multiply(
@@ -283,7 +287,7 @@ def make_slot_product(slots, vectors):
         valid = slots if vectors == 1 else (slots - 1) * vectors + min(vectors, (units + step - 1) // step)
         product(
             valid, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride, segment_length,
-            k, b, q, slots * vectors * step,
+            k, b, q, packed * vectors * step,
         )  # fmt: skip
 
     return multiply

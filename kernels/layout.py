@@ -57,8 +57,8 @@ class Buffers(NamedTuple):
     z: np.ndarray  # [⌈H/U⌉][x_rows][P] pre-activations, then the values that the cell keeps
     dz: np.ndarray  # the same size: gradients of the pre-activations; z itself, if that is no longer needed
     recurrent: tuple  # laid out as z, the product with h_{t−1} and its gradient; empty where the cell adds it to z
-    states: tuple  # of [⌈H/P⌉][state_rows][P]: h, c
-    d_states: tuple  # of [⌈H/P⌉][B][P]: gradients of the state, carried from step to step
+    states: tuple  # of [⌈H/P⌉][state_rows][P]: h, c; then what one stage of a step gives to the next
+    d_states: tuple  # of [⌈H/P⌉][B][P]: gradients of these, carried from step to step
     d_vectors: tuple  # of [⌈H/P⌉][B][P]: gradients of the cell's vectors, summed over each row's steps
     dx: np.ndarray  # [⌈I/P⌉][dx_rows][P] gradient of the input, for one stretch of steps
     x_rows: int

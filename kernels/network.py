@@ -23,27 +23,28 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import types
-from numba.core.errors import TypingError
 from numba.extending import overload
 
 from . import dense
+from .cells import GRU, GRU_RESET_BEFORE, LSTM, RNN_RELU, RNN_SIGMOID, RNN_TANH
 from .dense import BiasJob, GradientJob
 from .jit import formula, kernel, subroutine
 from .layout import STRETCH, Buffers, Schedule, View, fill_schedule
 from .packing import BackwardWeights, Weights, pack_backward, pack_forward, slot_gates
 from .recurrence import BackwardJob, ForwardJob, Noise, backward_pass, forward_pass
+from .weights import cell_of
 
 
 class LayerWorkspace(NamedTuple):
     """Buffers of one layer for up to T steps and B sequences. P is the panel width, see `layout.Buffers`."""
 
-    input_backward: np.ndarray  # `packing.BackwardWeights`: `input`
-    recurrent_backward: np.ndarray  # and `recurrent`
+    input_backward: np.ndarray  # flat, as the following: `packing.BackwardWeights`' `input`
+    recurrent_backward: np.ndarray  # all of `recurrent`
     zero: np.ndarray  # and `zero`
     x: np.ndarray  # panels of T·B rows
     z: np.ndarray  # likewise
-    states: np.ndarray  # (parts of the state, panels of (T+1)·B rows)
-    d_states: np.ndarray  # (parts of the state, panels of B rows)
+    states: np.ndarray  # (`Cell.parts`, panels of (T+1)·B rows)
+    d_states: np.ndarray  # (`Cell.parts`, panels of B rows)
     dx_panels: np.ndarray  # panels of a stretch's rows, of size 0 where no gradient of the input is wanted
     scratch: np.ndarray  # of the weight gradients
     y: np.ndarray  # (T·B·H,)
@@ -67,26 +68,94 @@ def _make_slot_gates(weights):
 
 
 @subroutine(returns=types.UniTuple(types.intp, 2))
-def _window(slot_gates, product):
-    """First slot and number of slots of the input's product (0) or the recurrent one (1): those that have a gate."""
+def _window(gates, product):
+    """First slot and number of slots of a product, a row of `packing.slot_gates`."""
     first, count = 0, 0
-    for slot in range(slot_gates.shape[1] - 1, -1, -1):
-        if slot_gates[product, slot] >= 0:
+    for slot in range(gates.shape[1] - 1, -1, -1):
+        if gates[product, slot] >= 0:
             first, count = slot, count + 1
     return first, count
 
 
 @formula
-def _gates(slot_gates, product):
+def _run(gates, product):
     """The first slot of a product, and the gates of its slots."""
-    first, count = _window(slot_gates, product)
-    return first, slot_gates[product][first : first + count]
+    first, count = _window(gates, product)
+    return first, gates[product][first : first + count]
 
 
 @formula
-def _units(weights, slot_gates):
+def _units(weights, gates):
     """Units of a block."""
-    return weights.bias.size // weights.input.shape[0] // slot_gates.shape[1]
+    return weights.bias.size // weights.input.shape[0] // gates.shape[1]
+
+
+def _two_stages(weights):
+    """Whether the cell, given the type of its weights, has two stages, and so two recurrent products."""
+    cell = weights.instance_class.cell
+    return cell is not None and cell.before is not None
+
+
+def _stage_gates(weights, gates):
+    raise TypeError("for compiled code only")
+
+
+@overload(_stage_gates)
+def _choose_stage_gates(weights, gates):
+    """The gates of each stage's product."""
+    if _two_stages(weights):
+        return lambda weights, gates: (_run(gates, 2)[1], _run(gates, 3)[1])
+    return lambda weights, gates: (_run(gates, 2)[1],)
+
+
+def _stage_panels(weights, gates, workspace):
+    raise TypeError("for compiled code only")
+
+
+@formula
+def _panels(weights, gates, workspace, stage, first):
+    """The panels of a stage's `packing.BackwardWeights`, from number `first` on of the buffer, and their end."""
+    width = workspace.zero.size
+    rows = weights.bias.size // gates.shape[1] * _window(gates, 2 + stage)[1]
+    panels = (weights.recurrent.shape[1] + width - 1) // width if weights.recurrent.size > 0 else 0
+    last = first + panels * rows * width
+    return workspace.recurrent_backward[first:last].reshape(panels, rows, width), last
+
+
+@overload(_stage_panels)
+def _choose_stage_panels(weights, gates, workspace):
+    """The panels of each stage."""
+
+    def one_stage(weights, gates, workspace):
+        return (_panels(weights, gates, workspace, 0, 0)[0],)
+
+    def two_stages(weights, gates, workspace):
+        first, end = _panels(weights, gates, workspace, 0, 0)
+        return first, _panels(weights, gates, workspace, 1, end)[0]
+
+    return two_stages if _two_stages(weights) else one_stage
+
+
+def _recurrent_jobs(weights, gates, schedule, buffers, gradient):
+    raise TypeError("for compiled code only")
+
+
+@overload(_recurrent_jobs)
+def _choose_recurrent_jobs(weights, gates, schedule, buffers, gradient):
+    """The job of the recurrent weight's gradient for each stage: its factor is h_{t−1}, or what the one before gave."""
+
+    def one_stage(weights, gates, schedule, buffers, gradient):
+        starts, rows = schedule.state_rows, buffers.state_rows
+        return (_gradient_job(weights, gates, 2, schedule, buffers, buffers.states[0], rows, starts, gradient),)
+
+    def two_stages(weights, gates, schedule, buffers, gradient):
+        starts, rows = schedule.state_rows, buffers.state_rows
+        return (
+            _gradient_job(weights, gates, 2, schedule, buffers, buffers.states[0], rows, starts, gradient),
+            _gradient_job(weights, gates, 3, schedule, buffers, buffers.states[-1], rows, starts[1:], gradient),
+        )
+
+    return two_stages if _two_stages(weights) else one_stage
 
 
 @formula
@@ -95,18 +164,19 @@ def _view(flat, batch, features):
     return View(flat, batch * features, features, 0, features)
 
 
-def _rows(array, like):
+def _parts(weights, array):
     raise TypeError("for compiled code only")
 
 
-@overload(_rows)
-def _rows_of(array, like):
-    """As many rows of a two-dimensional array as there are arrays in the tuple `like`, as a tuple."""
-    if len(like) == 0:
-        return lambda array, like: ()
-    if len(like) == 1:
-        return lambda array, like: (array[0],)
-    return lambda array, like: (array[0], array[1])
+@overload(_parts)
+def _choose_parts(weights, array):
+    """The rows of a two-dimensional array as a tuple: of the states' parts, as many as the engine has of the cell."""
+    cell = weights.instance_class.cell
+    if cell is None:
+        return lambda weights, array: ()
+    if cell.parts == 1:
+        return lambda weights, array: (array[0],)
+    return lambda weights, array: (array[0], array[1])
 
 
 @formula
@@ -121,12 +191,13 @@ def _schedule(workspace, steps, batch):
 
 
 @formula
-def _buffers(workspace, steps, batch, like):
+def _buffers(weights, workspace, steps, batch):
     """The buffers laid out for this number of steps and sequences."""
     rows = steps * batch
     return Buffers(
-        workspace.x, workspace.z, workspace.z, (), _rows(workspace.states, like), _rows(workspace.d_states, like), (),
-        workspace.dx_panels, rows, batch + rows, min(STRETCH, steps) * batch,
+        workspace.x, workspace.z, workspace.z, (), _parts(weights, workspace.states),
+        _parts(weights, workspace.d_states), (), workspace.dx_panels, rows, batch + rows,
+        min(STRETCH, steps) * batch,
     )  # fmt: skip
 
 
@@ -152,44 +223,60 @@ def _forward_weights(weights):
 
 
 @formula
-def _pack_backward(parameters, weights, slot_gates, workspace):
+def _pack_backward(parameters, weights, gates, workspace):
     """What the backward products take, into the workspace: it is needed once an update, as a rule."""
-    weight_ih, weight_hh, _, _ = _tensors(weights, slot_gates, parameters)
-    packed = BackwardWeights(workspace.input_backward, workspace.recurrent_backward, workspace.zero)
-    hidden, units = weights.recurrent.shape[1], _units(weights, slot_gates)
+    weight_ih, weight_hh, _, _ = _tensors(weights, gates, parameters)
+    input_gates, units = _run(gates, 0)[1], _units(weights, gates)
+    inputs, width = weights.input.shape[1], workspace.zero.size
+    packed = BackwardWeights(
+        workspace.input_backward.reshape((inputs + width - 1) // width, -1, width),
+        _stage_panels(weights, gates, workspace), workspace.zero,
+    )  # fmt: skip
     pack_backward(
-        weight_ih, weight_hh, hidden, _gates(slot_gates, 0)[1], _gates(slot_gates, 1)[1], units, packed,
+        weight_ih, weight_hh, weights.recurrent.shape[1], input_gates, _stage_gates(weights, gates), units, packed,
         workspace.bounds.shape[0],
     )  # fmt: skip
     return packed
 
 
-def _cell(weights, states):
-    """The cell of weights, by their class, with as many parts of the state as there are arrays."""
-    cell = getattr(getattr(weights, "instance_class", None), "cell", None)
-    if cell is None or cell.states != len(states):
-        raise TypingError(f"weights must be those of a layer with {len(states)} arrays of states, got {weights}")
-    return cell
-
-
-def _run_forward(weights, states, job, steps, by_units):
+def _run_forward(weights, job, steps, by_units):
     raise TypeError("for compiled code only")
 
 
 @overload(_run_forward)
-def _choose_forward(weights, states, job, steps, by_units):
-    run = forward_pass(_cell(weights, states).name, False)
-    return lambda weights, states, job, steps, by_units: run(job, 0, steps, STRETCH, by_units)
+def _choose_forward(weights, job, steps, by_units):
+    run = forward_pass(weights.instance_class.cell.name, False)
+    return lambda weights, job, steps, by_units: run(job, 0, steps, STRETCH, by_units)
 
 
-def _run_backward(weights, states, job, steps, by_units):
+def _run_backward(weights, job, steps, by_units):
     raise TypeError("for compiled code only")
 
 
 @overload(_run_backward)
-def _choose_backward(weights, states, job, steps, by_units):
-    run = backward_pass(_cell(weights, states).name)
-    return lambda weights, states, job, steps, by_units: run(job, 0, steps, STRETCH, by_units)
+def _choose_backward(weights, job, steps, by_units):
+    run = backward_pass(weights.instance_class.cell.name)
+    return lambda weights, job, steps, by_units: run(job, 0, steps, STRETCH, by_units)
+
+
+def _make_expectation(*cells):
+    """`expect(weights)`, which the compiler refuses unless their class is that of one of `cells`."""
+
+    def expect(weights):
+        raise TypeError("for compiled code only")
+
+    @overload(expect)
+    def check(weights):
+        cell_of(weights, cells)
+        return lambda weights: None
+
+    return expect
+
+
+_expect_lstm = _make_expectation(LSTM)
+_expect_gru = _make_expectation(GRU, GRU_RESET_BEFORE)
+_expect_rnn = _make_expectation(RNN_TANH, RNN_RELU, RNN_SIGMOID)
+_expect_dense = _make_expectation(None)
 
 
 @formula
@@ -201,9 +288,9 @@ def _forward(weights, x, states, workspace):
     job = ForwardJob(
         _view(x.reshape(-1), batch, inputs), _view(y, batch, hidden), False, states, states,
         _forward_weights(weights), (), _no_noise(), _begin(workspace, steps, batch),
-        _buffers(workspace, steps, batch, states),
+        _buffers(weights, workspace, steps, batch),
     )  # fmt: skip
-    _run_forward(weights, states, job, steps, workspace.by_units)
+    _run_forward(weights, job, steps, workspace.by_units)
     return y.reshape(steps, batch, hidden)
 
 
@@ -215,35 +302,10 @@ def _dx(weights, workspace, steps, batch):
 
 
 @formula
-def _backward(weights, parameters, dy, d_states, workspace, gradients):
-    """dx, the initial state's gradient in the flat arrays `d_states`, and the parameters' added to `gradients`."""
-    steps, batch, hidden = dy.shape
-    slot_gates = _slot_gates(weights)
-    schedule, buffers = _schedule(workspace, steps, batch), _buffers(workspace, steps, batch, d_states)
-    dx, features = _dx(weights, workspace, steps, batch)
-    job = BackwardJob(
-        _view(dy.reshape(-1), batch, hidden), _view(dx, batch, features), False, False, d_states, d_states,
-        _pack_backward(parameters, weights, slot_gates, workspace), (), _no_noise(), 1.0, schedule, buffers,
-    )  # fmt: skip
-    _run_backward(weights, d_states, job, steps, workspace.by_units)
-    tensors = _tensors(weights, slot_gates, gradients)
-    jobs = (
-        _gradient_job(weights, slot_gates, 0, schedule, buffers, buffers.x, buffers.x_rows, schedule.rows, tensors[0]),
-        _gradient_job(
-            weights, slot_gates, 1, schedule, buffers, buffers.states[0], buffers.state_rows, schedule.state_rows,
-            tensors[1],
-        ),
-    )  # fmt: skip
-    _accumulate(weights, slot_gates, jobs, schedule, buffers, tensors[2:], workspace)
-    return dx.reshape(steps, batch, features)
-
-
-@formula
-def _tensors(weights, slot_gates, vector):
+def _tensors(weights, gates, vector):
     """Both weight matrices and both biases, views of a layer's flat vector; of size 0 for what there isn't."""
-    _, gates = _gates(slot_gates, 0)
     inputs, hidden = weights.input.shape[1], weights.recurrent.shape[1]
-    rows = gates.size * hidden  # of each matrix and bias
+    rows = _window(gates, 0)[1] * hidden  # of each matrix and bias
     recurrent_rows, depth = (rows, hidden) if weights.recurrent.size > 0 else (0, 0)
     first = rows * inputs
     second = first + recurrent_rows * depth
@@ -255,28 +317,55 @@ def _tensors(weights, slot_gates, vector):
 
 
 @formula
-def _gradient_job(weights, slot_gates, product, schedule, buffers, a, a_rows, a_starts, gradient):
-    first, gates = _gates(slot_gates, product)
+def _gradient_job(weights, gates, product, schedule, buffers, a, a_rows, a_starts, gradient):
+    first, run = _run(gates, product)
     return GradientJob(
-        buffers.dz, buffers.x_rows, _units(weights, slot_gates), first, gates, weights.recurrent.shape[1],
-        schedule.rows, a, a_rows, a_starts, schedule.counts, dense.steps_per_block(schedule.order.size), gradient,
+        buffers.dz, buffers.x_rows, _units(weights, gates), first, run, weights.recurrent.shape[1], schedule.rows,
+        a, a_rows, a_starts, schedule.counts, dense.steps_per_block(schedule.order.size), gradient,
     )  # fmt: skip
 
 
 @formula
-def _accumulate(weights, slot_gates, jobs, schedule, buffers, biases, workspace):
+def _input_job(weights, gates, schedule, buffers, gradient):
+    return _gradient_job(
+        weights, gates, 0, schedule, buffers, buffers.x, buffers.x_rows, schedule.rows, gradient
+    )  # fmt: skip
+
+
+@formula
+def _accumulate(weights, gates, jobs, schedule, buffers, d_biases, workspace):
     """Add to all gradients of a layer."""
     bias_job = BiasJob(
-        buffers.dz, buffers.x_rows, _units(weights, slot_gates), slot_gates, weights.recurrent.shape[1], schedule.rows,
-        schedule.counts, dense.steps_per_block(schedule.order.size), biases,
+        buffers.dz, buffers.x_rows, _units(weights, gates), gates, weights.recurrent.shape[1], schedule.rows,
+        schedule.counts, dense.steps_per_block(schedule.order.size), d_biases,
     )  # fmt: skip
     parts = workspace.bounds.shape[0]
     dense.accumulate_weight_gradients(jobs, bias_job, False, workspace.scratch, parts)
 
 
+@formula
+def _backward(weights, parameters, dy, d_states, workspace, gradients):
+    """dx, the initial state's gradient in the flat arrays `d_states`, and the parameters' added to `gradients`."""
+    steps, batch, hidden = dy.shape
+    gates = _slot_gates(weights)
+    schedule, buffers = _schedule(workspace, steps, batch), _buffers(weights, workspace, steps, batch)
+    dx, features = _dx(weights, workspace, steps, batch)
+    job = BackwardJob(
+        _view(dy.reshape(-1), batch, hidden), _view(dx, batch, features), False, False, d_states, d_states,
+        _pack_backward(parameters, weights, gates, workspace), (), _no_noise(), 1.0, schedule, buffers,
+    )  # fmt: skip
+    _run_backward(weights, job, steps, workspace.by_units)
+    d_input, d_recurrent, d_bias, d_recurrent_bias = _tensors(weights, gates, gradients)
+    jobs = (_input_job(weights, gates, schedule, buffers, d_input),)
+    jobs = jobs + _recurrent_jobs(weights, gates, schedule, buffers, d_recurrent)
+    _accumulate(weights, gates, jobs, schedule, buffers, (d_bias, d_recurrent_bias), workspace)
+    return dx.reshape(steps, batch, features)
+
+
 @kernel
 def lstm_forward(weights, x, h, c, workspace):
     """y (T,B,H) of an LSTM; `h` and `c` are the initial state, and then the final one."""
+    _expect_lstm(weights)
     return _forward(weights, x, (h.reshape(-1), c.reshape(-1)), workspace)
 
 
@@ -284,74 +373,80 @@ def lstm_forward(weights, x, h, c, workspace):
 def lstm_backward(weights, parameters, dy, dh, dc, workspace, gradients):
     """dx (T,B,I), given the gradients of y and of the final state in `dh` and `dc`, which become the initial state's.
 
-    The parameters' are added to `gradients`. dx is (T,B,0) of a workspace without `input_gradient`.
+    parameters: those that `weights` are packed from. Their gradients are added to `gradients`.
+    dx is (T,B,0) of a workspace without `input_gradient`.
     """
+    _expect_lstm(weights)
     return _backward(weights, parameters, dy, (dh.reshape(-1), dc.reshape(-1)), workspace, gradients)
 
 
 @kernel
 def gru_forward(weights, x, h, workspace):
-    """y (T,B,H) of a GRU; `h` is the initial state, and then the final one."""
+    """y (T,B,H) of a GRU, whose weights' class tells its form; `h` is the initial state, and then the final one."""
+    _expect_gru(weights)
     return _forward(weights, x, (h.reshape(-1),), workspace)
 
 
 @kernel
 def gru_backward(weights, parameters, dy, dh, workspace, gradients):
     """dx (T,B,I), as `lstm_backward`."""
+    _expect_gru(weights)
     return _backward(weights, parameters, dy, (dh.reshape(-1),), workspace, gradients)
 
 
 @kernel
 def rnn_forward(weights, x, h, workspace):
     """y (T,B,H) of a simple recurrent net, whose weights' class tells the nonlinearity; `h` as in `gru_forward`."""
+    _expect_rnn(weights)
     return _forward(weights, x, (h.reshape(-1),), workspace)
 
 
 @kernel
 def rnn_backward(weights, parameters, dy, dh, workspace, gradients):
     """dx (T,B,I), as `lstm_backward`."""
+    _expect_rnn(weights)
     return _backward(weights, parameters, dy, (dh.reshape(-1),), workspace, gradients)
 
 
 @kernel
 def dense_forward(weights, x, workspace):
     """y = x Wᵀ + b (T,B,H) of a linear layer."""
+    _expect_dense(weights)
     steps, batch, inputs = x.shape
     outputs = weights.recurrent.shape[1]
     y = workspace.y[: steps * batch * outputs]
     dense.dense_forward(
         _view(x.reshape(-1), batch, inputs), _view(y, batch, outputs), _forward_weights(weights),
-        _begin(workspace, steps, batch), _buffers(workspace, steps, batch, ()), 0, steps, STRETCH,
+        _begin(workspace, steps, batch), _buffers(weights, workspace, steps, batch), 0, steps, STRETCH,
     )  # fmt: skip
     return y.reshape(steps, batch, outputs)
 
 
 @kernel
 def dense_backward(weights, parameters, dy, workspace, gradients):
-    """dx = dy W (T,B,I); the parameters' gradients are added to `gradients`."""
+    """dx = dy W (T,B,I); parameters and gradients as in `lstm_backward`."""
+    _expect_dense(weights)
     steps, batch, outputs = dy.shape
-    slot_gates = _slot_gates(weights)
-    schedule, buffers = _schedule(workspace, steps, batch), _buffers(workspace, steps, batch, ())
+    gates = _slot_gates(weights)
+    schedule, buffers = _schedule(workspace, steps, batch), _buffers(weights, workspace, steps, batch)
     dx, features = _dx(weights, workspace, steps, batch)
     dense.dense_backward(
         _view(dy.reshape(-1), batch, outputs), _view(dx, batch, features),
-        _pack_backward(parameters, weights, slot_gates, workspace), schedule, buffers, 0, steps, STRETCH,
+        _pack_backward(parameters, weights, gates, workspace), schedule, buffers, 0, steps, STRETCH,
     )  # fmt: skip
-    tensors = _tensors(weights, slot_gates, gradients)
-    job = _gradient_job(
-        weights, slot_gates, 0, schedule, buffers, buffers.x, buffers.x_rows, schedule.rows, tensors[0]
-    )
-    _accumulate(weights, slot_gates, (job,), schedule, buffers, tensors[2:], workspace)
+    d_weight, _, d_bias, none = _tensors(weights, gates, gradients)
+    jobs = (_input_job(weights, gates, schedule, buffers, d_weight),)
+    _accumulate(weights, gates, jobs, schedule, buffers, (d_bias, none), workspace)
     return dx.reshape(steps, batch, features)
 
 
 @kernel
 def pack(parameters, weights):
     """Renew the `weights` of any layer from its `parameters`."""
-    slot_gates = _slot_gates(weights)
-    weight_ih, weight_hh, bias_ih, bias_hh = _tensors(weights, slot_gates, parameters)
-    (first, gates), (recurrent_first, recurrent_gates) = _gates(slot_gates, 0), _gates(slot_gates, 1)
-    firsts, hidden = (first, recurrent_first), weights.recurrent.shape[1]
+    gates = _slot_gates(weights)
+    weight_ih, weight_hh, bias_ih, bias_hh = _tensors(weights, gates, parameters)
+    (first, run), (recurrent_first, recurrent_run) = _run(gates, 0), _run(gates, 1)
     pack_forward(
-        weight_ih, weight_hh, bias_ih, bias_hh, hidden, gates, recurrent_gates, firsts, _forward_weights(weights), 1
-    )
+        weight_ih, weight_hh, bias_ih, bias_hh, weights.recurrent.shape[1], run, recurrent_run,
+        (first, recurrent_first), _forward_weights(weights), 1,
+    )  # fmt: skip

@@ -27,19 +27,22 @@ class BackwardWeights(NamedTuple):
     and the last column."""
 
     input: np.ndarray  # (⌈I/P⌉, ⌈H/U⌉·gates·U, P)
-    recurrent: np.ndarray  # (⌈H/P⌉, ⌈H/U⌉·gates·U, P)
+    recurrent: tuple  # of (⌈H/P⌉, ⌈H/U⌉·gates·U, P), the gates of each stage's product
     zero: np.ndarray  # (P,) zeros, where a product starts
 
 
 def slot_gates(cell):
-    """(2, slots) int64: each slot's gate in the input's and in the recurrent product, -1 where it has no part.
+    """(2 + stages, slots) int64: each slot's gate in the input's product, in the recurrent one and in each stage's part
+    of that; -1 where the slot has no part.
 
     cell: None for a linear layer, which has one slot.
     """
-    products = (cell.input_slots, cell.recurrent_slots) if cell else ((0,), (0,))
-    table = np.full((2, cell.slots if cell else 1), -1)
-    for row, slots in zip(table, products, strict=True):
-        row[list(slots)] = np.arange(len(slots))
+    if cell is None:
+        return np.zeros((3, 1), np.int64)
+    table = np.full((2 + len(cell.products), cell.slots), -1)
+    table[0, list(cell.input_slots)] = table[1, list(cell.recurrent_slots)] = np.arange(cell.gates)
+    for row, slots in zip(table[2:], cell.products, strict=True):
+        row[list(slots)] = table[1, list(slots)]
     return table
 
 
@@ -150,12 +153,16 @@ def _pack_slots(part, parts, weight, hidden_size, gates, units, packed):
 def _pack_rows(part, parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed):
     _pack_slots(part, parts, weight_ih, hidden_size, input_gates, units, packed.input)
     if weight_hh.size > 0:
-        _pack_slots(part, parts, weight_hh, hidden_size, recurrent_gates, units, packed.recurrent)
+        for stage in range(len(recurrent_gates)):
+            _pack_slots(part, parts, weight_hh, hidden_size, recurrent_gates[stage], units, packed.recurrent[stage])
 
 
 @kernel
 def pack_backward(weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed, parts):
-    """Fill `packed`, a `BackwardWeights`, from PyTorch's matrices (gates·H, K), for blocks of `units` units."""
+    """Fill `packed`, a `BackwardWeights`, from PyTorch's matrices (gates·H, K), for blocks of `units` units.
+
+    recurrent_gates: a tuple, for each stage the gate of each slot of its product's run.
+    """
     clear(packed.zero, 0, packed.zero.size)
     in_parallel(
         _pack_rows, parts, (parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed)

@@ -128,10 +128,10 @@ def _emit(job, hidden_size, t, first, last, column, end):
 
 
 @subroutine(returns=types.intp)
-def _phase_count(span):
-    """Phases of a pass: a stretch has two besides its steps."""
+def _phase_count(span, stages):
+    """Phases of a pass: one a stage of each step, and two more a stretch."""
     steps = span.end - span.begin
-    return steps + 2 * ((steps + span.stretch - 1) // span.stretch)
+    return stages * steps + 2 * ((steps + span.stretch - 1) // span.stretch)
 
 
 @subroutine(returns=types.intp)
@@ -209,7 +209,7 @@ def _nowhere(noise, reverse, schedule, row, t):
 
 def make_forward(cell, tokens):
     """The forward pass over a `Cell`, as a kernel, whose input is `tokens` or real."""
-    slots = cell.slots
+    slots, stages = cell.slots, len(cell.products)
     vectors = PANEL_VECTORS // slots  # vectors of a slot
     x_first, x_slots = window(cell.input_slots)
     h_first, h_slots = window(cell.recurrent_slots)
@@ -218,6 +218,7 @@ def make_forward(cell, tokens):
     grain = _grain(slots)
     load_slots, store_slots = slot_access(slots)
     cell_forward, by_row = cell.forward, cell.by_row
+    two_stages = stages > 1
     noise_place = place if cell.noise else _nowhere
 
     @subroutine
@@ -282,36 +283,50 @@ def make_forward(cell, tokens):
                     row = schedule.rows[t] + first
                     multiply_input(weights, buffers, block, unit_first, unit_last, row, rows, 1)
 
-    @subroutine
-    def advance(job, t, first, last, block, unit_first, unit_last):
-        """Units of one block of rows `first` to `last` through step t."""
-        weights, schedule, buffers = job.weights, job.schedule, job.buffers
-        step = lanes(buffers.z)
-        width = PANEL_VECTORS * step
-        units = vectors * step
-        hidden_size = weights.recurrent.shape[1]
-        z = (block * buffers.x_rows + schedule.rows[t] + first) * width
-        column = z + h_first * units + unit_first
-        recurrent_product(
-            unit_last - unit_first, last - first, buffers.z, column, width, buffers.z, column, width,
-            buffers.states[0], (schedule.state_rows[t] + first) * width, width, buffers.state_rows * width, width,
-            hidden_size, weights.recurrent, block * hidden_size * h_slots * units + unit_first,
-        )  # fmt: skip
-        panel = block * units // width * buffers.state_rows * width + block * units % width
-        before = panel + (schedule.state_rows[t] + first) * width
-        after = panel + (schedule.state_rows[t + 1] + first) * width
-        for r in range(last - first):
-            noise = noise_place(job.noise, job.reverse, schedule, first + r, t) + block * units
-            for v in range(unit_first, unit_last, step):
-                at = z + r * width + v
-                kept, state = cell_forward(
-                    load_slots(buffers.z, at, units),
-                    load_each(buffers.states, before + r * width + v),
-                    load_each(job.vectors, block * units + v),
-                    load_each(job.noise.arrays, noise + v),
-                )
-                store_slots(buffers.z, at, units, kept)
-                store_each(buffers.states, after + r * width + v, state)
+    def make_advance(stage):
+        """A stage's product, and its formula. It takes h_{t−1}, or what the stage before has left for this step, and
+        gives the state's parts from `part_first` on."""
+        slot_first, stage_slots = window(cell.products[stage])
+        stage_product = make_slot_product(stage_slots, vectors, h_slots)
+        stage_forward = cell_forward if stage == stages - 1 else cell.before.forward
+        source = cell.states if stage > 0 else 0
+        part_first, part_last = (0, cell.states) if stage == stages - 1 else (cell.states, cell.parts)
+
+        @subroutine
+        def advance(job, t, first, last, block, unit_first, unit_last):
+            """Units of one block of rows `first` to `last` through a stage of step t."""
+            weights, schedule, buffers = job.weights, job.schedule, job.buffers
+            step = lanes(buffers.z)
+            width = PANEL_VECTORS * step
+            units = vectors * step
+            hidden_size = weights.recurrent.shape[1]
+            z = (block * buffers.x_rows + schedule.rows[t] + first) * width
+            column = z + slot_first * units + unit_first
+            stage_product(
+                unit_last - unit_first, last - first, buffers.z, column, width, buffers.z, column, width,
+                buffers.states[source], (schedule.state_rows[t + stage] + first) * width, width,
+                buffers.state_rows * width, width, hidden_size,
+                weights.recurrent, (block * hidden_size * h_slots + slot_first - h_first) * units + unit_first,
+            )  # fmt: skip
+            panel = block * units // width * buffers.state_rows * width + block * units % width
+            before = panel + (schedule.state_rows[t] + first) * width
+            after = panel + (schedule.state_rows[t + 1] + first) * width
+            for r in range(last - first):
+                noise = noise_place(job.noise, job.reverse, schedule, first + r, t) + block * units
+                for v in range(unit_first, unit_last, step):
+                    at = z + r * width + v
+                    kept, state = stage_forward(
+                        load_slots(buffers.z, at, units),
+                        load_each(buffers.states, before + r * width + v),
+                        load_each(job.vectors, block * units + v),
+                        load_each(job.noise.arrays, noise + v),
+                    )
+                    store_slots(buffers.z, at, units, kept)
+                    store_each(buffers.states[part_first:part_last], after + r * width + v, state)
+
+        return advance
+
+    advance_before, advance_last = make_advance(0), make_advance(stages - 1)
 
     @subroutine
     def advance_rows(job, t, first, last):
@@ -342,14 +357,15 @@ def make_forward(cell, tokens):
 
     @subroutine
     def run_phase(part, parts, phase, span, job):
-        """A stretch's phase 0 gathers its input, phase 1 multiplies it, phase 2 + n advances step start + n."""
+        """A stretch's phase 0 gathers its input, phase 1 multiplies it, then each advances it a stage of a step."""
         schedule, buffers = job.schedule, job.buffers
         units = vectors * lanes(buffers.z)
         hidden_size = job.weights.recurrent.shape[1]
-        start = span.begin + phase // (span.stretch + 2) * span.stretch
+        phases = stages * span.stretch + 2
+        start = span.begin + phase // phases * span.stretch
         stop = min(start + span.stretch, span.end)
-        phase %= span.stretch + 2
-        t = start + phase - 2
+        phase %= phases
+        t, stage = start + (phase - 2) // stages, (phase - 2) % stages
         first, bound = schedule.bounds[part, 0], schedule.bounds[part, 1]
         unit_first, unit_last = 0, hidden_size
         if span.by_units:
@@ -378,8 +394,12 @@ def make_forward(cell, tokens):
                 for n in range(block_last - block_first):
                     block = _in_turn(n, block_first, block_last, t)
                     low, high = _within(unit_first, unit_last, block, units)
-                    advance(job, t, first, last, block, low, high)
-            _emit(job, hidden_size, t, first, last, unit_first, unit_last)
+                    if stage == stages - 1:
+                        advance_last(job, t, first, last, block, low, high)
+                    elif two_stages:
+                        advance_before(job, t, first, last, block, low, high)
+            if stage == stages - 1:
+                _emit(job, hidden_size, t, first, last, unit_first, unit_last)
 
     run_part = make_in_step(run_phase)
 
@@ -389,26 +409,9 @@ def make_forward(cell, tokens):
         parts = job.schedule.bounds.shape[0]
         span = Span(begin, end, stretch, by_units)
         restart(job.schedule)
-        in_parallel(run_part, parts, (parts, _phase_count(span), by_units, job.schedule.progress, span, job))
+        in_parallel(run_part, parts, (parts, _phase_count(span, stages), by_units, job.schedule.progress, span, job))
 
     return forward_pass
-
-
-@subroutine
-def _recur(weights, schedule, buffers, dz, column, columns, depth, t, first, last, panel, unit_first, unit_last):
-    """dh_t += W_hhᵀ dz_{t+1} for units of one panel, for rows that go on after step t.
-
-    dz: the gradient of the recurrent product, laid out as z. Its columns of a block that take part are `columns` from
-    `column` on, `depth` in sum.
-    """
-    width = PANEL_VECTORS * lanes(buffers.z)
-    dh = buffers.d_states[0]
-    at = (panel * schedule.order.size + first) * width + unit_first
-    panel_product(
-        unit_last - unit_first, last - first, dh, at, width, dh, at, width,
-        dz, (schedule.rows[t + 1] + first) * width + column, width, buffers.x_rows * width, columns, depth,
-        weights.recurrent, panel * weights.recurrent.shape[1] * width + unit_first,
-    )  # fmt: skip
 
 
 @subroutine
@@ -417,7 +420,7 @@ def _scale(job, first, last, panel, unit_first, unit_last):
     d_states = job.buffers.d_states
     step = lanes(d_states[0])
     width = PANEL_VECTORS * step
-    for part in range(len(d_states)):
+    for part in range(len(job.d_final)):
         for row in range(first, last):
             at = (panel * job.schedule.order.size + row) * width
             for j in range(unit_first, unit_last, step):
@@ -450,7 +453,8 @@ def _receive(job, t, first, last, panel, unit_first, unit_last):
 def _differentiate_input(job, column, columns, depth, rows, row, stride, dx_row, dx_stride):
     """dx = W_ihᵀ dz for `rows` rows, from `row` on and `stride` apart in dz, from `dx_row` and `dx_stride` in dx.
 
-    One panel of inputs for all rows, then the next; `column`, `columns`, `depth` as in `_recur`.
+    One panel of inputs for all rows, then the next. dz's columns of a block that take part are `columns` from `column`
+    on, `depth` in sum.
     """
     weights, buffers = job.weights, job.buffers
     width = PANEL_VECTORS * lanes(buffers.z)
@@ -485,42 +489,51 @@ def _clear_lanes(z, at, slots, units, rows, valid):
 
 def make_backward(cell):
     """The backward pass (BPTT) over a `Cell`, as a kernel."""
-    slots = cell.slots
+    slots, states, stages = cell.slots, cell.states, len(cell.products)
     vectors = PANEL_VECTORS // slots
     x_first, x_slots = window(cell.input_slots)
-    h_first, h_slots = window(cell.recurrent_slots)
     grain = _grain(slots)
     load_slots, store_slots = slot_access(slots)
     cell_backward, by_row = cell.backward, cell.by_row
+    two_stages = stages > 1
     noise_place = place if cell.noise else _nowhere
 
-    @subroutine
-    def differentiate(job, t, first, last, block, unit_first, unit_last):
-        """dz_t of units of one block, and the state's gradient past the products."""
-        schedule, buffers = job.schedule, job.buffers
-        step = lanes(buffers.z)
-        width = PANEL_VECTORS * step
-        units = vectors * step
-        z = (block * buffers.x_rows + schedule.rows[t] + first) * width
-        panel, column = block * units // width, block * units % width
-        before = (panel * buffers.state_rows + schedule.state_rows[t] + first) * width + column
-        gradient = (panel * schedule.order.size + first) * width + column
-        for r in range(last - first):
-            noise = noise_place(job.noise, job.reverse, schedule, first + r, t) + block * units
-            for v in range(unit_first, unit_last, step):
-                offset = r * width + v
-                d_slots, d_previous, d_vectors = cell_backward(
-                    load_slots(buffers.z, z + offset, units),
-                    load_each(buffers.states, before + offset),
-                    load_each(buffers.d_states, gradient + offset),
-                    load_each(job.vectors, block * units + v),
-                    load_each(job.noise.arrays, noise + v),
-                )
-                store_slots(buffers.dz, z + offset, units, d_slots)
-                store_each(buffers.d_states, gradient + offset, d_previous)
-                add_each(buffers.d_vectors, gradient + offset, d_vectors)
-        if slots > 1 and unit_last < units:
-            _clear_lanes(buffers.dz, z, slots, units, last - first, unit_last)
+    def make_differentiate(stage):
+        """A stage's formula on the way back, the last one's first: the other finds the slots as that has left them."""
+        is_last = stage == stages - 1
+        stage_backward = cell_backward if is_last else cell.before.backward
+
+        @subroutine
+        def differentiate(job, t, first, last, block, unit_first, unit_last):
+            """dz_t of units of one block, and the state's gradient past the products."""
+            schedule, buffers = job.schedule, job.buffers
+            step = lanes(buffers.z)
+            width = PANEL_VECTORS * step
+            units = vectors * step
+            z = (block * buffers.x_rows + schedule.rows[t] + first) * width
+            panel, column = block * units // width, block * units % width
+            before = (panel * buffers.state_rows + schedule.state_rows[t] + first) * width + column
+            gradient = (panel * schedule.order.size + first) * width + column
+            for r in range(last - first):
+                noise = noise_place(job.noise, job.reverse, schedule, first + r, t) + block * units
+                for v in range(unit_first, unit_last, step):
+                    offset = r * width + v
+                    d_slots, d_previous, d_vectors = stage_backward(
+                        load_slots(buffers.z if is_last else buffers.dz, z + offset, units),
+                        load_each(buffers.states, before + offset),
+                        load_each(buffers.d_states, gradient + offset),
+                        load_each(job.vectors, block * units + v),
+                        load_each(job.noise.arrays, noise + v),
+                    )
+                    store_slots(buffers.dz, z + offset, units, d_slots)
+                    store_each(buffers.d_states[:states], gradient + offset, d_previous)
+                    add_each(buffers.d_vectors, gradient + offset, d_vectors)
+            if slots > 1 and unit_last < units:
+                _clear_lanes(buffers.dz, z, slots, units, last - first, unit_last)
+
+        return differentiate
+
+    differentiate_before, differentiate_last = make_differentiate(0), make_differentiate(stages - 1)
 
     @subroutine
     def differentiate_rows(job, t, first, last):
@@ -550,18 +563,35 @@ def make_backward(cell):
         """Columns of dz that a product runs over; with one slot a block has nothing else past the last unit."""
         return hidden_size if slots == 1 else packed_rows
 
-    @subroutine
-    def recur(job, t, first, last, panel, unit_first, unit_last):
-        units = vectors * lanes(job.buffers.z)
-        dz = job.buffers.recurrent[1] if by_row else job.buffers.dz
-        _recur(
-            job.weights, job.schedule, job.buffers, dz, h_first * units, h_slots * units,
-            depth(job.dy.columns, job.weights.recurrent.shape[1]), t, first, last, panel, unit_first, unit_last,
-        )  # fmt: skip
+    def make_recur(stage):
+        """A stage's product on the way back: to dh, which is added to, or to the gradient of what the stage before
+        gave."""
+        slot_first, stage_slots = window(cell.products[stage])
+        source = states if stage > 0 else 0
+
+        @subroutine
+        def recur(job, t, first, last, panel, unit_first, unit_last):
+            """W_hhᵀ dz_t for units of one panel."""
+            weights, schedule, buffers = job.weights, job.schedule, job.buffers
+            weight, target = weights.recurrent[stage], buffers.d_states[source]
+            width = PANEL_VECTORS * lanes(target)
+            units = vectors * lanes(target)
+            at = (panel * schedule.order.size + first) * width + unit_first
+            init, i, init_stride = (weights.zero, 0, 0) if stage > 0 else (target, at, width)
+            panel_product(
+                unit_last - unit_first, last - first, target, at, width, init, i, init_stride,
+                buffers.recurrent[1] if by_row else buffers.dz, (schedule.rows[t] + first) * width + slot_first * units,
+                width, buffers.x_rows * width, stage_slots * units, depth(job.dy.columns, weight.shape[1]),
+                weight, panel * weight.shape[1] * width + unit_first,
+            )  # fmt: skip
+
+        return recur
+
+    recur_first, recur_last = make_recur(0), make_recur(stages - 1)
 
     @subroutine
     def step_back(job, t, first, bound, unit_first, unit_last):
-        """One step of BPTT for some rows and units."""
+        """One step of BPTT for some rows and units, but for the stage before the last."""
         schedule, buffers = job.schedule, job.buffers
         units = vectors * lanes(buffers.z)
         width = slots * units
@@ -571,16 +601,29 @@ def make_backward(cell):
             panel = _in_turn(n, panel_first, panel_last, t)
             low, high = _within(unit_first, unit_last, panel, width)
             if going_on > first:
-                recur(job, t, first, going_on, panel, low, high)
+                recur_first(job, t + 1, first, going_on, panel, low, high)
                 if job.carry_factor != 1.0:
                     _scale(job, first, going_on, panel, low, high)
             _receive(job, t, first, last, panel, low, high)
             if not by_row:
                 for block in range(panel * slots + low // units, panel * slots + (high + units - 1) // units):
                     begin, end = _within(panel * width + low, panel * width + high, block, units)
-                    differentiate(job, t, first, last, block, begin, end)
+                    differentiate_last(job, t, first, last, block, begin, end)
         if by_row:
             differentiate_rows(job, t, first, last)
+
+    @subroutine
+    def step_back_before(job, t, first, bound, unit_first, unit_last):
+        """The stage before the last, once the other's dz is there for all units."""
+        units = vectors * lanes(job.buffers.z)
+        width = slots * units
+        last = active_rows(job.schedule, t, bound)
+        for panel in range(unit_first // width, (unit_last + width - 1) // width):
+            low, high = _within(unit_first, unit_last, panel, width)
+            recur_last(job, t, first, last, panel, low, high)
+            for block in range(panel * slots + low // units, panel * slots + (high + units - 1) // units):
+                begin, end = _within(panel * width + low, panel * width + high, block, units)
+                differentiate_before(job, t, first, last, block, begin, end)
 
     @subroutine
     def leave(job, first, last, unit_first, unit_last):
@@ -589,7 +632,7 @@ def make_backward(cell):
         width = PANEL_VECTORS * lanes(buffers.z)
         for panel in range(unit_first // width, (unit_last + width - 1) // width):
             low, high = _within(unit_first, unit_last, panel, width)
-            recur(job, -1, first, last, panel, low, high)
+            recur_first(job, 0, first, last, panel, low, high)
         _store_state(
             buffers.d_states, schedule.order.size, 0, schedule.order, job.dy.columns, job.d_initial, first, last,
             unit_first, unit_last,
@@ -627,20 +670,24 @@ def make_backward(cell):
 
     @subroutine
     def run_phase(part, parts, phase, span, job):
-        """A stretch's phase n goes back through step stop − 1 − n; then comes its dx, and the initial state's."""
+        """A stretch's phases go back through a stage of a step each; then comes its dx, and the initial state's."""
         schedule = job.schedule
-        stop = span.end - phase // (span.stretch + 2) * span.stretch
+        phases = stages * span.stretch + 2
+        stop = span.end - phase // phases * span.stretch
         start = max(stop - span.stretch, span.begin)
-        phase %= span.stretch + 2
+        phase %= phases
         first, bound = schedule.bounds[part, 0], schedule.bounds[part, 1]
         unit_first, unit_last = 0, job.dy.columns
         if span.by_units:
             unit_first, unit_last = _share_of_units(unit_last, grain(job.buffers.z), part, parts)
-        t = stop - 1 - phase
+        t = stop - 1 - phase // stages
         if t >= start:
             if active_rows(schedule, t, bound) > first:
-                step_back(job, t, first, bound, unit_first, unit_last)
-        elif t == start - 1:
+                if phase % stages == 0:
+                    step_back(job, t, first, bound, unit_first, unit_last)
+                elif two_stages:
+                    step_back_before(job, t, first, bound, unit_first, unit_last)
+        elif phase == stages * (stop - start):
             if job.dx.columns > 0:
                 leave_stretch(job, span.by_units, start, stop, part, parts)
         elif start == 0 and bound > first:
@@ -654,7 +701,7 @@ def make_backward(cell):
         parts = job.schedule.bounds.shape[0]
         span = Span(begin, end, stretch, by_units)
         restart(job.schedule)
-        in_parallel(run_part, parts, (parts, _phase_count(span), by_units, job.schedule.progress, span, job))
+        in_parallel(run_part, parts, (parts, _phase_count(span, stages), by_units, job.schedule.progress, span, job))
 
     return backward_pass
 

@@ -13,10 +13,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .cells import CELLS, GRU, LSTM, RNN_TANH
+from .cells import CELLS, GRU, GRU_RESET_BEFORE, LSTM, RNN_RELU, RNN_SIGMOID, RNN_TANH
 from .gemm import PANEL_VECTORS, make_slot_product, panel_product, row_from_panels, tile_rows
-from .jit import call_subroutine, kernel, subroutine
-from .jit import formula as compiled_formula
+from .jit import call_subroutine, formula, kernel, subroutine
 from .layout import window
 from .simd import (
     enter_flush_to_zero,
@@ -30,6 +29,7 @@ from .simd import (
     store_each,
     store_each_first,
 )
+from .weights import cell_of
 
 
 @intrinsic
@@ -49,28 +49,34 @@ def _flushed(typingctx, function, arguments):
 _ROWS = tile_rows(PANEL_VECTORS)  # rows of the batch that are taken together
 
 
-@compiled_formula
-def _work_space(weights, batch, x):
-    """Room for the pre-activations of the rows that are taken together."""
-    return np.empty(min(batch, _ROWS) * weights.bias.size, x.dtype)
+def _make_work_space(cell):
+    slots, numbers = cell.slots, cell.slots + len(cell.products) - 1
+
+    @formula
+    def work_space(weights, batch, x):
+        """Room for the rows that are taken together: their pre-activations, and what a stage gives to the next."""
+        return np.empty(min(batch, _ROWS) * (weights.bias.size // slots) * numbers, x.dtype)
+
+    return work_space
 
 
-def _make_advance(cell, formula):
-    """A subroutine that takes all rows of a batch through a step; `formula(weights, slots, previous)` is the cell.
+def _make_advance(cell):
+    """A subroutine that takes all rows of a batch through a step.
 
     Row r of x (B,I) and row first + r of `states` give row first + r of `results`; both are tuples of (…,H) arrays,
-    which may be the same. z is work space, see `_work_space`.
+    which may be the same. z is work space, see `_make_work_space`.
     """
     vectors = PANEL_VECTORS // cell.slots
     x_first, x_slots = window(cell.input_slots)
     h_first, h_slots = window(cell.recurrent_slots)
     input_product = make_slot_product(x_slots, vectors)
-    recurrent_product = make_slot_product(h_slots, vectors)
-    load_slots, _ = slot_access(cell.slots)
+    load_slots, store_slots = slot_access(cell.slots)
+    cell_forward, two_stages = cell.forward, cell.before is not None
+    before_forward = cell.before.forward if two_stages else None
 
     @subroutine
-    def multiply(weights, x, row, rows, states, at, z, block):
-        """z of one block of units = bias + W_ih x + W_hh h, in the order of the forward pass."""
+    def multiply_input(weights, x, row, rows, z, block):
+        """z of one block of units = bias + W_ih x, in the order of the forward pass."""
         step = lanes(z)
         width = PANEL_VECTORS * step
         units = vectors * step
@@ -79,16 +85,53 @@ def _make_advance(cell, formula):
             bias = load(weights.bias, block * width + j)
             for r in range(rows):
                 store(z, first + r * width + j, bias)
-        inputs, hidden = x.shape[-1], states[0].shape[-1]
-        valid = hidden - block * units
+        inputs, hidden = x.shape[-1], weights.recurrent.shape[1]
         input_product(
-            valid, rows, z, first + x_first * units, width, z, first + x_first * units, width,
+            hidden - block * units, rows, z, first + x_first * units, width, z, first + x_first * units, width,
             x, row * inputs, inputs, 0, inputs, inputs, weights.input, block * inputs * x_slots * units,
         )  # fmt: skip
-        recurrent_product(
-            valid, rows, z, first + h_first * units, width, z, first + h_first * units, width,
-            states[0], at * hidden, hidden, 0, hidden, hidden, weights.recurrent, block * hidden * h_slots * units,
-        )  # fmt: skip
+
+    def make_multiply(stage):
+        slot_first, stage_slots = window(cell.products[stage])
+        product = make_slot_product(stage_slots, vectors, h_slots)
+
+        @subroutine
+        def multiply(weights, a, at, stride, rows, z, block):
+            """z of one block of units += W_hh a for `rows` rows from flat `at` of `a` on, `stride` apart."""
+            units = vectors * lanes(z)
+            width = PANEL_VECTORS * lanes(z)
+            hidden = weights.recurrent.shape[1]
+            column = block * rows * width + slot_first * units
+            product(
+                hidden - block * units, rows, z, column, width, z, column, width, a, at, stride, 0, hidden, hidden,
+                weights.recurrent, (block * hidden * h_slots + slot_first - h_first) * units,
+            )  # fmt: skip
+
+        return multiply
+
+    multiply_first, multiply_last = make_multiply(0), make_multiply(len(cell.products) - 1)
+
+    @subroutine
+    def advance_before(weights, rows, states, at, z):
+        """The stage before the last. What it gives stands in z past all blocks, as rows of whole blocks' units."""
+        step = lanes(z)
+        width = PANEL_VECTORS * step
+        units = vectors * step
+        hidden = states[0].shape[-1]
+        blocks = weights.input.shape[0]
+        given, stride = blocks * rows * width, blocks * units
+        for block in range(blocks):
+            for r in range(rows):
+                for unit in range(block * units, min((block + 1) * units, hidden), step):
+                    here = (block * rows + r) * width + unit - block * units
+                    place = (at + r) * hidden + unit
+                    count = min(step, hidden - unit)
+                    previous = load_each_first(states, place, count) if count < step else load_each(states, place)
+                    kept, state = before_forward(load_slots(z, here, units), previous, (), ())
+                    store_slots(z, here, units, kept)
+                    store(z, given + r * stride + unit, state[0])
+        for block in range(blocks):
+            multiply_last(weights, z, given, stride, rows, z, block)
 
     @subroutine
     def advance_rows(weights, x, row, rows, states, results, at, z):
@@ -98,7 +141,10 @@ def _make_advance(cell, formula):
         hidden = states[0].shape[-1]
         blocks = weights.input.shape[0]
         for block in range(blocks):
-            multiply(weights, x, row, rows, states, at, z, block)
+            multiply_input(weights, x, row, rows, z, block)
+            multiply_first(weights, states[0], at * hidden, hidden, rows, z, block)
+        if two_stages:
+            advance_before(weights, rows, states, at, z)
         for block in range(blocks):
             for r in range(rows):
                 for v in range(0, units, step):
@@ -106,10 +152,10 @@ def _make_advance(cell, formula):
                     place = (at + r) * hidden + unit
                     slots = load_slots(z, (block * rows + r) * width + v, units)
                     if unit + step <= hidden:
-                        _, state = formula(weights, slots, load_each(states, place))
+                        _, state = cell_forward(slots, load_each(states, place), (), ())
                         store_each(results, place, state)
                     elif unit < hidden:
-                        _, state = formula(weights, slots, load_each_first(states, place, hidden - unit))
+                        _, state = cell_forward(slots, load_each_first(states, place, hidden - unit), (), ())
                         store_each_first(results, place, state, hidden - unit)
 
     @subroutine
@@ -120,53 +166,56 @@ def _make_advance(cell, formula):
     return advance
 
 
-def _formula_of(cell):
-    cell_forward = cell.forward
-
-    def formula(weights, slots, previous):
-        return cell_forward(slots, previous, (), ())
-
-    return compiled_formula(formula)
+_STEP_CELLS = {name: cell for name, cell in CELLS.items() if not (cell.vectors or cell.noise)}
+_PARTS = {name: (_make_work_space(cell), _make_advance(cell)) for name, cell in _STEP_CELLS.items()}
 
 
-def _rnn_formula(weights, slots, previous):
-    raise TypeError("for compiled code only")
+def _make_advance_in_place(*cells):
+    """`advance(weights, x, states)` for the one of `cells` that the class of the weights tells."""
+
+    def advance_in_place(weights, x, states):
+        raise TypeError("for compiled code only")
+
+    @overload(advance_in_place)
+    def choose_cell(weights, x, states):
+        work_space, advance = _PARTS[cell_of(weights, cells).name]
+
+        def implementation(weights, x, states):
+            batch = states[0].shape[0]
+            _flushed(advance, (weights, x, batch, states, states, 0, work_space(weights, batch, x)))
+
+        return implementation
+
+_advance_lstm = _make_advance_in_place(LSTM)
+_advance_gru = _make_advance_in_place(GRU, GRU_RESET_BEFORE)
+_advance_rnn = _make_advance_in_place(RNN_TANH, RNN_RELU, RNN_SIGMOID)
 
 
-@overload(_rnn_formula)
-def _choose_nonlinearity(weights, slots, previous):
-    cell_forward = weights.instance_class.cell.forward
-    return lambda weights, slots, previous: cell_forward(slots, previous, (), ())
-
-
-_advance_lstm = _make_advance(LSTM, _formula_of(LSTM))
-_advance_gru = _make_advance(GRU, _formula_of(GRU))
-_advance_rnn = _make_advance(RNN_TANH, _rnn_formula)
+_advance_lstm = _make_advance_in_place(LSTM)
+_advance_gru = _make_advance_in_place(GRU, GRU_RESET_BEFORE)
+_advance_rnn = _make_advance_in_place(RNN_TANH, RNN_RELU, RNN_SIGMOID)
 
 
 @kernel
 def lstm_step(weights, x, h, c):
     """Advance `h` and `c` of an LSTM by one step."""
-    z = _work_space(weights, h.shape[0], x)
-    _flushed(_advance_lstm, (weights, x, h.shape[0], (h, c), (h, c), 0, z))
+    _advance_lstm(weights, x, (h, c))
 
 
 @kernel
 def gru_step(weights, x, h):
-    """Advance `h` of a GRU by one step."""
-    z = _work_space(weights, h.shape[0], x)
-    _flushed(_advance_gru, (weights, x, h.shape[0], (h,), (h,), 0, z))
+    """Advance `h` of a GRU by one step; the weights' class tells its form."""
+    _advance_gru(weights, x, (h,))
 
 
 @kernel
 def rnn_step(weights, x, h):
     """Advance `h` of a simple recurrent net by one step; the weights' class tells its nonlinearity."""
-    z = _work_space(weights, h.shape[0], x)
-    _flushed(_advance_rnn, (weights, x, h.shape[0], (h,), (h,), 0, z))
+    _advance_rnn(weights, x, (h,))
 
 
 def _make_layer_step(cell):
-    advance = _make_advance(cell, _formula_of(cell))
+    work_space, advance = _PARTS[cell.name]
 
     @kernel(name=f"{cell.name}_layer_step")
     def layer_step(weights, x, layer, states, y, results):
@@ -175,7 +224,7 @@ def _make_layer_step(cell):
         weights: `packing.Weights` of the layer; states, results: tuples of (L,B,H) arrays. All without B, for one row.
         """
         batch = y.size // y.shape[-1]
-        z = _work_space(weights, batch, x)
+        z = work_space(weights, batch, x)
         _flushed(advance, (weights, x, batch, states, results, layer * batch, z))
         h, out, first = results[0].reshape(-1), y.reshape(-1), layer * y.size
         for j in range(out.size):
@@ -184,7 +233,7 @@ def _make_layer_step(cell):
     return layer_step
 
 
-layer_steps = {name: _make_layer_step(cell) for name, cell in CELLS.items() if not (cell.vectors or cell.noise)}
+layer_steps = {name: _make_layer_step(cell) for name, cell in _STEP_CELLS.items()}
 
 
 @subroutine

@@ -7,8 +7,9 @@ knows the cell when it is compiled.
 from typing import NamedTuple
 
 import numpy as np
+from numba.core.errors import TypingError
 
-from .cells import GRU, LSTM, RNN_RELU, RNN_SIGMOID, RNN_TANH
+from .cells import GRU, GRU_RESET_BEFORE, LSTM, RNN_RELU, RNN_SIGMOID, RNN_TANH
 
 
 class KernelWeights(NamedTuple):
@@ -31,6 +32,13 @@ class GRUWeights(KernelWeights):
 
     __slots__ = ()
     cell = GRU
+
+
+class GRUResetBeforeWeights(KernelWeights):
+    """Weights of a GRU with the reset gate before the product."""
+
+    __slots__ = ()
+    cell = GRU_RESET_BEFORE
 
 
 class RNNTanhWeights(KernelWeights):
@@ -61,5 +69,13 @@ class DenseWeights(KernelWeights):
     cell = None
 
 
-_KINDS = LSTMWeights, GRUWeights, RNNTanhWeights, RNNReLUWeights, RNNSigmoidWeights
+_KINDS = LSTMWeights, GRUWeights, GRUResetBeforeWeights, RNNTanhWeights, RNNReLUWeights, RNNSigmoidWeights
 WEIGHTS = {kind.cell.name: kind for kind in _KINDS}
+
+
+def cell_of(weights, cells):
+    """The cell of weights, given their Numba type; TypingError if it is none of `cells`."""
+    cell = getattr(getattr(weights, "instance_class", None), "cell", None)
+    if cell not in cells:
+        raise TypingError(f"weights must be those of {' or '.join(c.name for c in cells)}, got {weights}")
+    return cell

@@ -2,12 +2,12 @@
 
 Plain loops over layers, directions, sequences and steps, straight from the published formulas. Shapes, names and gate
 orders are PyTorch's: x (T,B,I), states (L·D,B,H), weights by name. `kind` is "rnn_tanh", "rnn_relu", "rnn_sigmoid",
-"gru" or "lstm"; the state is h, or the pair (h, c) of an LSTM.
+"gru", "gru_reset_before" or "lstm"; the state is h, or the pair (h, c) of an LSTM.
 """
 
 import numpy as np
 
-GATES = {"rnn_tanh": 1, "rnn_relu": 1, "rnn_sigmoid": 1, "gru": 3, "lstm": 4}
+GATES = {"rnn_tanh": 1, "rnn_relu": 1, "rnn_sigmoid": 1, "gru": 3, "gru_reset_before": 3, "lstm": 4}
 
 
 def sigmoid(z):
@@ -65,6 +65,30 @@ def gru_step_back(w, kept, dnew):
     return w["weight_ih"].T @ da, w["weight_hh"].T @ du + dnew * z, gradients
 
 
+def gru_reset_before_step(w, x, h):
+    """Cho et al. 2014 as published, reset before the product: n = tanh(a_n + W_hn (r h) + b_hn)."""
+    a_r, a_z, a_n = np.split(w["weight_ih"] @ x + w["bias_ih"], 3)
+    w_r, w_z, w_n = np.split(w["weight_hh"], 3)
+    b_r, b_z, b_n = np.split(w["bias_hh"], 3)
+    r, z = sigmoid(a_r + w_r @ h + b_r), sigmoid(a_z + w_z @ h + b_z)
+    n = np.tanh(a_n + w_n @ (r * h) + b_n)
+    return (1 - z) * n + z * h, (x, h, r, z, n)
+
+
+def gru_reset_before_step_back(w, kept, dnew):
+    x, h, r, z, n = kept
+    w_r, w_z, w_n = np.split(w["weight_hh"], 3)
+    dz, dn = dnew * (h - n), dnew * (1 - z)
+    da_n = dn * (1 - n**2)
+    d_reset = w_n.T @ da_n  # of r h
+    dr = d_reset * h
+    da_r, da_z = dr * r * (1 - r), dz * z * (1 - z)
+    da = np.concatenate([da_r, da_z, da_n])
+    dw_hh = np.concatenate([np.outer(da_r, h), np.outer(da_z, h), np.outer(da_n, r * h)])
+    gradients = {"weight_ih": np.outer(da, x), "weight_hh": dw_hh, "bias_ih": da, "bias_hh": da}
+    return w["weight_ih"].T @ da, w_r.T @ da_r + w_z.T @ da_z + d_reset * r + dnew * z, gradients
+
+
 def lstm_step(w, x, h, c):
     """Hochreiter & Schmidhuber 1997 with forget gate (Gers et al. 2000): c' = f c + i g, h' = o tanh(c')."""
     z_i, z_f, z_g, z_o = np.split(w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] @ h + w["bias_hh"], 4)
@@ -97,6 +121,8 @@ def sequence_forward(kind, w, x, h, c):
             h, c, k = lstm_step(w, x_t, h, c)
         elif kind == "gru":
             h, k = gru_step(w, x_t, h)
+        elif kind == "gru_reset_before":
+            h, k = gru_reset_before_step(w, x_t, h)
         else:
             h, k = rnn_step(kind, w, x_t, h)
         outputs.append(h)
@@ -114,6 +140,8 @@ def sequence_backward(kind, w, kept, dy, dh, dc):
             dx[t], dh, dc, gradients = lstm_step_back(w, kept[t], dh, dc)
         elif kind == "gru":
             dx[t], dh, gradients = gru_step_back(w, kept[t], dh)
+        elif kind == "gru_reset_before":
+            dx[t], dh, gradients = gru_reset_before_step_back(w, kept[t], dh)
         else:
             dx[t], dh, gradients = rnn_step_back(kind, w, kept[t], dh)
         for name, gradient in gradients.items():

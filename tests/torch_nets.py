@@ -14,6 +14,8 @@ def tensors(state_dict):
 
 def _kind(layer):
     name = type(layer).__name__
+    if name == "GRU" and not layer.reset_after:
+        return "GRU reset before"
     return layer.nonlinearity if name == "RNN" else name
 
 
@@ -44,6 +46,12 @@ def _step(kind, p, x, state, keep):
         h_r, h_z, h_n = z_h.chunk(3)
         r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
         return ((1 - z) * torch.tanh(x_n + r * h_n) * keep + z * h,)
+    if kind == "GRU reset before":
+        x_r, x_z, x_n = z_x.chunk(3)
+        h_r, h_z, _ = z_h.chunk(3)
+        r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+        w_n, b_n = p["weight_hh"].chunk(3)[2], p["bias_hh"].chunk(3)[2]
+        return ((1 - z) * torch.tanh(x_n + w_n @ (r * h) + b_n) * keep + z * h,)
     c = state[1]
     i, f, g, o = (z_x + z_h).chunk(4)
     p_i, p_f, p_o = p["peephole"].chunk(3) if kind == "PeepholeLSTM" else (0.0, 0.0, 0.0)

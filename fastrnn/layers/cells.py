@@ -50,7 +50,11 @@ class GRU(Recurrent):
     """The gated recurrent unit (Cho et al. 2014) in PyTorch's form: the reset gate acts after the recurrent product.
 
     r, z = σ(…); n = tanh(W_in x_t + b_in + r (W_hn h_{t−1} + b_hn)); h_t = (1 − z) n + z h_{t−1}. The state is h,
-    (L·D,B,H); weights hold the gates r, z, n. Arguments as for `LSTM`, without `forget_bias`.
+    (L·D,B,H); weights hold the gates r, z, n. Arguments as for `LSTM`, without `forget_bias`, and
+
+    reset_after: False for the form as first published, with the reset gate before the product:
+        n = tanh(W_in x_t + b_in + W_hn (r h_{t−1}) + b_hn). In Keras the argument has this name, in ONNX it is
+        `linear_before_reset`. Parameters are the same in both forms, but mean different nets.
     """
 
     gates, states = 3, 1
@@ -71,14 +75,20 @@ class GRU(Recurrent):
         initial_state: str | NoisyState = "zeros",
         dilation: int = 1,
         init: Spec = None,
+        reset_after: bool = True,
         dtype="float32",
         seed=None,
     ):
+        self.reset_after = checks.flag("reset_after", reset_after)
         super().__init__(
-            "gru", input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
-            bidirectional=bidirectional, variational=variational, recurrent_dropout=recurrent_dropout, zoneout=zoneout,
-            initial_state=initial_state, dilation=dilation, init=init, dtype=dtype, seed=seed,
+            "gru" if self.reset_after else "gru_reset_before", input_size, hidden_size, num_layers, bias=bias,
+            batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, variational=variational,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, initial_state=initial_state, dilation=dilation,
+            init=init, dtype=dtype, seed=seed,
         )  # fmt: skip
+
+    def config(self):
+        return super().config() | ({} if self.reset_after else {"reset_after": False})
 
 
 class LSTM(Recurrent):

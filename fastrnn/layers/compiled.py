@@ -29,20 +29,20 @@ def kernel_weights(kind, product):
     return kind(*map(_aligned_copy, (forward.input, recurrent, forward.bias)))
 
 
-def _buffer_shapes(product, steps, batch, states, threads, input_gradient):
+def _buffer_shapes(product, steps, batch, parts, threads, input_gradient):
     """Shapes of a `LayerWorkspace`'s floating-point arrays by name."""
     rows = steps * batch
     inputs, units = product.padded(product.input_size), product.padded(product.hidden_size)
     dx = input_gradient * product.input_size
     input_backward, recurrent_backward, zero = product.backward_shapes()
     return {
-        "input_backward": input_backward,
-        "recurrent_backward": recurrent_backward,
+        "input_backward": (math.prod(input_backward),),
+        "recurrent_backward": (sum(map(math.prod, recurrent_backward)),),
         "zero": zero,
         "x": (rows * inputs,),
         "z": (rows * product.blocks * product.panel,),
-        "states": (states, (batch + rows) * units),
-        "d_states": (states, batch * units),
+        "states": (parts, (batch + rows) * units),
+        "d_states": (parts, batch * units),
         "dx_panels": (min(STRETCH, steps) * batch * inputs if input_gradient else 0,),
         "scratch": (threads * SCRATCH_TILES * product.panel * product.panel // PANEL_VECTORS,),
         "y": (rows * product.hidden_size,),
@@ -50,17 +50,17 @@ def _buffer_shapes(product, steps, batch, states, threads, input_gradient):
     }
 
 
-def kernel_workspace(product, steps, batch, states, threads, input_gradient):
-    """A `LayerWorkspace` for a product, once the arguments of its layer's `kernel_workspace` are checked."""
+def kernel_workspace(product, steps, batch, parts, threads, input_gradient):
+    """A `LayerWorkspace` for a product whose state has so many parts in the engine; the other arguments are checked."""
     steps, batch = checks.integer("T", steps, minimum=1), checks.integer("B", batch, minimum=1)
     threads = checks.integer("threads", threads, minimum=1, maximum=NUMBA_NUM_THREADS)
     input_gradient = checks.flag("input_gradient", input_gradient)
     gates, dtype = product.gates[0].size, product.parameters.dtype
-    by_units = bool(states) and threads > 1 and split_by_units(batch, product.hidden_size, gates, threads)
+    by_units = bool(parts) and threads > 1 and split_by_units(batch, product.hidden_size, gates, threads)
     if by_units:
         depth = product.hidden_size + max(product.input_size, product.hidden_size)
         threads = threads_by_units(batch, product.hidden_size, gates, depth, dtype, threads)
-    shapes = _buffer_shapes(product, steps, batch, states, threads, input_gradient)
+    shapes = _buffer_shapes(product, steps, batch, parts, threads, input_gradient)
     size = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
     checks.memory(f"the workspace for T={steps}, B={batch}", size)
     return LayerWorkspace(

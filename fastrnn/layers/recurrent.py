@@ -254,7 +254,7 @@ class Recurrent(Layer):
         features = self.directions * self.hidden_size
         arrays = self.num_layers * (2 if self.dropout else 1) + 2
         whole = steps * batch * (arrays * features + self.input_size) * self.dtype.itemsize
-        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.states) for p in self.passes)
+        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.cell.parts) for p in self.passes)
 
     def _make_workspace(self, steps, batch):
         return RecurrentWorkspace(self, steps, batch)
@@ -313,7 +313,7 @@ class Recurrent(Layer):
                 y.fill(0)
             for n, target in zip(self._of_layer(layer), self._views(y), strict=True):
                 product = self.passes[n]
-                arrays = PassBuffers(product, plan.steps, plan.batch, False, self.states, tokens and layer == 0)
+                arrays = PassBuffers(product, plan.steps, plan.batch, False, self.cell.parts, tokens and layer == 0)
                 product.forward(source, target, plan, arrays, initial_rows[n], final_rows[n], self._mean_noise)
             outputs = [*outputs[-1:], y]
             source = self._whole(y)
@@ -600,7 +600,7 @@ class Recurrent(Layer):
         input_gradient: whether backward passes give the gradient of the input.
         """
         self._kernel_class("kernel_workspace")
-        return kernel_workspace(self.passes[0], T, B, self.states, threads, input_gradient)
+        return kernel_workspace(self.passes[0], T, B, self.cell.parts, threads, input_gradient)
 
     def _kernel_class(self, name):
         """The class of the weights for `fastrnn.kernels`, if the layer can have some."""

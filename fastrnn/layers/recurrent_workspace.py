@@ -17,9 +17,9 @@ class RecurrentWorkspace(Workspace):
         super().__init__(layer, steps, batch)
         dtype, directions, hidden = layer.dtype, layer.directions, layer.hidden_size
         features = directions * hidden
-        states = layer.cell.states
+        states = layer.states
         self.plan = SequenceBatch(steps, batch, keep=True)
-        self.passes = [PassBuffers(p, steps, batch, True, states) for p in layer.passes]
+        self.passes = [PassBuffers(p, steps, batch, True, layer.cell.parts) for p in layer.passes]
         # outputs of every layer, (T,B,D·H) in the caller's order: y of the last, input of the next of the others
         self.outputs = [aligned_empty(steps * batch * features, dtype) for _ in range(layer.num_layers)]
         # gradients of those outputs between two layers, in turn, and of the input
@@ -62,7 +62,7 @@ class RecurrentWorkspace(Workspace):
 
         def of_pass(product, arrays):
             time, source, _, _, after = self.plan.places(product.reverse)
-            names = ("h", "c")[: len(arrays.states)]
+            names = ("h", "c")[: self.layer.states]
             return {
                 name: self._in_order(record, time, source, arrays.state_at(part, after))
                 for part, name in enumerate(names)
