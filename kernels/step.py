@@ -11,7 +11,7 @@ written out of bounds.
 import numpy as np
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from .cells import CELLS, GRU, GRU_RESET_BEFORE, LSTM, RNN_RELU, RNN_SIGMOID, RNN_TANH
 from .gemm import PANEL_VECTORS, make_slot_product, panel_product, row_from_panels, tile_rows
@@ -32,16 +32,22 @@ from .simd import (
 from .weights import cell_of
 
 
+def _call_flushed(context, builder, function, arguments_type, arguments):
+    """Emit a call of the subroutine `function(*arguments)` with denormal numbers counted as zero, as in the forward
+    pass."""
+    saved = enter_flush_to_zero(builder)
+    inner = types.void(*arguments_type.types)
+    call_subroutine(context, builder, function, inner, cgutils.unpack_tuple(builder, arguments))
+    leave_flush_to_zero(builder, saved)
+    return context.get_dummy_value()
+
+
 @intrinsic
 def _flushed(typingctx, function, arguments):
-    """Call the subroutine `function(*arguments)` with denormal numbers counted as zero, as in the forward pass."""
+    """Call the subroutine `function(*arguments)` so."""
 
     def codegen(context, builder, sig, args):
-        saved = enter_flush_to_zero(builder)
-        inner = types.void(*arguments.types)
-        call_subroutine(context, builder, function.typing_key, inner, cgutils.unpack_tuple(builder, args[1]))
-        leave_flush_to_zero(builder, saved)
-        return context.get_dummy_value()
+        return _call_flushed(context, builder, function.typing_key, arguments, args[1])
 
     return types.void(function, arguments), codegen
 
@@ -49,22 +55,17 @@ def _flushed(typingctx, function, arguments):
 _ROWS = tile_rows(PANEL_VECTORS)  # rows of the batch that are taken together
 
 
-def _make_work_space(cell):
-    slots, numbers = cell.slots, cell.slots + len(cell.products) - 1
-
-    @formula
-    def work_space(weights, batch, x):
-        """Room for the rows that are taken together: their pre-activations, and what a stage gives to the next."""
-        return np.empty(min(batch, _ROWS) * (weights.bias.size // slots) * numbers, x.dtype)
-
-    return work_space
+@formula
+def _work_space(weights, batch, x, slots, stages):
+    """Room for the rows that are taken together: their pre-activations, and what a stage gives to the next."""
+    return np.empty(min(batch, _ROWS) * (weights.bias.size // slots) * (slots + stages - 1), x.dtype)
 
 
 def _make_advance(cell):
     """A subroutine that takes all rows of a batch through a step.
 
     Row r of x (B,I) and row first + r of `states` give row first + r of `results`; both are tuples of (…,H) arrays,
-    which may be the same. z is work space, see `_make_work_space`.
+    which may be the same. z is work space, see `_work_space`.
     """
     vectors = PANEL_VECTORS // cell.slots
     x_first, x_slots = window(cell.input_slots)
@@ -167,55 +168,52 @@ def _make_advance(cell):
 
 
 _STEP_CELLS = {name: cell for name, cell in CELLS.items() if not (cell.vectors or cell.noise)}
-_PARTS = {name: (_make_work_space(cell), _make_advance(cell)) for name, cell in _STEP_CELLS.items()}
+_ADVANCES = {name: _make_advance(cell) for name, cell in _STEP_CELLS.items()}
 
 
-def _make_advance_in_place(*cells):
-    """`advance(weights, x, states)` for the one of `cells` that the class of the weights tells."""
+def _make_choice(*cells):
+    """`advance(arguments)`, as `_flushed`, for the one of `cells` that the class of the weights tells."""
 
-    def advance_in_place(weights, x, states):
-        raise TypeError("for compiled code only")
+    @intrinsic
+    def advance(typingctx, arguments):
+        cell = cell_of(arguments[0], cells)
 
-    @overload(advance_in_place)
-    def choose_cell(weights, x, states):
-        work_space, advance = _PARTS[cell_of(weights, cells).name]
+        def codegen(context, builder, sig, args):
+            return _call_flushed(context, builder, _ADVANCES[cell.name], arguments, args[0])
 
-        def implementation(weights, x, states):
-            batch = states[0].shape[0]
-            _flushed(advance, (weights, x, batch, states, states, 0, work_space(weights, batch, x)))
+        return types.void(arguments), codegen
 
-        return implementation
-
-_advance_lstm = _make_advance_in_place(LSTM)
-_advance_gru = _make_advance_in_place(GRU, GRU_RESET_BEFORE)
-_advance_rnn = _make_advance_in_place(RNN_TANH, RNN_RELU, RNN_SIGMOID)
+    return advance
 
 
-_advance_lstm = _make_advance_in_place(LSTM)
-_advance_gru = _make_advance_in_place(GRU, GRU_RESET_BEFORE)
-_advance_rnn = _make_advance_in_place(RNN_TANH, RNN_RELU, RNN_SIGMOID)
+_advance_lstm = _make_choice(LSTM)
+_advance_gru = _make_choice(GRU, GRU_RESET_BEFORE)
+_advance_rnn = _make_choice(RNN_TANH, RNN_RELU, RNN_SIGMOID)
 
 
 @kernel
 def lstm_step(weights, x, h, c):
     """Advance `h` and `c` of an LSTM by one step."""
-    _advance_lstm(weights, x, (h, c))
+    z = _work_space(weights, h.shape[0], x, 4, 1)
+    _advance_lstm((weights, x, h.shape[0], (h, c), (h, c), 0, z))
 
 
 @kernel
 def gru_step(weights, x, h):
     """Advance `h` of a GRU by one step; the weights' class tells its form."""
-    _advance_gru(weights, x, (h,))
+    z = _work_space(weights, h.shape[0], x, 4, 2)
+    _advance_gru((weights, x, h.shape[0], (h,), (h,), 0, z))
 
 
 @kernel
 def rnn_step(weights, x, h):
     """Advance `h` of a simple recurrent net by one step; the weights' class tells its nonlinearity."""
-    _advance_rnn(weights, x, (h,))
+    z = _work_space(weights, h.shape[0], x, 1, 1)
+    _advance_rnn((weights, x, h.shape[0], (h,), (h,), 0, z))
 
 
 def _make_layer_step(cell):
-    work_space, advance = _PARTS[cell.name]
+    advance, slots, stages = _ADVANCES[cell.name], cell.slots, len(cell.products)
 
     @kernel(name=f"{cell.name}_layer_step")
     def layer_step(weights, x, layer, states, y, results):
@@ -224,7 +222,7 @@ def _make_layer_step(cell):
         weights: `packing.Weights` of the layer; states, results: tuples of (L,B,H) arrays. All without B, for one row.
         """
         batch = y.size // y.shape[-1]
-        z = work_space(weights, batch, x)
+        z = _work_space(weights, batch, x, slots, stages)
         _flushed(advance, (weights, x, batch, states, results, layer * batch, z))
         h, out, first = results[0].reshape(-1), y.reshape(-1), layer * y.size
         for j in range(out.size):
