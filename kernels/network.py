@@ -32,7 +32,7 @@ from .jit import formula, kernel, subroutine
 from .layout import STRETCH, Buffers, Schedule, View, fill_schedule
 from .packing import BackwardWeights, Weights, pack_backward, pack_forward, slot_gates
 from .recurrence import BackwardJob, ForwardJob, Noise, backward_pass, forward_pass
-from .weights import cell_of
+from .weights import WEIGHTS, cell_of
 
 
 class LayerWorkspace(NamedTuple):
@@ -239,13 +239,18 @@ def _pack_backward(parameters, weights, gates, workspace):
     return packed
 
 
+# made at once, so that they are there when a user's function that calls one comes out of the cache
+_FORWARD_PASSES = {name: forward_pass(name, False) for name in WEIGHTS}
+_BACKWARD_PASSES = {name: backward_pass(name) for name in WEIGHTS}
+
+
 def _run_forward(weights, job, steps, by_units):
     raise TypeError("for compiled code only")
 
 
 @overload(_run_forward)
 def _choose_forward(weights, job, steps, by_units):
-    run = forward_pass(weights.instance_class.cell.name, False)
+    run = _FORWARD_PASSES[weights.instance_class.cell.name]
     return lambda weights, job, steps, by_units: run(job, 0, steps, STRETCH, by_units)
 
 
@@ -255,7 +260,7 @@ def _run_backward(weights, job, steps, by_units):
 
 @overload(_run_backward)
 def _choose_backward(weights, job, steps, by_units):
-    run = backward_pass(weights.instance_class.cell.name)
+    run = _BACKWARD_PASSES[weights.instance_class.cell.name]
     return lambda weights, job, steps, by_units: run(job, 0, steps, STRETCH, by_units)
 
 
