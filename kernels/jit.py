@@ -67,8 +67,7 @@ _kernels = {}  # all kernels made so far by module and name
 
 
 def _bind(symbol, module, name, args):
-    """Have `symbol` stand for a kernel compiled for these types; also before code from the cache that calls it is linked.
-    """
+    """Let `symbol` stand for a kernel compiled for these types, for callers that are compiled or come from a cache."""
     importlib.import_module(module)
     dispatcher = _kernels[module, name]
     dispatcher.compile(args)

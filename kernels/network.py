@@ -32,7 +32,7 @@ from .jit import formula, kernel, subroutine
 from .layout import STRETCH, Buffers, Schedule, View, fill_schedule
 from .packing import BackwardWeights, Weights, pack_backward, pack_forward, slot_gates
 from .recurrence import BackwardJob, ForwardJob, Noise, backward_pass, forward_pass
-from .weights import WEIGHTS, cell_of
+from .weights import RECURRENT_CELLS, cell_of
 
 
 class LayerWorkspace(NamedTuple):
@@ -56,6 +56,11 @@ class LayerWorkspace(NamedTuple):
     by_units: bool  # whether parts share out units rather than sequences
 
 
+def _cell(weights):
+    """The cell, given the type of its weights, or None of a linear layer."""
+    return cell_of(weights, (*RECURRENT_CELLS, None))
+
+
 def _slot_gates(weights):
     raise TypeError("for compiled code only")
 
@@ -63,7 +68,7 @@ def _slot_gates(weights):
 @overload(_slot_gates)
 def _make_slot_gates(weights):
     """`packing.slot_gates` of the weights' cell."""
-    gates = tuple(tuple(row.tolist()) for row in slot_gates(weights.instance_class.cell))
+    gates = tuple(tuple(row.tolist()) for row in slot_gates(_cell(weights)))
     return lambda weights: np.array(gates)
 
 
@@ -92,7 +97,7 @@ def _units(weights, gates):
 
 def _two_stages(weights):
     """Whether the cell, given the type of its weights, has two stages, and so two recurrent products."""
-    cell = weights.instance_class.cell
+    cell = _cell(weights)
     return cell is not None and cell.before is not None
 
 
@@ -171,7 +176,7 @@ def _parts(weights, array):
 @overload(_parts)
 def _choose_parts(weights, array):
     """The rows of a two-dimensional array as a tuple: of the states' parts, as many as the engine has of the cell."""
-    cell = weights.instance_class.cell
+    cell = _cell(weights)
     if cell is None:
         return lambda weights, array: ()
     if cell.parts == 1:
@@ -240,8 +245,8 @@ def _pack_backward(parameters, weights, gates, workspace):
 
 
 # made at once, so that they are there when a user's function that calls one comes out of the cache
-_FORWARD_PASSES = {name: forward_pass(name, False) for name in WEIGHTS}
-_BACKWARD_PASSES = {name: backward_pass(name) for name in WEIGHTS}
+_FORWARD_PASSES = {cell.name: forward_pass(cell.name, False) for cell in RECURRENT_CELLS}
+_BACKWARD_PASSES = {cell.name: backward_pass(cell.name) for cell in RECURRENT_CELLS}
 
 
 def _run_forward(weights, job, steps, by_units):
@@ -250,7 +255,7 @@ def _run_forward(weights, job, steps, by_units):
 
 @overload(_run_forward)
 def _choose_forward(weights, job, steps, by_units):
-    run = _FORWARD_PASSES[weights.instance_class.cell.name]
+    run = _FORWARD_PASSES[cell_of(weights, RECURRENT_CELLS).name]
     return lambda weights, job, steps, by_units: run(job, 0, steps, STRETCH, by_units)
 
 
@@ -260,7 +265,7 @@ def _run_backward(weights, job, steps, by_units):
 
 @overload(_run_backward)
 def _choose_backward(weights, job, steps, by_units):
-    run = _BACKWARD_PASSES[weights.instance_class.cell.name]
+    run = _BACKWARD_PASSES[cell_of(weights, RECURRENT_CELLS).name]
     return lambda weights, job, steps, by_units: run(job, 0, steps, STRETCH, by_units)
 
 

@@ -70,12 +70,14 @@ class DenseWeights(KernelWeights):
 
 
 _KINDS = LSTMWeights, GRUWeights, GRUResetBeforeWeights, RNNTanhWeights, RNNReLUWeights, RNNSigmoidWeights
+RECURRENT_CELLS = tuple(kind.cell for kind in _KINDS)
 WEIGHTS = {kind.cell.name: kind for kind in _KINDS}
 
 
 def cell_of(weights, cells):
-    """The cell of weights, given their Numba type; TypingError if it is none of `cells`."""
-    cell = getattr(getattr(weights, "instance_class", None), "cell", None)
-    if cell not in cells:
-        raise TypingError(f"weights must be those of {' or '.join(c.name for c in cells)}, got {weights}")
-    return cell
+    """The cell of weights, given their Numba type, None of a linear layer; TypingError if it is none of `cells`."""
+    kind = getattr(weights, "instance_class", tuple)
+    if not issubclass(kind, KernelWeights) or kind.cell not in cells:
+        names = " or ".join(cell.name if cell else "a linear layer" for cell in cells)
+        raise TypingError(f"weights must be those of {names}, got {weights}")
+    return kind.cell

@@ -1,6 +1,6 @@
-"""Calls each function of the module `user_kernels`, as Python and compiled, and prints the hits and misses of its cache.
+"""Calls each function of the module `user_kernels`, compiled and as Python, with the same results to the bit.
 
-The results must be the same, to the bit.
+Prints the hits and misses of each one's cache.
 """
 
 import json

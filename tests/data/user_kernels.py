@@ -7,13 +7,21 @@ import numpy as np
 from numba import njit, prange
 
 from fastrnn import kernels
-from fastrnn.kernels import elementwise, embedding, jordan, losses, sequence, update
+from fastrnn.kernels import elementwise, embedding, losses, sequence, update
 
 OPTIONS = {"cache": True, "nogil": True}
 
 tanh_forward, tanh_backward = elementwise.tanh_layer
 relu_forward, relu_backward = elementwise.relu_layer
 sigmoid_forward, sigmoid_backward = elementwise.sigmoid_layer
+
+
+@njit
+def copy(source, target):
+    """Numba takes seconds to compile `target[...] = source`, for the message it would have."""
+    flat, out = source.reshape(-1), target.reshape(-1)
+    for i in range(flat.size):
+        out[i] = flat[i]
 
 
 @njit(**OPTIONS)
@@ -46,7 +54,7 @@ def lstm_and_dense(lstm, dense, lstm_workspaces, dense_workspaces, values, gradi
         kernels.clip_value(gradients[n], 0.01)
         kernels.adam_update(values[n], gradients[n], moments[n, 0], moments[n, 1], 1, 0.01)
         kernels.sgd_update(values[n], gradients[n], moments[n, 2], 0.01, 0.9)
-        x[n] = dx
+        copy(dx, x[n])
         out[n, 0, 0, 0], out[n, 0, 0, 1] = loss, norm
 
 
@@ -55,7 +63,7 @@ def gru_net(weights, workspaces, values, gradients, x, h, dh):
     for n in prange(x.shape[0]):
         workspace = kernels.replica(workspaces, n)
         dy = kernels.gru_forward(weights, x[n], h[n], workspace).copy()
-        x[n] = kernels.gru_backward(weights, values, dy, dh[n], workspace, gradients[n])
+        copy(kernels.gru_backward(weights, values, dy, dh[n], workspace, gradients[n]), x[n])
 
 
 @njit(**OPTIONS)
@@ -63,7 +71,7 @@ def rnn_net(weights, workspaces, values, gradients, x, h, dh):
     for n in prange(x.shape[0]):
         workspace = kernels.replica(workspaces, n)
         dy = kernels.rnn_forward(weights, x[n], h[n], workspace).copy()
-        x[n] = kernels.rnn_backward(weights, values, dy, dh[n], workspace, gradients[n])
+        copy(kernels.rnn_backward(weights, values, dy, dh[n], workspace, gradients[n]), x[n])
 
 
 @njit(**OPTIONS)
