@@ -200,6 +200,7 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--generations", type=int, default=100)
     parser.add_argument("--pairs", type=int, default=64, help="of candidates in a generation")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=1.0, help="to measure each speed for")
     parser.add_argument("--output", default="evolve_policy.png", help="file of the picture")
     options = parser.parse_args(arguments)
     policy = make_policy(options.seed)
@@ -216,7 +217,7 @@ def main(arguments: list[str] | None = None) -> float:
     ended = np.mean(tested == LIMIT)
     print(f"100 fresh episodes: {tested.mean():.1f} of {LIMIT} steps on average, {ended:.0%} to the end")
     for episodes in (1, 8):
-        for threads, rate in speed(policy, episodes=episodes).items():
+        for threads, rate in speed(policy, episodes=episodes, seconds=options.seconds).items():
             print(f"{rate / 1e6:5.1f} million steps a second, {episodes} episode(s) a candidate, {threads} thread(s)")
     draw(history, record(policy, starts[0]), options.output)
     print(f"picture: {options.output}")

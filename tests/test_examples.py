@@ -55,6 +55,26 @@ def test_encoder_decoder_decodes_as_it_was_trained():
         assert chosen[: module.LONGEST + 1] == [*symbols, module.END][: module.LONGEST + 1] or len(symbols) > 8
 
 
+def test_evolve_policy(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "policy.png"
+    arguments = ["--generations", "25", "--seconds", "0.01", "--output", str(picture)]
+    assert example("evolve_policy").main(arguments) > 400
+    assert "million steps a second" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_evolve_policy_plays_as_the_layers_do():
+    module = example("evolve_policy")
+    policy, rng = module.make_policy(1), np.random.default_rng(1)
+    starts = module.draw_starts(5, rng)
+    population = np.stack([policy.parameters_to_vector() * scale for scale in (1.0, 3.0)])
+    durations = module.Simulator(policy, 2).durations(population, starts, limit=100)
+    for parameters, row in zip(population, durations, strict=True):
+        policy.vector_to_parameters(parameters)
+        assert row.tolist() == [len(module.record(policy, start, 101)) - 1 for start in starts]
+
+
 def test_lbfgs(capsys):
     pytest.importorskip("scipy.optimize")
     errors = example("lbfgs").main()
