@@ -8,6 +8,8 @@ the gradient of its initial state, and that is the gradient of the encoder's fin
 
 In training the decoder is given the right symbol of the step before (teacher forcing); when it is tested it is given
 what it wrote itself. Sequences have 1 to 8 symbols, right-padded; `lengths` and the loss's mask keep padding out.
+
+It ends in a picture, encoder_decoder.png: the loss, and what both networks have in mind while one sequence is reversed.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import time
 import numpy as np
 
 import fastrnn
+from fastrnn import plot
 
 SYMBOLS = 8
 START, END = SYMBOLS, SYMBOLS + 1  # what the decoder reads first, and writes last
@@ -102,21 +105,49 @@ def accuracy(encoder, decoder, sequences: int = 1000, seed: int = 1) -> float:
     return float(np.mean(right))
 
 
+def states_of(model, x, state=None) -> tuple[np.ndarray, np.ndarray]:
+    """The hidden states (T,H) of a model's LSTM over one sequence of symbols (T,), and its final state."""
+    workspace = model.workspace(len(x), 1)
+    _, (_, final, *_) = model.forward(x[:, np.newaxis], state, workspace=workspace)
+    return workspace.states()[1][0]["h"][:, 0], final
+
+
+def draw_states(encoder, decoder, axes, seed: int = 2) -> None:
+    """Hidden states while a random sequence is read, and while its reversal is written."""
+    symbols = np.random.default_rng(seed).integers(0, SYMBOLS, LONGEST)
+    reading, final = states_of(encoder, symbols)
+    [written] = decode(encoder, decoder, symbols[:, np.newaxis], np.array([LONGEST]))
+    writing, _ = states_of(decoder, np.array([START, *written]), (None, final, None))
+    letters = [chr(ord("a") + symbol) for symbol in (*symbols, *written)]
+    plot.states(np.concatenate([reading, writing]), axes, labels=[*letters, "end"])
+    axes.axvline(LONGEST - 0.5, color="black")
+    axes.set(title=f"reading {''.join(letters[:LONGEST])}, writing {''.join(letters[LONGEST:])}", xlabel="symbol")
+
+
 def main(arguments: list[str] | None = None) -> float:
-    """Train, print the loss on the way and the accuracy in the end; returns the accuracy."""
+    """Train, print the loss on the way and the accuracy in the end, and draw; returns the accuracy."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--updates", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--plot", metavar="FILE", default="encoder_decoder.png", help="picture to write (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
+    upper, lower = plot.new_figure("this example", 8, 8).subplots(2)
     encoder, decoder = build(seed=options.seed)
     trainer, rng = ReversalTrainer(encoder, decoder), np.random.default_rng(options.seed)
-    begin = time.perf_counter()
+    begin, history = time.perf_counter(), []
     for n in range(1, options.updates + 1):
         value = trainer.update(rng)
+        history.append({"step": n, "loss": value})
         if n % 500 == 0 or n == options.updates:
             print(f"{n:5} updates  {time.perf_counter() - begin:5.1f} s  loss {value:.4f}")
     reached = accuracy(encoder, decoder)
     print(f"reversed without a mistake: {100 * reached:.1f} % of 1,000 sequences")
+    plot.history(history, upper)
+    draw_states(encoder, decoder, lower)
+    plot.save(upper, options.plot)
+    print(f"picture: {options.plot}")
     return reached
 
 

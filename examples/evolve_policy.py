@@ -10,7 +10,7 @@ cart, and candidates run in parallel.
 
     python examples/evolve_policy.py
 
-It prints the returns and the steps per second, and draws learning and an episode into a file (with Matplotlib).
+It prints the durations of episodes and the steps a second, and draws learning and an episode (with Matplotlib).
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit, prange
 
 import fastrnn
-from fastrnn import kernels
+from fastrnn import kernels, plot
 
 UNITS, OBSERVATIONS, ACTIONS = 16, 2, 1
 LIMIT = 500  # steps, after which an episode ends well
@@ -172,13 +172,8 @@ def speed(policy, candidates: int = 128, episodes: int = 8, seconds: float = 1.0
     return rates
 
 
-def draw(history: np.ndarray, steps: np.ndarray, path: str) -> None:
-    """Learning and an episode, into a picture at `path`."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise SystemExit("the picture needs Matplotlib: pip install 'fastrnn[plot]'") from None
-    figure = Figure(figsize=(10, 4), layout="constrained")
+def draw(figure, history: np.ndarray, steps: np.ndarray) -> None:
+    """Learning and an episode, into a figure."""
     left, right = figure.subplots(1, 2)
     labels = "mean of the candidates", "best candidate", "present parameters"
     for column, label in zip(history.T, labels, strict=True):
@@ -191,7 +186,6 @@ def draw(history: np.ndarray, steps: np.ndarray, path: str) -> None:
     right.plot(seconds, steps[:, 2] / 10, label="force / 10 N", linewidth=0.6)
     right.set(xlabel="time / s", title="An episode")
     right.legend(loc="upper right")
-    figure.savefig(path, dpi=120)
 
 
 def main(arguments: list[str] | None = None) -> float:
@@ -201,8 +195,11 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--pairs", type=int, default=64, help="of candidates in a generation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=1.0, help="to measure each speed for")
-    parser.add_argument("--output", default="evolve_policy.png", help="file of the picture")
+    parser.add_argument(
+        "--plot", metavar="FILE", default="evolve_policy.png", help="picture to write (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
+    figure = plot.new_figure("this example", 10, 4)
     policy = make_policy(options.seed)
 
     def report(generation, durations):
@@ -219,8 +216,9 @@ def main(arguments: list[str] | None = None) -> float:
     for episodes in (1, 8):
         for threads, rate in speed(policy, episodes=episodes, seconds=options.seconds).items():
             print(f"{rate / 1e6:5.1f} million steps a second, {episodes} episode(s) a candidate, {threads} thread(s)")
-    draw(history, record(policy, starts[0]), options.output)
-    print(f"picture: {options.output}")
+    draw(figure, history, record(policy, starts[0]))
+    plot.save(figure, options.plot)
+    print(f"picture: {options.plot}")
     return float(tested.mean())
 
 

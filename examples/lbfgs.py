@@ -5,13 +5,17 @@ On a problem small enough for full batches, a quasi-Newton method takes larger a
 vector that returns the loss and its gradient; `vector_to_parameters` and `gradients_to_vector` are all it takes.
 
     python examples/lbfgs.py
+
+It ends in a picture, lbfgs.png: the second half of the series, which the model has not seen, predicted step by step.
 """
 
+import argparse
 import math
 
 import numpy as np
 
 import fastrnn
+from fastrnn import plot
 
 
 def series(length: int = 400) -> np.ndarray:
@@ -50,8 +54,12 @@ def fit(model, loss, x, targets, iterations: int = 150):
     return result
 
 
-def main() -> dict[str, float]:
-    """Learn to predict the series one step ahead; returns the losses, root mean square errors."""
+def main(arguments: list[str] | None = None) -> dict[str, float]:
+    """Learn to predict the series one step ahead, and draw it; returns the losses, root mean square errors."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--plot", metavar="FILE", default="lbfgs.png", help="picture to write (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    axes = plot.new_figure("this example", 8, 4).subplots()
     values = series()
     x, targets = values[:-1, None, None], values[1:, None, None]  # (T,B,F): one sequence of one feature
     model = fastrnn.Sequential(
@@ -71,6 +79,10 @@ def main() -> dict[str, float]:
     print(f"L-BFGS: {result.nit} iterations, {result.nfev} times loss and gradient, {model.num_parameters} parameters")
     for name, value in losses.items():
         print(f"  {name:42} RMSE {math.sqrt(value):.4f}")
+    plot.forecast(None, values[1 : half + 1], y[half:, 0, 0], actual=targets[half:, 0, 0], ax=axes)
+    axes.set(title="A GRU trained by L-BFGS on the first half, one step ahead on the second", ylabel="value")
+    plot.save(axes, options.plot)
+    print(f"picture: {options.plot}")
     return {name: math.sqrt(value) for name, value in losses.items()}
 
 

@@ -11,6 +11,7 @@ Everything takes and returns NumPy arrays; shapes and names are PyTorch's.
 """
 
 import importlib.util as _importlib_util
+import logging as _logging
 import sys as _sys
 
 if _importlib_util.find_spec("fastrnn.kernels") is None:
@@ -18,7 +19,7 @@ if _importlib_util.find_spec("fastrnn.kernels") is None:
         f"fastrnn in {__path__[0]} is a source checkout that is not installed: run `pip install -e .` in its folder"
     )
     if _sys.argv[:1] == ["-m"]:  # python -m fastrnn: a command's way to fail
-        print(f"fastrnn: {_message}", file=_sys.stderr)
+        _sys.stderr.write(f"fastrnn: {_message}\n")
         raise SystemExit(2)
     raise ImportError(_message)
 
@@ -47,7 +48,7 @@ from .layers import (  # noqa: E402
     Sigmoid,
     Tanh,
 )
-from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber  # noqa: E402
+from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber, Quantile  # noqa: E402
 from .model import Concatenated, Residual, Sequential  # noqa: E402
 from .optim import (  # noqa: E402
     SGD,
@@ -69,7 +70,16 @@ from .storage import FormatError, load, save  # noqa: E402
 from .trainer import Trainer  # noqa: E402
 from .threads import get_num_threads, set_num_threads  # noqa: E402
 
-__version__ = "0.1.0"
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version  # only now: it takes longer to import than much of fastrnn
+
+    return version(__name__)
+
+
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())  # whoever wants to see the log says where
 
 __all__ = [
     "GRU",
@@ -104,6 +114,7 @@ __all__ = [
     "OneCycle",
     "OneHot",
     "PeepholeLSTM",
+    "Quantile",
     "RMSprop",
     "ReLU",
     "ReduceOnPlateau",

@@ -5,6 +5,7 @@ a true `needs_validation` refuses training without validation, and `finish(train
 by its last epoch or by a callback. It is not called after an error, nor after Ctrl-C, a pause from which `fit` goes on.
 """
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from . import checks
+
+_log = logging.getLogger(__name__)
 
 
 class _ValidationWatch(ABC):
@@ -95,6 +98,7 @@ class EarlyStopping(_ValidationWatch):
         """The end of training: the best weights are given back."""
         if self._weights is not None:
             self.restore(trainer.model)
+            _log.info("the model has its weights of the lowest validation loss, %.6g", self.best)
 
     def state_dict(self) -> dict[str, Any]:
         """All that going on in another process needs, beside the constructor's arguments: three numbers, and the kept
@@ -167,6 +171,7 @@ class ReduceOnPlateau(_ValidationWatch):
             lr = max(optimizer.lr * c["factor"], c["min_lr"])
             if optimizer.lr - lr > c["eps"]:
                 optimizer.lr = lr
+                _log.info("learning rate reduced to %g", lr)
             self._cooling, self.waited = c["cooldown"], 0
         return False
 

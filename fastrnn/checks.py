@@ -4,6 +4,7 @@ Every function returns the checked value in the form the kernels take, or raises
 argument's name, what was expected and what came.
 """
 
+import itertools
 import math
 import operator
 import os
@@ -49,6 +50,16 @@ def number(name, value, *, minimum=None, maximum=None, above=None, below=None):
         if bound is not None and fails(bound):
             raise ValueError(f"{name} must be {words} {bound:g}, got {result:g}")
     return result
+
+
+def quantiles(name, values):
+    """`values` as a tuple of increasing floats between 0 and 1, at least one."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+    levels = tuple(number(f"{name}[{i}]", value, above=0.0, below=1.0) for i, value in enumerate(values))
+    if not levels or any(a >= b for a, b in itertools.pairwise(levels)):
+        raise ValueError(f"{name} must be increasing numbers between 0 and 1, at least one, got {levels}")
+    return levels
 
 
 def flag(name, value):
@@ -104,12 +115,30 @@ def as_array(name, value):
         raise TypeError(f"{name} can't be taken as an array: {error}") from None
 
 
+class _Lent:
+    """The memory of an array, given out as writable; NumPy reads the attribute `__array_interface__`."""
+
+    def __init__(self, array):
+        interface = array.__array_interface__
+        self.array = array  # whose memory it is: it must live as long
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+
+
+def _not_constant(array):
+    """`array`, or where it is read-only, such as a memory-mapped file, one over the same memory that is not.
+
+    Numba sees another type in a constant array, for which every kernel would be compiled again. No kernel writes into
+    its input.
+    """
+    return array if array.flags.writeable else np.asarray(_Lent(array))
+
+
 def _as_kernels_take(name, array, dtype):
-    """`array` in `dtype`, C-contiguous, aligned and, for Numba sees another type in a constant array, writable."""
+    """`array` in `dtype`, C-contiguous, aligned and not constant: a copy only where it must be."""
     dtype = np.dtype(dtype)
     flags = array.flags
-    if array.dtype == dtype and flags.c_contiguous and flags.aligned and flags.writeable:
-        return array
+    if array.dtype == dtype and flags.c_contiguous and flags.aligned:
+        return _not_constant(array)
     memory(f"a copy of {name}", array.size * dtype.itemsize)
     with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes infinity, visibly
         return np.array(array, dtype, order="C")
@@ -183,18 +212,26 @@ def boolean_array(name, value, expected_shape):
     if array.dtype.kind != "b":
         raise TypeError(f"{name} must hold booleans, got dtype {array.dtype}")
     shape(name, array.shape, expected_shape)
-    return array
+    return _not_constant(array)
 
 
-def output_array(name, value, dtype, expected_shape):
-    """`value` if results can be written into it as it is: NumPy array, exact dtype and shape, contiguous, writable."""
-    if not isinstance(value, np.ndarray):
+def destination(name, value, dtype, expected_shape):
+    """`value` if results can be copied into it: a writable NumPy array of exactly this dtype and shape, any strides."""
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
     if value.dtype != dtype:
         raise TypeError(f"{name} must have dtype {dtype}, got {value.dtype}")
     shape(name, value.shape, expected_shape)
-    if not (value.flags.c_contiguous and value.flags.aligned and value.flags.writeable):
-        raise ValueError(f"{name} must be C-contiguous, aligned and writable")
+    if not value.flags.writeable:
+        raise ValueError(f"{name} must be writable, got a read-only array")
+    return value
+
+
+def output_array(name, value, dtype, expected_shape):
+    """`value` if kernels can write into it as it is: a `destination` that is C-contiguous and aligned."""
+    destination(name, value, dtype, expected_shape)
+    if not (value.flags.c_contiguous and value.flags.aligned):
+        raise ValueError(f"{name} must be C-contiguous and aligned")
     return value
 
 
@@ -209,7 +246,7 @@ def integers(name, value, dimensions):
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
     shape(name, array.shape, (None,) * dimensions)
-    return array
+    return _not_constant(array)
 
 
 def tokens(name, array, lengths, batch_first, count):

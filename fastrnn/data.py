@@ -1,4 +1,8 @@
-"""Batches for training: token streams, padded sequences, sliding windows. Time comes first, as in the layers."""
+"""Batches for training: streams, padded sequences, sliding windows. Time comes first, as in the layers.
+
+Streams and `WindowBatches` read what they give out and no more: over a memory-mapped file (`np.memmap`, or `np.load`
+with `mmap_mode="r"`) they need the memory of a batch, however long the file is.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,34 +10,29 @@ from typing import Any
 import numpy as np
 
 from . import checks
+from .init import generator
 
 
-class TokenStream:
-    """One long stream of tokens as batches for truncated BPTT, in order, so that a state can be carried over.
+class _Stream:
+    """Lanes of one long sequence, batch by batch in order, and the place within a pass.
 
-    The stream is cut into `batch_size` contiguous lanes, and every batch goes on in each lane where the one before
-    stopped. Iterating gives pairs `(inputs, targets)` of int64 arrays (T,B); targets are the inputs shifted by one
-    token. T is `seq_len`, but for the last batch of a pass, which is what is left of the lanes and may be shorter.
-    Only what does not divide into lanes is dropped: fewer than `batch_size` tokens at the very end.
-
-    A stream can be iterated any number of times; every pass starts at the beginning (and with a fresh state, which
-    is the caller's). `state_dict` and `load_state_dict` save and restore the place within a pass.
-
-    `tokens` is a one-dimensional integer array, or bytes (each byte is a token). It is not copied. `ValueError` if it
-    does not hold at least one full batch.
+    `count` numbers or vectors, called `name`, of which the lanes have `ahead` fewer: the last one is a target alone.
     """
 
-    def __init__(self, tokens, batch_size: int, seq_len: int):
+    stateful = True  # a state is carried from batch to batch
+
+    def __init__(self, name, count, ahead, batch_size, seq_len):
         self.batch_size = checks.integer("batch_size", batch_size, minimum=1)
         self.seq_len = checks.integer("seq_len", seq_len, minimum=1)
-        self._tokens = _token_array(tokens)
-        needed = self.batch_size * self.seq_len + 1
-        if self._tokens.size < needed:
+        needed = self.batch_size * self.seq_len + ahead
+        if count < needed:
+            last = ", and one more for the last target" if ahead else ""
             raise ValueError(
-                f"tokens must be at least {needed} for one batch (batch_size {self.batch_size} x seq_len "
-                f"{self.seq_len}, and one more for the last target), got {self._tokens.size}"
+                f"{name} must be at least {needed} for one batch (batch_size {self.batch_size} x seq_len "
+                f"{self.seq_len}{last}), got {count}"
             )
-        self._lane = (self._tokens.size - 1) // self.batch_size  # time steps in a pass
+        self._name, self._count = name, count
+        self._lane = (count - ahead) // self.batch_size  # time steps in a pass
         self._position = 0  # batches handed out in this pass
         self._first = 0  # where the next pass starts
 
@@ -42,15 +41,20 @@ class TokenStream:
         return -(-self._lane // self.seq_len)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        used = self.batch_size * self._lane
-        inputs = self._tokens[:used].reshape(self.batch_size, self._lane)
-        targets = self._tokens[1 : used + 1].reshape(self.batch_size, self._lane)
         self._position, self._first = self._first, 0
         for index in range(self._position, len(self)):
-            steps = slice(index * self.seq_len, (index + 1) * self.seq_len)
             self._position = index + 1
-            yield _time_major(inputs[:, steps]), _time_major(targets[:, steps])
+            yield self._batch(slice(index * self.seq_len, (index + 1) * self.seq_len))
         self._position = 0
+
+    def _lanes(self, array, begin=0):
+        """A view (batch_size,lane,…) of `array` from `begin` on."""
+        used = array[begin : begin + self.batch_size * self._lane]
+        return used.reshape(self.batch_size, self._lane, *array.shape[1:])
+
+    def _batch(self, steps):
+        """Inputs and targets of these steps of all lanes."""
+        raise NotImplementedError
 
     def state_dict(self) -> dict[str, int]:
         """The place in the current pass: after the batch handed out last. Plain integers, good for JSON."""
@@ -62,7 +66,7 @@ class TokenStream:
         `ValueError` if the place is one of a stream of another length, `batch_size` or `seq_len`.
         """
         if not isinstance(state, dict) or state.keys() != {"position", *self._layout()}:
-            raise ValueError(f"state must be what TokenStream.state_dict returns, got {state!r}")
+            raise ValueError(f"state must be what {type(self).__name__}.state_dict returns, got {state!r}")
         for name, value in self._layout().items():
             if state[name] != value:
                 raise ValueError(f"state is one of a stream with {name} {state[name]}, this one has {value}")
@@ -70,21 +74,104 @@ class TokenStream:
         self._position = 0
 
     def _layout(self):
-        return {"tokens": self._tokens.size, "batch_size": self.batch_size, "seq_len": self.seq_len}
+        return {self._name: self._count, "batch_size": self.batch_size, "seq_len": self.seq_len}
+
+
+class TokenStream(_Stream):
+    """One long stream of tokens as batches for truncated BPTT, in order, so that a state can be carried over.
+
+    The stream is cut into `batch_size` contiguous lanes, and every batch goes on in each lane where the one before
+    stopped. Iterating gives pairs `(inputs, targets)` of int64 arrays (T,B); targets are the inputs shifted by one
+    token. T is `seq_len`, but for the last batch of a pass, which is what is left of the lanes and may be shorter.
+    Only what does not divide into lanes is dropped: fewer than `batch_size` tokens at the very end.
+
+    A stream can be iterated any number of times; every pass starts at the beginning (and with a fresh state, which
+    is the caller's). `state_dict` and `load_state_dict` save and restore the place within a pass.
+
+    `tokens` is a one-dimensional integer array, or bytes (each byte is a token). It is not copied, and read batch by
+    batch. `ValueError` if it does not hold at least one full batch; of uint64, when a batch does not fit into int64.
+    """
+
+    def __init__(self, tokens, batch_size: int, seq_len: int):
+        self._tokens = _token_array(tokens)
+        super().__init__("tokens", self._tokens.size, 1, batch_size, seq_len)
+
+    def _batch(self, steps):
+        inputs, targets = (self._lanes(self._tokens, begin)[:, steps] for begin in (0, 1))
+        return _time_major("tokens", inputs), _time_major("tokens", targets)
 
 
 def _token_array(tokens):
-    array = np.frombuffer(tokens, np.uint8) if isinstance(tokens, (bytes, bytearray)) else np.asarray(tokens)
+    raw = isinstance(tokens, (bytes, bytearray))
+    array = np.frombuffer(tokens, np.uint8) if raw else checks.as_array("tokens", tokens)
     if array.dtype.kind not in "iu":
         raise TypeError(f"tokens must be integers or bytes, got dtype {array.dtype}")
     checks.shape("tokens", array.shape, (None,))
-    if array.dtype == np.uint64:
-        return checks.integer_array("tokens", array, (None,))  # may not fit into the batches' int64
     return array
 
 
-def _time_major(lanes):
-    return np.ascontiguousarray(lanes.T, np.int64)
+def _time_major(name, lanes):
+    """A batch (T,B,…) out of (B,T,…)."""
+    if lanes.dtype == np.uint64:
+        checks.integer_array(name, lanes, lanes.shape)  # they may not fit into int64
+    return _for_models(lanes.swapaxes(0, 1))
+
+
+def _batch_dtype(array):
+    """The dtype that numbers of an array have in batches: one that models take."""
+    if array.dtype.kind in "iu":
+        return np.dtype(np.int64)
+    return np.dtype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+
+
+def _for_models(array):
+    """A new contiguous array in a dtype that models take."""
+    with np.errstate(over="ignore"):  # a number beyond float64's range becomes infinity, visibly
+        return np.array(array, _batch_dtype(array), order="C")
+
+
+class SeriesStream(_Stream):
+    """One long series of real vectors as batches for truncated BPTT, in order: what `TokenStream` is for tokens.
+
+    `series`: (N,F) floats, or (N,), which is F = 1. Iterating gives pairs `(inputs, targets)`, inputs (T,B,F).
+    `targets`: what belongs to each step of `series`: (N,O) floats, or (N,), which give (T,B,O); or (N,) integers, such
+    as classes, which give (T,B) int64. None: the series itself one step later, for models that predict it.
+
+    float32 stays float32, wider floats become float64. Arrays are not copied, and read batch by batch. `ValueError` if
+    they don't hold at least one full batch.
+    """
+
+    def __init__(self, series, batch_size: int, seq_len: int, *, targets=None):
+        self._series = _series_array("series", series)
+        steps = len(self._series)
+        if targets is None:
+            self._targets, self._ahead = self._series, 1
+        else:
+            self._targets, self._ahead = _target_array(targets, steps), 0
+        super().__init__("series", steps, self._ahead, batch_size, seq_len)
+
+    def _batch(self, steps):
+        inputs, targets = self._lanes(self._series)[:, steps], self._lanes(self._targets, self._ahead)[:, steps]
+        return _time_major("series", inputs), _time_major("targets", targets)
+
+
+def _series_array(name, value):
+    """`value`, (N,F) or (N,) floats, as an array (N,F) that is not copied."""
+    array = checks.as_array(name, value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must hold floating-point numbers, got dtype {array.dtype}")
+    checks.shape(name, array.shape, (None,) if array.ndim == 1 else (None, None))
+    return array[:, np.newaxis] if array.ndim == 1 else array
+
+
+def _target_array(targets, steps):
+    array = checks.as_array("targets", targets)
+    if array.dtype.kind in "iu":
+        checks.shape("targets", array.shape, (steps,))
+    else:
+        array = _series_array("targets", array)
+        checks.shape("targets", array.shape, (steps, None))
+    return array
 
 
 def pad(sequences: Sequence[Any], *, value: float = 0, batch_first: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -134,24 +221,73 @@ def windows(series, length: int, horizon: int = 1, *, batch_first: bool = False)
     `x`: (length,n,F), window i being `series[i : i + length]`.
     `targets`: (horizon,n,F), the `horizon` steps after it; `targets[0]` (n,F) suits a model that ends in `Last()`.
     With `batch_first`: (n,length,F) and (n,horizon,F). float32 stays float32, wider floats become float64.
+    These are new arrays, about length + horizon times as large as the series: see `WindowBatches` for a long one.
     `ValueError` if the series has fewer than `length + horizon` steps.
     """
+    batch_first = checks.flag("batch_first", batch_first)
+    view = _window_view(series, length, horizon)
+    checks.memory("the windows", view.size * _batch_dtype(view).itemsize)
+    return _split_windows(view, length, batch_first)
+
+
+class WindowBatches:
+    """The windows of a time series batch by batch, made when they are asked for: `windows` for a series of any length.
+
+    Iterating gives pairs `(x, targets)` as `windows` does, of `batch_size` windows each, the last may have fewer; or,
+    with `horizon=None`, targets (B,F): the step after the window, for models that end in `Last()`. In order, or with
+    `shuffle` drawn at random, in every pass as many as there are (with replacement: an order of all windows would take
+    memory that grows with the series).
+
+    seed: of the draws, an integer or `Generator`; None for others each time. The array is not copied, and read batch by
+    batch. `ValueError` if there is no window.
+    """
+
+    def __init__(
+        self,
+        series,
+        length: int,
+        horizon: int | None = None,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        batch_first: bool = False,
+        seed: int | np.random.Generator | None = None,
+    ):
+        self.length = checks.integer("length", length, minimum=1)
+        self.horizon = horizon
+        self.batch_size = checks.integer("batch_size", batch_size, minimum=1)
+        self.batch_first = checks.flag("batch_first", batch_first)
+        self.shuffle = checks.flag("shuffle", shuffle)
+        self._view = _window_view(series, length, 1 if horizon is None else horizon)
+        self._rng = generator(seed)
+
+    def __len__(self) -> int:
+        """Batches in a pass."""
+        return -(-len(self._view) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        count = len(self._view)
+        for begin in range(0, count, self.batch_size):
+            end = min(begin + self.batch_size, count)
+            which = self._rng.integers(0, count, end - begin) if self.shuffle else slice(begin, end)
+            x, targets = _split_windows(self._view[which], self.length, self.batch_first)
+            yield x, targets if self.horizon is not None else targets.reshape(-1, targets.shape[-1])
+
+
+def _window_view(series, length, horizon):
+    """A view (n,F,length+horizon) of the windows, each with what follows it."""
     length = checks.integer("length", length, minimum=1)
     horizon = checks.integer("horizon", horizon, minimum=1)
-    batch_first = checks.flag("batch_first", batch_first)
-    array = np.asarray(series)
-    wide = array.dtype.kind == "f" and array.dtype.itemsize > 4
-    array = checks.float_array(
-        "series", array, np.float64 if wide else np.float32, (None,) if array.ndim == 1 else (None, None)
-    )
-    array = array.reshape(len(array), -1)
+    array = _series_array("series", series)
     if len(array) < length + horizon:
         raise ValueError(
             f"series must have at least {length + horizon} steps (length {length} + horizon {horizon}), "
             f"got {len(array)}"
         )
-    view = np.lib.stride_tricks.sliding_window_view(array, length + horizon, axis=0)  # (n,F,length+horizon)
-    view = view.transpose((0, 2, 1) if batch_first else (2, 0, 1))
-    if batch_first:
-        return np.ascontiguousarray(view[:, :length]), np.ascontiguousarray(view[:, length:])
-    return np.ascontiguousarray(view[:length]), np.ascontiguousarray(view[length:])
+    return np.lib.stride_tricks.sliding_window_view(array, length + horizon, axis=0)
+
+
+def _split_windows(view, length, batch_first):
+    """The windows and what follows each."""
+    axes = (0, 2, 1) if batch_first else (2, 0, 1)
+    return _for_models(view[..., :length].transpose(axes)), _for_models(view[..., length:].transpose(axes))

@@ -11,6 +11,7 @@ batch_first: with "sequence", whether predictions are (B,T,F) rather than (T,B,F
 import functools
 import math
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -195,26 +196,31 @@ class _ElementwiseLoss(_Loss):
 
     _kernel: Any  # of `kernels.losses`
     _target_kinds = "f"
-    _delta = 1.0
+    _parameter: Any = 1.0  # of the kernel
+    _outputs = 1  # elements of y for one of targets, side by side
 
     def _check(self, y, targets, mask):
         targets = checks.as_array("targets", targets)
         if targets.dtype.kind not in self._target_kinds:
             raise TypeError(f"targets must hold floating-point numbers, got dtype {targets.dtype}")
-        checks.shape("targets", targets.shape, y.shape)
+        width, outputs = y.shape[-1], self._outputs
+        if width % outputs:
+            raise ValueError(f"y must have a multiple of {outputs} elements in its last dimension, got {width}")
+        checks.shape("targets", targets.shape, (*y.shape[:-1], width // outputs))
         return targets, checks.leading_mask("mask", mask, targets.shape)
 
     def _prepare(self, y, dtype, targets, mask, out):
-        width = 1 if mask is not None and mask.ndim == y.ndim else y.shape[-1]
+        width = self._outputs if mask is not None and mask.ndim == y.ndim else y.shape[-1]
         rows = y.size // width, width
-        targets, weights = self._plain("targets", targets, dtype, out).reshape(rows), self._plain_mask(mask, out)
+        targets = self._plain("targets", targets, dtype, out).reshape(rows[0], width // self._outputs)
+        weights = self._plain_mask(mask, out)
         if mask is None:
             return rows, targets, weights, y.size
         count = np.count_nonzero(mask) if mask.dtype.kind == "b" else kernels.sum_of_weights(weights)
         return rows, targets, weights, count * (y.size // mask.size)
 
     def _sum(self, y, targets, mask, scale, dy, partial):
-        return self._kernel(y, targets, mask, self._delta, scale, dy, partial, get_num_threads())
+        return self._kernel(y, targets, mask, self._parameter, scale, dy, partial, get_num_threads())
 
 
 class MSE(_ElementwiseLoss):
@@ -241,8 +247,8 @@ class Huber(_ElementwiseLoss):
     _kernel = staticmethod(kernels.huber)
 
     def __init__(self, delta: float = 1.0, *, reduction: str = "mean", batch_first: bool = False):
-        self._delta = checks.number("delta", delta, above=0.0)
-        super().__init__(reduction, batch_first, delta=self._delta)
+        self._parameter = checks.number("delta", delta, above=0.0)
+        super().__init__(reduction, batch_first, delta=self._parameter)
 
 
 class BinaryCrossEntropy(_ElementwiseLoss):
@@ -263,3 +269,23 @@ class BinaryCrossEntropy(_ElementwiseLoss):
         if wrong >= 0:
             raise ValueError(f"targets must be in [0, 1] where valid, got {targets.flat[wrong]}")
         return rows, targets, mask, count
+
+
+class Quantile(_ElementwiseLoss):
+    """Pinball loss: quantile τ of a target t costs τ·(t - y) if t > y, and (1 - τ)·(y - t) otherwise.
+
+    Its expectation is least where y is the τ-quantile of t (Koenker & Bassett, "Regression Quantiles", 1978); 0.5 is
+    half the absolute error. quantiles: increasing numbers between 0 and 1.
+
+    y (..., F·Q) and targets (..., F) floats, the Q predictions of a target side by side: `y.reshape(..., F, Q)`. Each
+    of them is an element, so that "mean" is over the quantiles, too; `mask` has weights of targets.
+    """
+
+    _kernel = staticmethod(kernels.pinball)
+
+    def __init__(
+        self, quantiles: Sequence[float] = (0.1, 0.5, 0.9), *, reduction: str = "mean", batch_first: bool = False
+    ):
+        levels = checks.quantiles("quantiles", quantiles)
+        self._parameter, self._outputs = np.array(levels), len(levels)
+        super().__init__(reduction, batch_first, quantiles=levels)

@@ -1,12 +1,13 @@
 """Layers joined: `Sequential`, and the containers `Residual` and `Concatenated`; one flat buffer of parameters each."""
 
+import math
 from abc import abstractmethod
 from typing import NamedTuple
 
 import numpy as np
 
-from . import checks
-from .layers.base import Layer, Workspace, apart
+from . import checks, summary
+from .layers.base import Layer, Workspace, apart, put_into
 from .layers.stateless import clear_past_ends
 from .parameters import Parameters
 
@@ -69,6 +70,7 @@ class Container(Layer):
         self._check_fit()
         self.parameters = Parameters.joined({str(i): layer.parameters for i, layer in enumerate(layers)})
         self.owner = None
+        self._kept_after = None
         for layer in layers:
             layer.owner = self
         self.batch_first = batch_first
@@ -133,23 +135,26 @@ class Container(Layer):
         return {"batch_first": self.batch_first}
 
     def __repr__(self):
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
-        lines = [f"  ({i}): {layer!r}".replace("\n", "\n  ") for i, layer in enumerate(self.layers)]
-        return "\n".join([f"{type(self).__name__}({arguments}", *lines, ")"])
+        return summary.table(self)
+
+    def _repr_html_(self):
+        return summary.html_table(self)
 
     def __reduce__(self):
         parts = [layer.__reduce__() for layer in self.layers]
         return _rebuild, (type(self), parts, self.config())
 
-    def step(self, x_t, state=None, *, resets=None):
+    def step(self, x_t, state=None, *, resets=None, out=None):
         """One time step through all layers: see `Layer.step`."""
-        return self._step(x_t, state, resets)
+        y, state = self._step(x_t, state, resets)
+        return (y, state) if out is None else (put_into(out, y), state)
 
     # What subclasses give: how outputs become one, and gradients of one those of all.
 
     @abstractmethod
-    def _run(self, x, state, lengths, resets, workspace):
-        """Output and the layers' states, by way of `_outputs`; `workspace` is None at inference."""
+    def _run(self, x, state, lengths, resets, workspace, out=None):
+        """Output and the layers' states, by way of `_outputs`; `workspace` is None at inference, which may have `out`
+        to write the output into."""
 
     @abstractmethod
     def _run_back(self, dy, dstate, workspace):
@@ -191,19 +196,20 @@ class Container(Layer):
 
     # The way through the layers, and back.
 
-    def _outputs(self, x, state, lengths, resets, workspace):
-        """Each layer's output and final state, one after the other; `state` has an entry a layer."""
+    def _outputs(self, x, state, lengths, resets, workspace, out=None):
+        """Each layer's output, the last one's in `out`, and final state, one after the other; `state` has an entry a
+        layer."""
         for i, layer in enumerate(self.layers):
             if workspace is None:
-                x, new = layer._infer(x, state[i], lengths, resets)
+                x, new = layer._infer(x, state[i], lengths, resets, out if layer is self.layers[-1] else None)
             else:
                 x, new = layer._forward(x, state[i], lengths, resets, workspace.parts[i])
             yield x, new
             if not layer.keeps_steps:
                 lengths = resets = None
 
-    def _infer(self, x, state, lengths, resets):
-        y, states = self._run(x, state, lengths, resets, None)
+    def _infer(self, x, state, lengths, resets, out=None):
+        y, states = self._run(x, state, lengths, resets, None, out)
         return y, self._packed(states)
 
     def _forward(self, x, state, lengths, resets, workspace):
@@ -300,15 +306,29 @@ class Container(Layer):
     def _make_workspace(self, steps, batch):
         return _ContainerWorkspace(self, steps, batch)
 
-    def _check_room(self, x):
+    def _shape_after(self, x):
+        return self._after(x)[0]
+
+    def _check_room(self, x, given):
+        shape, numbers = self._after(x)
+        if given:
+            numbers -= math.prod(shape)
+        checks.memory("the layers' outputs", numbers * self.dtype.itemsize)
+
+    def _after(self, x):
+        """The shape of the output for a checked input, and how many numbers inference holds at once."""
         real = x.dtype.kind == "f"
-        steps, batch = self._extent(x)
-        steps = None if real and x.ndim == 2 else steps
-        sizes = []
-        for layer, width in zip(self.layers, self._widths(x.shape[-1] if real else None)[1:], strict=True):
-            steps = layer._output_steps(steps)
-            sizes.append((steps or 1) * batch * width)
-        checks.memory("the layers' outputs", self._numbers_at_once(sizes) * self.dtype.itemsize)
+        key = x.shape, real, self._batch_first
+        kept = self._kept_after  # a stream's blocks are all of one shape
+        if kept is None or kept[0] != key:
+            steps, batch = self._extent(x)
+            steps = None if real and x.ndim == 2 else steps
+            sizes = []
+            for layer, width in zip(self.layers, self._widths(x.shape[-1] if real else None)[1:], strict=True):
+                steps = layer._output_steps(steps)
+                sizes.append((steps or 1) * batch * width)
+            kept = self._kept_after = key, super()._shape_after(x), self._numbers_at_once(sizes)
+        return kept[1:]
 
     def _numbers_at_once(self, sizes):
         """Numbers that inference holds at once, of the sizes of the layers' outputs."""
@@ -341,8 +361,8 @@ class Sequential(Container):
                 raise TypeError(f"layer {i} is a Sequential: pass its layers instead, *model.layers")
         super()._check_layers(layers)
 
-    def _run(self, x, state, lengths, resets, workspace):
-        return _last_output(self._outputs(x, state, lengths, resets, workspace))
+    def _run(self, x, state, lengths, resets, workspace, out=None):
+        return _last_output(self._outputs(x, state, lengths, resets, workspace, out))
 
     def _run_back(self, dy, dstate, workspace):
         dstates = [None] * len(self.layers)
@@ -390,8 +410,11 @@ class _Skipping(Container):
             raise TypeError(f"x must hold floating-point numbers, got dtype {x.dtype}")
         return x
 
-    def _array(self, name, shape, workspace):
-        return np.empty(shape, self.dtype) if workspace is None else workspace.buffer(name, shape)
+    def _output(self, shape, workspace, out):
+        """The array for the output."""
+        if workspace is not None:
+            return workspace.buffer("y", shape)
+        return np.empty(shape, self.dtype) if out is None else out
 
     def _copy_valid(self, source, target, lengths):
         """target = source, with zeros past each sequence's end, where the source is not to be read."""
@@ -426,8 +449,8 @@ class Residual(_Skipping):
 
     _report = _packed
 
-    def _run(self, x, state, lengths, resets, workspace):
-        y = self._array("y", x.shape, workspace)
+    def _run(self, x, state, lengths, resets, workspace, out=None):
+        y = self._output(x.shape, workspace, out)
         x = apart(x, y)
         self._copy_valid(x, y, lengths)  # before the layer's buffers are written, of which x may be a view
         [(output, new)] = self._outputs(x, state, lengths, resets, workspace)
@@ -479,10 +502,10 @@ class Concatenated(_Skipping):
             start += width
         return views
 
-    def _run(self, x, state, lengths, resets, workspace):
+    def _run(self, x, state, lengths, resets, workspace, out=None):
         real = x.dtype.kind == "f"
         lead, features = (x.shape[:-1], x.shape[-1]) if real else (x.shape, None)
-        y = self._array("y", (*lead, self._output_features(features)), workspace)
+        y = self._output((*lead, self._output_features(features)), workspace, out)
         x = apart(x, y)
         columns = self._columns(y, features)
         if self.include_input:

@@ -138,12 +138,11 @@ class _Product:
         self.slot_gates = slot_gates(cell)
         self.units = self.panel // self.slot_gates.shape[1]
         self.blocks = math.ceil(hidden_size / self.units)
-        runs = [np.flatnonzero(row >= 0) for row in self.slot_gates]
-        firsts = tuple([int(run[0]) for run in runs])
-        gates = tuple([row[run] for row, run in zip(self.slot_gates, runs, strict=True)])
-        # of both products, and of each stage's part of the recurrent one: the first slot, and each slot's gate
-        self.firsts, self.stage_firsts = firsts[:2], firsts[2:]
-        self.gates, self.stage_gates = gates[:2], gates[2:]
+        # of the runs of slots of the input's product and the recurrent ones: the first, and the gate of each
+        products = np.delete(self.slot_gates, 1, 0)
+        runs = [np.flatnonzero(gates >= 0) for gates in products]
+        self.firsts = tuple([int(run[0]) for run in runs])
+        self.gates = tuple([gates[run] for gates, run in zip(products, runs, strict=True)])
         matrix, vector = np.empty((0, 0), parameters.dtype), np.empty(0, parameters.dtype)
         self._empty = (matrix, matrix, vector, vector)
         self.vector_names = ()  # (name, count) of the parameters that the cell takes as vectors
@@ -178,13 +177,14 @@ class _Product:
         version = self.parameters.version
         if self._forward is None:
             depth = self.hidden_size if self.names[1] else 0
+            recurrent_gates = sum([gates.size for gates in self.gates[1:]])
             self._forward = Weights(
                 self._panels(self.blocks, self.input_size, self.gates[0].size * self.units),
-                self._panels(self.blocks, depth, self.gates[1].size * self.units),
+                self._panels(self.blocks, depth, recurrent_gates * self.units),
                 self._panels(self.blocks * self.panel),
             )
         self._pack[0](
-            *self._tensors(), self.hidden_size, *self.gates,
+            *self._tensors(), self.hidden_size, self.gates[0], self.gates[1:],
             self.firsts, self._forward, threads_for_elements(self._forward.input.size + self._forward.recurrent.size),
         )  # fmt: skip
         self._pack_vectors()
@@ -206,11 +206,13 @@ class _Product:
             if self._backward is None:
                 input_shape, recurrent_shapes, zero_shape = self.backward_shapes()
                 self._backward = BackwardWeights(
-                    self._panels(*input_shape), tuple([self._panels(*shape) for shape in recurrent_shapes]),
+                    self._panels(*input_shape),
+                    tuple(self._panels(*shape) for shape in recurrent_shapes),
                     self._panels(*zero_shape),
-                )  # fmt: skip
+                )
             self._pack[1](
-                *self._tensors()[:2], self.hidden_size, self.gates[0], self.stage_gates, self.units, self._backward,
+                *self._tensors()[:2], self.hidden_size, self.gates[0], self.gates[1:],
+                self.units, self._backward,
                 threads_for_elements(self._backward.input.size + sum([w.size for w in self._backward.recurrent])),
             )  # fmt: skip
             self._versions[1] = self.parameters.version
@@ -219,35 +221,18 @@ class _Product:
     def backward_shapes(self):
         """The shapes of `BackwardWeights`' arrays: one, a tuple of them, one."""
         panels = math.ceil(self.hidden_size / self.panel) if self.names[1] else 0
-        rows = self.blocks * self.units
-        return (
-            (math.ceil(self.input_size / self.panel), rows * self.gates[0].size, self.panel),
-            tuple([(panels, rows * gates.size, self.panel) for gates in self.stage_gates]),
-            (self.panel,),
-        )
+        rows = [self.blocks * gates.size * self.units for gates in self.gates]
+        input_shape = math.ceil(self.input_size / self.panel), rows[0], self.panel
+        return input_shape, tuple([(panels, n, self.panel) for n in rows[1:]]), (self.panel,)
 
-    def _gradient_job(self, batch, buffers, dz, slot_first, gates, a, a_rows, a_starts, gradient):
+    def gradient_job(self, index, batch, buffers, a, a_rows, a_starts):
+        """The job of a weight's gradient, for what product `index` takes of it (0: input, from 1: recurrent, a stage
+        each); `a` is its factor."""
         schedule = batch.schedule
         return dense.GradientJob(
-            dz, buffers.x_rows, self.units, slot_first, gates, self.hidden_size, schedule.rows, a, a_rows, a_starts,
-            schedule.counts, dense.steps_per_block(batch.batch), gradient,
-        )  # fmt: skip
-
-    def input_job(self, batch, buffers, a):
-        """The job of the input weight's gradient; `a`, laid out as x, is its factor."""
-        return self._gradient_job(
-            batch, buffers, buffers.dz, self.firsts[0], self.gates[0], a, buffers.x_rows, batch.schedule.rows,
-            self._tensors(gradient=True)[0],
-        )  # fmt: skip
-
-    def recurrent_job(self, stage, batch, buffers):
-        """The job of the recurrent weight's gradient, of those gates that a stage's product is for."""
-        dz = buffers.recurrent[1] if self.by_row else buffers.dz
-        # h_{t−1}, or what the stage before gave at step t
-        a, a_starts = buffers.states[-1 if stage else 0], batch.schedule.state_rows[stage:]
-        return self._gradient_job(
-            batch, buffers, dz, self.stage_firsts[stage], self.stage_gates[stage], a, buffers.state_rows, a_starts,
-            self._tensors(gradient=True)[1],
+            buffers.recurrent[1] if index and self.by_row else buffers.dz, buffers.x_rows, self.units,
+            self.firsts[index], self.gates[index], self.hidden_size, schedule.rows, a, a_rows, a_starts,
+            schedule.counts, dense.steps_per_block(batch.batch), self._tensors(gradient=True)[min(index, 1)],
         )  # fmt: skip
 
     def bias_job(self, batch, buffers):
@@ -441,7 +426,7 @@ class RecurrentPass(_Product):
         buffers = arrays.fit(batch)
         if self._counts is None:
             self._counts = np.empty(self.input_size, np.int64)
-        job = self.input_job(batch, buffers, buffers.z)
+        job = self.gradient_job(0, batch, buffers, buffers.z, buffers.x_rows, batch.schedule.rows)
         self._scatter(
             job, arrays.tokens[: batch.rows], self._counts, arrays.token_order, overwrite, arrays.scratch,
             threads_for(batch.rows * self.gates[0].size * self.hidden_size),
@@ -457,10 +442,13 @@ class RecurrentPass(_Product):
 
     def gradient_jobs(self, batch, buffers):
         """The jobs of both weights' gradients; that of tokens' weight is not a product's."""
-        recurrent = tuple([self.recurrent_job(stage, batch, buffers) for stage in range(len(self.stage_gates))])
-        if buffers.x.dtype != buffers.z.dtype:
-            return recurrent
-        return self.input_job(batch, buffers, buffers.x), *recurrent
+        schedule, rows = batch.schedule, buffers.state_rows
+        jobs = [self.gradient_job(1, batch, buffers, buffers.states[0], rows, schedule.state_rows)]
+        if self.cell.before:  # what the stage before gave at a step stands where the state after it does
+            jobs.append(self.gradient_job(2, batch, buffers, buffers.states[-1], rows, schedule.state_rows[1:]))
+        if buffers.x.dtype == buffers.z.dtype:
+            jobs.insert(0, self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, schedule.rows))
+        return tuple(jobs)
 
 
 class DensePass(_Product):
@@ -488,4 +476,4 @@ class DensePass(_Product):
 
     def gradient_jobs(self, batch, buffers):
         """The job of the weight's gradient, as a tuple."""
-        return (self.input_job(batch, buffers, buffers.x),)
+        return (self.gradient_job(0, batch, buffers, buffers.x, buffers.x_rows, batch.schedule.rows),)

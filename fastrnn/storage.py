@@ -223,6 +223,12 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict]:
 
 
 def _write(path, kind, tensors, entries):
+    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "kind": kind}
+    write_safetensors(path, tensors, metadata | {name: json.dumps(value) for name, value in entries.items()})
+
+
+def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a safetensors file of any kind. Errors as in `save_tensors`."""
     library = _safetensors()
     arrays = {}
     for name, tensor in tensors.items():
@@ -230,8 +236,6 @@ def _write(path, kind, tensors, entries):
         if array.dtype not in _DTYPE_NAMES:
             raise TypeError(f"tensor {name} has dtype {array.dtype}, which can't be stored")
         arrays[name] = array
-    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "kind": kind}
-    metadata |= {name: json.dumps(value) for name, value in entries.items()}
     data = library.numpy.save(arrays, metadata)
     with atomic_write(path) as file:
         for part in _in_fixed_order(data):
@@ -248,9 +252,34 @@ def _in_fixed_order(data):
     return len(text).to_bytes(8, "little"), text, memoryview(data)[start:]
 
 
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors, fresh arrays, and the metadata of a safetensors file of any kind; bfloat16 becomes float32.
+
+    `FormatError` for a file that is damaged or none; `OSError` for one that can't be read.
+    """
+    with _safetensors_file(path, "a safetensors file") as file:
+        names, metadata = list(file.keys()), file.metadata() or {}
+        shorter = [name for name in names if file.get_slice(name).get_dtype() == "BF16"]  # which NumPy lacks
+        for name in set(names).difference(shorter):
+            _spec(file, path, name)
+        with _as_format_error(path, "is damaged or cut short"):
+            tensors = {name: file.get_tensor(name) for name in names if name not in shorter}
+    if shorter:
+        with open(path, "rb") as data:
+            parts = dict(_safetensors().deserialize(data.read()))
+        tensors |= {name: _from_bfloat16(parts[name]) for name in shorter}
+    return {name: tensors[name] for name in names}, metadata
+
+
+def _from_bfloat16(part):
+    """float32 numbers of bfloat16, which are their upper halves."""
+    halves = np.frombuffer(part["data"], "<u2").astype(np.uint32)
+    return (halves << 16).view(np.float32).reshape(part["shape"])
+
+
 @contextlib.contextmanager
-def _opened(path, kind):
-    """The file at `path` as an open safetensors file, found to be one of ours, of this `kind` and version."""
+def _safetensors_file(path, what):
+    """The file at `path`, which should be `what`, as an open safetensors file."""
     library = _safetensors()
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
         raise FormatError(f"{_text(path)} is not a file")
@@ -259,8 +288,15 @@ def _opened(path, kind):
     try:
         opened = library.safe_open(os.fsdecode(path), framework="np")
     except library.SafetensorError as error:
-        raise FormatError(f"{_text(path)} is not a fastrnn file, or damaged or cut short ({error})") from None
+        raise FormatError(f"{_text(path)} is not {what}, or damaged or cut short ({error})") from None
     with opened as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _opened(path, kind):
+    """The file at `path` as an open safetensors file, found to be one of ours, of this `kind` and version."""
+    with _safetensors_file(path, "a fastrnn file") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
             raise FormatError(f"{_text(path)} is a safetensors file, but not one that fastrnn wrote")

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import math
 import os
 import signal
@@ -15,13 +16,14 @@ import numpy as np
 
 from . import checks, storage
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state, random_states, set_random_states
-from .data import TokenStream
 from .optim import gradient_norm, limit_gradients
 
 _NONFINITE = ("ignore", "raise", "skip")
 _COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
 _BATCH_NAMES = ("x", "targets", "lengths", "mask", "resets")
 _END = object()
+
+_log = logging.getLogger(__name__)
 
 
 class History(list):
@@ -185,12 +187,15 @@ class Trainer:
         """Train on all `batches`, `epochs` times over.
 
         batches: an iterable, for more than one epoch one that can be gone through again, of `(x, targets)`,
-            `(x, targets, lengths)` or dicts with these names, `mask` and `resets`. Over a `TokenStream`, or any other
-            iterable with a true attribute `stateful`, the state is carried from batch to batch within an epoch.
+            `(x, targets, lengths)` or dicts with these names, `mask` and `resets`. Over one with a true attribute
+            `stateful`, such as a `TokenStream`, the state is carried from batch to batch within an epoch.
         validation: the same, for `evaluate` at the end of each epoch.
         callbacks: called as `callback(trainer, record)` for every new record, see `History`. One that returns True
             stops training. `fastrnn.callbacks` has some, and says what else they may have.
-        progress: show a bar, if tqdm is installed (`pip install 'fastrnn[train]'`).
+        progress: show a bar, on a terminal or in a notebook, if tqdm is installed (`pip install 'fastrnn[train]'`).
+
+        The logger "fastrnn" is told of every epoch's results (INFO), of gradients that are not finite (WARNING, once an
+        epoch), and of what ends training early (INFO).
 
         Ctrl-C ends training, too, and never in the middle of an update. What was stopped goes on: an epoch that ended
         early, or came from a checkpoint, is finished first when `fit` is called again with the same batches, and counts
@@ -210,14 +215,17 @@ class Trainer:
                     history.append(record)
                     with self._interrupts.allowed():
                         show(record)
-                        stops = [callback(self, record) for callback in callbacks]
-                    if any(stop is True for stop in stops):
+                        stoppers = [callback for callback in callbacks if callback(self, record) is True]
+                    if stoppers:
                         history.stopped = "callback"
+                        name = getattr(stoppers[0], "__name__", type(stoppers[0]).__name__)
+                        _log.info("%s stopped training after %d updates", name, self.updates)
                         break
                 with self._interrupts.allowed():  # one that was kept waiting to the end
                     pass
             except KeyboardInterrupt:
                 history.stopped = "interrupt"
+                _log.info("interrupted after %d updates", self.updates)
             else:
                 for finish in finishers:
                     finish(self)
@@ -233,6 +241,7 @@ class Trainer:
         for _ in range(epochs):
             with self._interrupts.allowed():
                 iterator = itertools.islice(batches, self.batch, None)
+            losses, bad = [], 0
             while True:
                 with self._interrupts.allowed():
                     batch = next(iterator, _END)
@@ -240,8 +249,12 @@ class Trainer:
                     break
                 before = self.nonfinite
                 value = self._fit_batch(_arguments(batch), _is_stateful(batches))
-                bad = self.nonfinite - before
-                yield record(loss=value, **self._last_update, **({"nonfinite": bad} if bad else {}))
+                found = self.nonfinite - before
+                if found and not bad:
+                    _log.warning("gradients are not finite at update %d, loss %g", self.updates, value)
+                losses.append(value)
+                bad += found
+                yield record(loss=value, **self._last_update, **({"nonfinite": found} if found else {}))
             if self.batch == 0:
                 raise ValueError("batches gave nothing: it must be an iterable that can be gone through once an epoch")
             last = None
@@ -251,6 +264,7 @@ class Trainer:
                 self.bptt.observe(last["validation_loss"])
             self.epoch += 1
             self.batch, self._state = 0, None
+            _log_epoch(self, losses, last, bad, time.perf_counter() - begin)
             if last is not None:
                 yield last
 
@@ -307,6 +321,7 @@ class Trainer:
             "extra": extra,
         }
         storage.save_tensors(path, "checkpoint", tensors, meta)
+        _log.info("checkpoint after %d updates saved in %s", self.updates, os.fsdecode(path))
 
     def load_checkpoint(self, path: storage.Path) -> dict | None:
         """Take up the work of the trainer that wrote the checkpoint, with a model, optimizer and rule of the same kind.
@@ -336,6 +351,7 @@ class Trainer:
         set_random_states(self.model, random)
         self.updates, self.epoch, self.batch, self.nonfinite = counts
         self._state, self._batches = state, None
+        _log.info("going on after %d updates, from %s", self.updates, os.fsdecode(path))
         return extra
 
     def _architecture(self):
@@ -401,7 +417,7 @@ def _check_fit_arguments(batches, validation, callbacks, rule):
 
 
 def _is_stateful(batches):
-    return isinstance(batches, TokenStream) or bool(getattr(batches, "stateful", False))
+    return bool(getattr(batches, "stateful", False))
 
 
 def _arguments(batch):
@@ -417,20 +433,38 @@ def _arguments(batch):
     return dict(zip(_BATCH_NAMES, batch, strict=False))
 
 
+def _log_epoch(trainer, losses, validation, bad, seconds):
+    """Tell of an epoch that has ended, from its batches' losses and the record of its validation."""
+    parts = [f"{trainer.updates} updates, {seconds:.1f} s"]
+    if losses:  # those since the last checkpoint, if there was one
+        parts.append(f"mean loss {sum(losses) / len(losses):.6g}")
+    if validation is not None:
+        parts.append(f"validation loss {validation['validation_loss']:.6g}")
+    if bad:
+        parts.append(f"gradients not finite {bad} times")
+    _log.info("epoch %d: %s", trainer.epoch, ", ".join(parts))
+
+
 @contextlib.contextmanager
 def _progress_bar(wanted, batches, epochs, done):
-    """A function that shows a record: on a bar if one is wanted and tqdm is there, else not at all."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        if wanted:
-            print("no progress bar: it needs tqdm: pip install tqdm (extra fastrnn[train])", file=sys.stderr)
-        wanted = False
+    """A function that shows a record: on a bar if one is wanted and there is what it takes, else not at all."""
+    if wanted:
+        try:
+            from tqdm.asyncio import tqdm as terminal_bar
+            from tqdm.auto import tqdm  # the same, but in notebooks
+            from tqdm.contrib.logging import logging_redirect_tqdm
+        except ImportError:
+            _log.warning("no progress bar: it needs tqdm: pip install tqdm (extra fastrnn[train])")
+            wanted = False
     if not wanted:
         yield lambda record: None
         return
-    total = len(batches) * epochs if hasattr(batches, "__len__") else None
-    with tqdm(total=total, initial=done, unit="batch", dynamic_ncols=True) as bar:
+    options = {"total": len(batches) * epochs if hasattr(batches, "__len__") else None, "initial": done}
+    disable = None if tqdm is terminal_bar else False  # None: where there is no terminal
+    with tqdm(**options, unit="batch", dynamic_ncols=True, disable=disable) as bar, contextlib.ExitStack() as stack:
+        if not bar.disable:  # log records that are shown go above the bar
+            loggers = [log for log in (logging.root, logging.getLogger("fastrnn")) if _shows_on_console(log)]
+            stack.enter_context(logging_redirect_tqdm(loggers, tqdm_class=tqdm))
 
         def show(record):
             if "loss" in record:
@@ -438,6 +472,10 @@ def _progress_bar(wanted, batches, epochs, done):
                 bar.update()
 
         yield show
+
+
+def _shows_on_console(logger):
+    return any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logger.handlers)
 
 
 def _store(tensors, name, array):

@@ -265,10 +265,8 @@ def make_product(widths):
 
 
 @functools.cache
-def make_slot_product(slots, vectors, packed=None):
+def make_slot_product(slots, vectors):
     """The product with packed weights of `slots` slots of `vectors` vectors: see `make_product`.
-
-    The packed rows may be of more slots than are wanted, `packed` of them.
 
     Its first argument is the number of units wanted, any from 1: whole vectors of a block's last slot are left out.
     """
@@ -276,8 +274,6 @@ def make_slot_product(slots, vectors, packed=None):
         product = make_product((slots,))
     else:
         product = make_product(tuple(range((slots - 1) * vectors + 1, slots * vectors + 1)))
-
-    packed = slots if packed is None else packed
 
     @subroutine
     def multiply(
@@ -287,7 +283,7 @@ def make_slot_product(slots, vectors, packed=None):
         valid = slots if vectors == 1 else (slots - 1) * vectors + min(vectors, (units + step - 1) // step)
         product(
             valid, rows, out, o, out_stride, init, i, init_stride, a, p, a_stride, segment_stride, segment_length,
-            k, b, q, packed * vectors * step,
+            k, b, q, slots * vectors * step,
         )  # fmt: skip
 
     return multiply

@@ -199,6 +199,24 @@ def _logistic(y, target, delta):
     return linear + _log1p(exp(-absolute(y))), sigmoid(y) - target
 
 
+def _over_rows(name, row, text):
+    """The kernel of a loss from `row(y, r, targets, mask, parameter, scale, out)`, which does row r."""
+
+    @subroutine
+    def rows_of_part(part, parts, y, targets, mask, parameter, scale, out, partial):
+        rows = y.shape[0]
+        for r in range(rows * part // parts, rows * (part + 1) // parts):
+            partial[r] = row(y, r, targets, mask, parameter, scale, out)
+
+    def function(y, targets, mask, parameter, scale, out, partial, threads):
+        parts = min(threads, 1 + y.size // _PART_SIZE)
+        in_parallel(rows_of_part, parts, (parts, y, targets, mask, parameter, scale, out, partial))
+        return _ordered_sum(partial, y.shape[0])
+
+    function.__doc__ = text
+    return kernel(function, name=name)
+
+
 def _elementwise(name, loss, text):
     """The kernel of a loss that is a sum over elements, from its formula on vectors."""
 
@@ -227,25 +245,41 @@ def _elementwise(name, loss, text):
             store_first(out, full, slope * scale, rest)
         return weight * total
 
-    @subroutine
-    def rows_of_part(part, parts, y, targets, mask, delta, scale, out, partial):
-        rows = y.shape[0]
-        for r in range(rows * part // parts, rows * (part + 1) // parts):
-            partial[r] = row(y, r, targets, mask, delta, scale, out)
-
-    def function(y, targets, mask, delta, scale, out, partial, threads):
-        parts = min(threads, 1 + y.size // _PART_SIZE)
-        in_parallel(rows_of_part, parts, (parts, y, targets, mask, delta, scale, out, partial))
-        return _ordered_sum(partial, y.shape[0])
-
-    function.__doc__ = f"{text} y, targets, out (rows, width); delta (of `huber` alone) and scale float64."
-    return kernel(function, name=name)
+    return _over_rows(name, row, f"{text} y, targets, out (rows, width); parameter (δ of `huber`), scale float64.")
 
 
 squared_error = _elementwise("squared_error", _squared, "Sum of squared errors.")
 absolute_error = _elementwise("absolute_error", _absolute, "Sum of absolute errors.")
 huber = _elementwise("huber", _huber, "Sum of Huber losses.")
 binary_cross_entropy = _elementwise("binary_cross_entropy", _logistic, "Sum of binary cross-entropies on logits.")
+
+
+# Quantile regression
+
+
+@subroutine(returns=types.float64)
+def _pinball_row(y, r, targets, mask, quantiles, scale, out):
+    """With d = target - y: τ·d for d > 0, (τ - 1)·d for d < 0. Koenker & Bassett, "Regression Quantiles", 1978."""
+    rows, width = y.shape
+    total, weight = 0.0, _weight(mask, rows, r)
+    if weight == 0.0:
+        for j in range(width):
+            out[r, j] = 0.0
+        return total
+    for j in range(width):
+        tau, d = quantiles[j % quantiles.size], np.float64(targets[r, j // quantiles.size]) - y[r, j]
+        slope = tau if d > 0.0 else tau - 1.0 if d < 0.0 else d  # 0 at 0; NaN stays
+        total += slope * d
+        out[r, j] = -slope * scale * weight
+    return weight * total
+
+
+pinball = _over_rows(
+    "pinball",
+    _pinball_row,
+    "Sum of pinball losses. y, out (rows, F·Q), a target's quantiles side by side; targets (rows, F); parameter (Q,) "
+    "float64, the quantiles; scale float64.",
+)
 
 
 @kernel

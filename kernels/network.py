@@ -113,6 +113,18 @@ def _choose_stage_gates(weights, gates):
     return lambda weights, gates: (_run(gates, 2)[1],)
 
 
+def _stage_firsts(weights, gates):
+    raise TypeError("for compiled code only")
+
+
+@overload(_stage_firsts)
+def _choose_stage_firsts(weights, gates):
+    """The first slot of each stage's product."""
+    if _two_stages(weights):
+        return lambda weights, gates: (_run(gates, 2)[0], _run(gates, 3)[0])
+    return lambda weights, gates: (_run(gates, 2)[0],)
+
+
 def _stage_panels(weights, gates, workspace):
     raise TypeError("for compiled code only")
 
@@ -455,8 +467,8 @@ def pack(parameters, weights):
     """Renew the `weights` of any layer from its `parameters`."""
     gates = _slot_gates(weights)
     weight_ih, weight_hh, bias_ih, bias_hh = _tensors(weights, gates, parameters)
-    (first, run), (recurrent_first, recurrent_run) = _run(gates, 0), _run(gates, 1)
+    first, run = _run(gates, 0)
     pack_forward(
-        weight_ih, weight_hh, bias_ih, bias_hh, weights.recurrent.shape[1], run, recurrent_run,
-        (first, recurrent_first), _forward_weights(weights), 1,
+        weight_ih, weight_hh, bias_ih, bias_hh, weights.recurrent.shape[1], run, _stage_gates(weights, gates),
+        (first,) + _stage_firsts(weights, gates), _forward_weights(weights), 1,
     )  # fmt: skip

@@ -18,7 +18,7 @@ class Weights(NamedTuple):
     """What the forward products take. Zero past the last unit."""
 
     input: np.ndarray  # (⌈H/U⌉, I, gates·U)
-    recurrent: np.ndarray  # (⌈H/U⌉, H, gates·U)
+    recurrent: np.ndarray  # (⌈H/U⌉, H, gates·U); a block of several stages is (H, gates·U) of the first, then the next
     bias: np.ndarray  # (⌈H/U⌉·P,), a value for each slot of each unit of a block, then of the next
 
 
@@ -54,9 +54,9 @@ def clear(array, start, size):
 
 
 @subroutine
-def _transpose(weight, row, rows, column, columns, packed, target):
+def _transpose(weight, row, rows, column, columns, packed, target, width):
     """packed[target + k·width + r] = weight[row + r, column + k] for r < rows and k < columns, at most a tile."""
-    depth, width = weight.shape[1], packed.shape[2]
+    depth = weight.shape[1]
     if rows == lanes(weight) and columns == lanes(weight):
         transpose_tile(weight, row * depth + column, depth, packed, target, width)
     else:
@@ -64,31 +64,34 @@ def _transpose(weight, row, rows, column, columns, packed, target):
 
 
 @subroutine
-def _pack_block(weight, hidden_size, gates, block, packed):
-    """One block of units, a tile at a time."""
+def _pack_block(weight, hidden_size, gates, units, block, before, packed):
+    """`gates` of one block of units, a tile at a time, behind `before` other gates."""
     step = lanes(weight)
-    depth, width = packed.shape[1], packed.shape[2]
-    units = width // gates.size
+    depth, width = packed.shape[1], gates.size * units
+    start = block * depth * packed.shape[2] + before * depth * units
     if (block + 1) * units > hidden_size:  # units past the last
-        clear(packed, block * depth * width, depth * width)
+        clear(packed, start, depth * width)
     for j in range(gates.size):
         for u in range(0, units, step):
             unit = block * units + u
             rows = min(step, hidden_size - unit)
             if rows > 0:
                 for k in range(0, depth, step):
-                    target = (block * depth + k) * width + j * units + u
+                    target = start + k * width + j * units + u
                     row = gates[j] * hidden_size + unit
-                    _transpose(weight, row, rows, k, min(step, depth - k), packed, target)
+                    _transpose(weight, row, rows, k, min(step, depth - k), packed, target, width)
 
 
 @subroutine
-def _pack_blocks(part, parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, packed):
+def _pack_blocks(part, parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed):
     blocks = packed.input.shape[0]
     for block in range(blocks * part // parts, blocks * (part + 1) // parts):
-        _pack_block(weight_ih, hidden_size, input_gates, block, packed.input)
+        _pack_block(weight_ih, hidden_size, input_gates, units, block, 0, packed.input)
         if weight_hh.size > 0:
-            _pack_block(weight_hh, hidden_size, recurrent_gates, block, packed.recurrent)
+            before = 0
+            for gates in recurrent_gates:
+                _pack_block(weight_hh, hidden_size, gates, units, block, before, packed.recurrent)
+                before += gates.size
 
 
 @subroutine
@@ -106,18 +109,19 @@ def pack_forward(
 ):
     """Fill `packed`, a `Weights`, from PyTorch's matrices (gates·H, K) and biases (gates·H).
 
-    input_gates, recurrent_gates: the gate of each slot of the product's run, int64; firsts: the first slots of both
-    runs. Empty arrays stand for what a layer lacks.
+    input_gates: the gate of each slot of the input product's run, int64; recurrent_gates: a tuple of the same for each
+    stage's recurrent product; firsts: the first slots of all these runs. Empty arrays stand for what a layer lacks.
     """
-    in_parallel(
-        _pack_blocks, parts, (parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, packed)
-    )
     units = packed.input.shape[2] // input_gates.size
+    in_parallel(
+        _pack_blocks, parts, (parts, weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed)
+    )
     clear(packed.bias, 0, packed.bias.size)
     if bias_ih.size > 0:
         _add_bias(bias_ih, hidden_size, input_gates, firsts[0], units, packed.bias)
     if bias_hh.size > 0:
-        _add_bias(bias_hh, hidden_size, recurrent_gates, firsts[1], units, packed.bias)
+        for stage in range(len(recurrent_gates)):
+            _add_bias(bias_hh, hidden_size, recurrent_gates[stage], firsts[1 + stage], units, packed.bias)
 
 
 @subroutine
@@ -161,7 +165,7 @@ def _pack_rows(part, parts, weight_ih, weight_hh, hidden_size, input_gates, recu
 def pack_backward(weight_ih, weight_hh, hidden_size, input_gates, recurrent_gates, units, packed, parts):
     """Fill `packed`, a `BackwardWeights`, from PyTorch's matrices (gates·H, K), for blocks of `units` units.
 
-    recurrent_gates: a tuple, for each stage the gate of each slot of its product's run.
+    input_gates, recurrent_gates: as in `pack_forward`.
     """
     clear(packed.zero, 0, packed.zero.size)
     in_parallel(

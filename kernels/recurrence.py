@@ -212,7 +212,7 @@ def make_forward(cell, tokens):
     slots, stages = cell.slots, len(cell.products)
     vectors = PANEL_VECTORS // slots  # vectors of a slot
     x_first, x_slots = window(cell.input_slots)
-    h_first, h_slots = window(cell.recurrent_slots)
+    h_slots = len(cell.recurrent_slots)
     input_product = make_slot_product(x_slots, vectors)
     recurrent_product = make_slot_product(h_slots, vectors)
     grain = _grain(slots)
@@ -287,7 +287,8 @@ def make_forward(cell, tokens):
         """A stage's product, and its formula. It takes h_{t−1}, or what the stage before has left for this step, and
         gives the state's parts from `part_first` on."""
         slot_first, stage_slots = window(cell.products[stage])
-        stage_product = make_slot_product(stage_slots, vectors, h_slots)
+        stage_product = make_slot_product(stage_slots, vectors)
+        packed_first = sum(len(slots) for slots in cell.products[:stage])  # slots of the stages before
         stage_forward = cell_forward if stage == stages - 1 else cell.before.forward
         source = cell.states if stage > 0 else 0
         part_first, part_last = (0, cell.states) if stage == stages - 1 else (cell.states, cell.parts)
@@ -306,7 +307,7 @@ def make_forward(cell, tokens):
                 unit_last - unit_first, last - first, buffers.z, column, width, buffers.z, column, width,
                 buffers.states[source], (schedule.state_rows[t + stage] + first) * width, width,
                 buffers.state_rows * width, width, hidden_size,
-                weights.recurrent, (block * hidden_size * h_slots + slot_first - h_first) * units + unit_first,
+                weights.recurrent, (block * h_slots + packed_first) * hidden_size * units + unit_first,
             )  # fmt: skip
             panel = block * units // width * buffers.state_rows * width + block * units % width
             before = panel + (schedule.state_rows[t] + first) * width

@@ -69,7 +69,7 @@ def _make_advance(cell):
     """
     vectors = PANEL_VECTORS // cell.slots
     x_first, x_slots = window(cell.input_slots)
-    h_first, h_slots = window(cell.recurrent_slots)
+    h_slots = len(cell.recurrent_slots)
     input_product = make_slot_product(x_slots, vectors)
     load_slots, store_slots = slot_access(cell.slots)
     cell_forward, two_stages = cell.forward, cell.before is not None
@@ -94,7 +94,8 @@ def _make_advance(cell):
 
     def make_multiply(stage):
         slot_first, stage_slots = window(cell.products[stage])
-        product = make_slot_product(stage_slots, vectors, h_slots)
+        product = make_slot_product(stage_slots, vectors)
+        packed_first = sum(len(slots) for slots in cell.products[:stage])  # slots of the stages before
 
         @subroutine
         def multiply(weights, a, at, stride, rows, z, block):
@@ -105,7 +106,7 @@ def _make_advance(cell):
             column = block * rows * width + slot_first * units
             product(
                 hidden - block * units, rows, z, column, width, z, column, width, a, at, stride, 0, hidden, hidden,
-                weights.recurrent, (block * hidden * h_slots + slot_first - h_first) * units,
+                weights.recurrent, (block * h_slots + packed_first) * hidden * units,
             )  # fmt: skip
 
         return multiply

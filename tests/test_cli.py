@@ -271,7 +271,7 @@ def test_cli_train_refuses_a_folder_that_cannot_be_written(text, tmp_path, capsy
 def test_cli_train_refuses_to_resume_what_is_not_the_same_run(trained, text, tmp_path, capsys):
     assert_refused(capsys, ["train", "--resume", trained, "--hidden", "7"], "--hidden can't be given with --resume")
     assert_refused(capsys, ["train", text, "--resume", trained], "FILE can't be given")
-    assert_refused(capsys, ["train", "--resume", tmp_path], "checkpoint.safetensors: No such file")
+    assert_refused(capsys, ["train", "--resume", tmp_path], "has no checkpoint.safetensors: it is not the folder of")
     model = trained / "model.safetensors"
     assert_refused(capsys, ["train", "--resume", model], "must be a checkpoint, but holds a model")
     other = tmp_path / "other.safetensors"
@@ -375,7 +375,7 @@ def test_cli_refuses_files_that_are_no_language_model(trained, text, tmp_path, c
     assert_refused(capsys, [command, other, *files], "not a byte-level language model")
     assert_refused(capsys, [command, tmp_path / "none", *files], "No such file")
     assert_refused(capsys, [command, trained / "checkpoint.safetensors", *files], "holds a checkpoint")
-    assert_refused(capsys, [command, tmp_path, *files], "model.safetensors: No such file")
+    assert_refused(capsys, [command, tmp_path, *files], "has no model.safetensors: it is not the folder of a run")
 
 
 def test_cli_sample_refuses_options(trained, capsys):
@@ -619,7 +619,7 @@ def test_cli_hides_no_bug(monkeypatch):
 def test_cli_help_and_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"fastrnn {fastrnn.__version__}\n"
-    for command in ([], ["train"], ["sample"], ["evaluate"], ["diagnose"], ["bench"], ["info"], ["warmup"]):
+    for command in ([], *([command.__name__.rpartition(".")[2]] for command in cli._COMMANDS)):
         assert cli.main([*command, "--help"]) == 0
         assert capsys.readouterr().out.startswith(" ".join(["usage: fastrnn", *command]))
 
@@ -676,13 +676,13 @@ def test_cli_progress_is_a_bar_on_a_terminal(monkeypatch):
     assert "by the way\n" in terminal.getvalue()
 
 
-def test_cli_progress_says_that_tqdm_is_missing(capsys, monkeypatch, text, tmp_path):
+def test_cli_progress_prints_lines_on_a_terminal_without_tqdm(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tqdm" else find_spec(name))
-    pattern = r"tqdm.*pip install tqdm \(extra fastrnn\[train\]\)"
-    assert_refused(capsys, ["train", text, "--out", tmp_path / "run"], pattern)
-    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(common, "_SECONDS_BETWEEN_LINES", 0)
+    with common.Progress("work") as progress:
+        progress.show(0.5, "going on")
+    assert capsys.readouterr().err.startswith("work: 50%, going on, ")
 
 
 @pytest.mark.parametrize(

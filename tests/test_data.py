@@ -106,7 +106,6 @@ def test_data_token_stream_says_how_many_tokens_it_needs():
         (np.zeros((3, 3), int), 1, 1, ValueError),
         (np.zeros(0, int), 1, 1, ValueError),
         (b"", 1, 1, ValueError),
-        (np.full(5, 2**63, np.uint64), 1, 1, ValueError),
         (b"abcdef", 0, 1, ValueError),
         (b"abcdef", 1, 0, ValueError),
         (b"abcdef", 1.0, 1, TypeError),
@@ -116,6 +115,86 @@ def test_data_token_stream_says_how_many_tokens_it_needs():
 def test_data_token_stream_checks_its_arguments(tokens, batch_size, seq_len, error):
     with pytest.raises(error, match="tokens|batch_size|seq_len"):
         data.TokenStream(tokens, batch_size, seq_len)
+
+
+def test_data_token_stream_tokens_must_fit_into_int64():
+    batches = iter(data.TokenStream(np.array([1, 2, 3, 2**63, 5], np.uint64), 1, 2))
+    next(batches)
+    with pytest.raises(ValueError, match="tokens must fit into 64-bit integers, got 9223372036854775808"):
+        next(batches)
+
+
+# ---- SeriesStream ----
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 20), st.sampled_from([None, 1, 3]), st.booleans())
+def test_data_series_stream_covers_the_lanes_in_order(batch_size, seq_len, extra, features, own):
+    rng = np.random.default_rng(0)
+    steps = batch_size * seq_len + 1 + extra
+    series = rng.standard_normal(steps if features is None else (steps, features))
+    targets = rng.standard_normal((steps, 2), "float32") if own else None
+    stream = data.SeriesStream(series, batch_size, seq_len, targets=targets)
+    assert stream.stateful and len(stream) == len(list(stream))
+    x, y = joined(stream)
+    lane = (steps - (not own)) // batch_size
+    assert x.shape == (lane, batch_size, features or 1) and x.dtype == np.float64
+    after = targets if own else series.reshape(steps, -1)[1:]
+    for b in range(batch_size):
+        part = slice(b * lane, (b + 1) * lane)
+        np.testing.assert_array_equal(x[:, b], series.reshape(steps, -1)[part])
+        np.testing.assert_array_equal(y[:, b], after[part])
+
+
+def test_data_series_stream_of_classes():
+    stream = data.SeriesStream(np.zeros(6, "float32"), 2, 3, targets=np.arange(6, dtype=np.uint8))
+    ((x, targets),) = stream
+    assert x.dtype == np.float32 and x.shape == (3, 2, 1)
+    assert targets.dtype == np.int64
+    np.testing.assert_array_equal(targets, [[0, 3], [1, 4], [2, 5]])
+
+
+def test_data_series_stream_goes_on_from_a_saved_place():
+    series = np.arange(30.0)
+    stream = data.SeriesStream(series, 2, 4)
+    batches = iter(stream)
+    next(batches)
+    resumed = data.SeriesStream(series, 2, 4)
+    resumed.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    for (x, _), (expected, _) in zip(resumed, batches, strict=True):
+        np.testing.assert_array_equal(x, expected)
+    with pytest.raises(ValueError, match=r"must be what SeriesStream\.state_dict returns"):
+        stream.load_state_dict(data.TokenStream(b"abcd", 1, 2).state_dict())
+
+
+@pytest.mark.parametrize(
+    "make", [lambda a: data.TokenStream(a.astype(int), 1, 3), lambda a: data.SeriesStream(a, 1, 3)]
+)
+def test_data_streams_give_out_arrays_of_their_own(make):
+    """Also of a single lane, whose steps stand in the caller's array in order."""
+    array = np.arange(10.0)
+    for x, targets in make(array):
+        x[...] = targets[...] = 99
+    np.testing.assert_array_equal(array, np.arange(10.0))
+
+
+@pytest.mark.parametrize(
+    ("series", "targets", "error", "name"),
+    [
+        (np.zeros(5, int), None, TypeError, "series"),
+        (np.ma.zeros(5), None, TypeError, "series"),
+        (np.zeros((5, 1, 1)), None, ValueError, "series"),
+        (np.zeros((5, 0)), None, ValueError, "series"),
+        (np.zeros(4), None, ValueError, "series must be at least 5 .* one more for the last target"),
+        (np.zeros(3), np.zeros(3), ValueError, "series must be at least 4"),
+        (np.zeros(5), np.zeros(4), ValueError, "targets"),
+        (np.zeros(5), np.zeros((5, 1), int), ValueError, "targets"),
+        (np.zeros(5), np.zeros(5, bool), TypeError, "targets"),
+        (np.zeros(5), np.zeros((5, 1, 1)), ValueError, "targets"),
+    ],
+)
+def test_data_series_stream_checks_its_arguments(series, targets, error, name):
+    with pytest.raises(error, match=name):
+        data.SeriesStream(series, 2, 2, targets=targets)
 
 
 # ---- pad ----
@@ -223,6 +302,62 @@ def test_data_windows_precision(given_dtype, dtype):
 def test_data_windows_checks_its_arguments(series, length, horizon, error):
     with pytest.raises(error, match="series|length|horizon"):
         data.windows(series, length, horizon)
+
+
+# ---- WindowBatches ----
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("horizon", [None, 1, 2])
+def test_data_window_batches_are_the_windows(horizon, batch_first):
+    series = np.random.default_rng(0).standard_normal((21, 3)).astype("float16")
+    batches = data.WindowBatches(series, 4, horizon, batch_size=5, batch_first=batch_first)
+    x, targets = data.windows(series, 4, horizon or 1, batch_first=batch_first)
+    if horizon is None:
+        targets = targets[:, 0] if batch_first else targets[0]
+    axis = 0 if batch_first else 1
+    for _ in range(2):
+        found = list(batches)
+        assert len(found) == len(batches) == 4
+        assert all(a.dtype == np.float32 and a.flags.c_contiguous for pair in found for a in pair)
+        np.testing.assert_array_equal(np.concatenate([pair[0] for pair in found], axis), x)
+        joined_targets = np.concatenate([pair[1] for pair in found], 0 if horizon is None else axis)
+        np.testing.assert_array_equal(joined_targets, targets)
+
+
+def test_data_window_batches_drawn_at_random():
+    series = np.arange(1000.0)
+
+    def drawn(seed):
+        batches = data.WindowBatches(series, 3, batch_size=64, shuffle=True, seed=seed)
+        return [np.concatenate([x for x, _ in batches], 1) for _ in range(2)]
+
+    first, second = drawn(0)
+    assert first.shape == (3, 997, 1)
+    np.testing.assert_array_equal(first, first[0] + np.arange(3.0)[:, None, None])  # windows all
+    assert 500 < len(np.unique(first[0])) < 997 and first[0].min() < 20 and first[0].max() > 975
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(drawn(0), [first, second])
+    for x, targets in data.WindowBatches(series, 3, batch_size=64, shuffle=True):
+        np.testing.assert_array_equal(targets, x[-1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"length": 5}, ValueError),
+        ({"length": 4, "horizon": 2}, ValueError),
+        ({"length": 0}, ValueError),
+        ({"length": 2, "horizon": 0}, ValueError),
+        ({"length": 2, "batch_size": 0}, ValueError),
+        ({"length": 2, "shuffle": 1}, TypeError),
+        ({"length": 2, "batch_first": 1}, TypeError),
+        ({"length": 2, "seed": -1}, ValueError),
+    ],
+)
+def test_data_window_batches_check_their_arguments(options, error):
+    with pytest.raises(error, match=f"series|{list(options)[-1]}"):
+        data.WindowBatches(np.zeros(5), **{"batch_size": 2, **options})
 
 
 # ---- corpus ----

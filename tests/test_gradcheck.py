@@ -68,6 +68,12 @@ def test_kinks_are_stepped_around():
     assert gradcheck(net, fastrnn.MAE(), x, targets).max_error < 1e-7
 
 
+def test_kinks_of_quantiles():
+    net = fastrnn.Sequential(fastrnn.RNN(F, H, dtype="float64", seed=1), fastrnn.Linear(H, 6, dtype="float64", seed=2))
+    mask = np.random.default_rng(3).random((T, B))
+    assert gradcheck(net, fastrnn.Quantile((0.1, 0.5, 0.9)), floats(F), floats(2, 1), mask=mask).max_error < 1e-7
+
+
 def test_gradients_of_zero():
     net = fastrnn.Sequential(fastrnn.Linear(F, C, dtype="float64", seed=0), fastrnn.ReLU(dtype="float64"))
     net.vector_to_parameters(np.concatenate([np.zeros(F * C), np.full(C, -1.0)]))  # every unit is dead

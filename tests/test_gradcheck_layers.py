@@ -20,6 +20,7 @@ RECURRENT = {
     "lstm-bidirectional-stacked": lambda: [_recurrent("LSTM", num_layers=2, bidirectional=True)],
     "gru": lambda: [_recurrent("GRU")],
     "gru-bidirectional-dropout": lambda: [_recurrent("GRU", num_layers=2, bidirectional=True, dropout=0.4)],
+    "gru-reset-before": lambda: [_recurrent("GRU", num_layers=2, bidirectional=True, reset_after=False)],
     "rnn-tanh": lambda: [_recurrent("RNN")],
     "rnn-relu": lambda: [_recurrent("RNN", nonlinearity="relu")],
     "rnn-sigmoid-stacked": lambda: [_recurrent("RNN", nonlinearity="sigmoid", num_layers=3)],

@@ -16,6 +16,7 @@ LENGTHS = np.array([19, 3, 16, 1, 17, 19, 8])
 STACKS = {
     "lstm": (fastrnn.LSTM, {"num_layers": 2, "bidirectional": True, "dtype": "float32"}),
     "gru": (fastrnn.GRU, {"num_layers": 2, "bidirectional": True, "dtype": "float64"}),
+    "gru_before": (fastrnn.GRU, {"reset_after": False, "bidirectional": True, "dtype": "float64"}),
     "rnn": (fastrnn.RNN, {"bidirectional": True, "dtype": "float32"}),
     "lstm64": (fastrnn.LSTM, {"dtype": "float64"}),
 }
@@ -113,7 +114,8 @@ def test_invariance_number_of_threads(kind, lengths, threads, eager):
 @pytest.mark.parametrize(
     ("kind", "steps", "batch", "inputs", "hidden", "by_units"),
     [("lstm", 20, 24, 65, 130, False), ("lstm", 18, 5, 33, 260, True), ("lstm", 18, 1, 33, 128, True),
-     ("gru", 20, 9, 40, 100, False), ("gru", 9, 3, 40, 140, True)],
+     ("gru", 20, 9, 40, 100, False), ("gru", 9, 3, 40, 140, True),
+     ("gru_before", 20, 9, 40, 100, False), ("gru_before", 9, 3, 40, 140, True)],
 )  # fmt: skip
 def test_invariance_number_of_threads_at_sizes_that_use_them(kind, steps, batch, inputs, hidden, by_units, threads):
     layer = build(kind, inputs, hidden, num_layers=1)
@@ -376,7 +378,7 @@ def test_invariance_stretches_of_a_long_call(monkeypatch):
     assert_same(train(layer, *arrays, lengths), expected)
 
 
-@pytest.mark.parametrize("kind", ["lstm64", "gru"])
+@pytest.mark.parametrize("kind", ["lstm64", "gru", "gru_before"])
 @given(data=st.data())
 @settings(max_examples=25)
 def test_invariance_of_random_problems(kind, data):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fastrnn import losses, threads
 from fastrnn.kernels import losses as kernels
 
-ELEMENTWISE = [losses.MSE(), losses.MAE(), losses.Huber(0.7), losses.BinaryCrossEntropy()]
+PINBALL = losses.Quantile((0.3,))  # one quantile a target: elementwise like the others
+ELEMENTWISE = [losses.MSE(), losses.MAE(), losses.Huber(0.7), losses.BinaryCrossEntropy(), PINBALL]
 DTYPES = ["float32", "float64"]
 TOLERANCE = {"float32": 3e-6, "float64": 1e-13}
 
@@ -28,6 +29,9 @@ def naive_elementwise(loss, y, t):
         delta = loss.config()["delta"]
         inside = abs(d) <= delta
         return np.where(inside, d**2 / 2, delta * (abs(d) - delta / 2)), np.where(inside, d, delta * np.sign(d))
+    if isinstance(loss, losses.Quantile):
+        (tau,) = loss.config()["quantiles"]
+        return np.maximum(-tau * d, (1 - tau) * d), np.where(d > 0, 1 - tau, np.where(d < 0, -tau, 0))
     return np.maximum(y, 0) - y * t + np.log1p(np.exp(-abs(y))), 1 / (1 + np.exp(-y)) - t
 
 
@@ -43,8 +47,9 @@ def naive_cross_entropy(y, targets, smoothing):
     return values, gradients
 
 
-def assert_close(actual, expected, dtype):
-    scale = max(np.abs(expected).max(), 1e-2)
+def assert_close(actual, expected, dtype, terms=1e-2):
+    """`terms`: the size of what was subtracted, if it can leave less than that."""
+    scale = max(np.abs(expected).max(), terms)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[dtype] * scale)
 
 
@@ -151,6 +156,68 @@ def test_losses_central_differences(loss):
     np.testing.assert_allclose(dy, numeric, rtol=0, atol=1e-8 * np.abs(dy).max() + 1e-10)
 
 
+# ---- quantiles ----
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32), st.integers(1, 4), st.integers(0, 3), st.sampled_from(["mean", "sum"]),
+    st.sampled_from(DTYPES), st.tuples(*[st.integers(1, n) for n in (5, 4, 6)]),
+)  # fmt: skip
+def test_losses_quantile_against_naive(seed, count, mask_dims, reduction, dtype, shape):
+    rng = np.random.default_rng(seed)
+    levels = tuple(np.sort(rng.uniform(0.01, 0.99, count)))
+    y, _ = float_case(rng, (*shape, count), dtype)
+    targets, _ = float_case(rng, shape, dtype)
+    weights = rng.uniform(0.5, 2, shape[:mask_dims]) * (rng.random(shape[:mask_dims]) < 0.7) if mask_dims else None
+    full = np.ones((*shape, 1))
+    if mask_dims:
+        weights.flat[0] = 1
+        full = full * weights.reshape(weights.shape + (1,) * (4 - mask_dims))
+    d = targets[..., None].astype(float) - y
+    values = np.maximum(np.array(levels) * d, (np.array(levels) - 1) * d)
+    slopes = np.where(d > 0, -np.array(levels), 1 - np.array(levels))
+    targets[full[..., 0] == 0] = np.nan
+    loss = losses.Quantile(levels, reduction=reduction)
+    value, dy = loss(y.reshape(*shape[:2], -1), targets, mask=weights)
+    wanted = full.sum() * count if reduction == "mean" else 1
+    assert_close(value, (full * values).sum() / wanted, dtype)
+    assert_close(dy.reshape(y.shape), full * slopes / wanted, dtype)
+
+
+def test_losses_quantile_is_least_at_the_quantiles():
+    sample = np.random.default_rng(0).exponential(size=(2001, 1))
+    levels = np.array([0.1, 0.5, 0.95])
+    best = np.quantile(sample, levels)
+    _, slope = losses.Quantile(levels)(np.tile(best, (2001, 1)), sample)
+    assert np.abs(slope.sum(0)).max() < 1 / 2001
+    loss = losses.Quantile(levels, reduction="sum")
+    for shift in (-0.01, 0.01):
+        assert loss(np.tile(best + shift, (2001, 1)), sample)[0] > loss(np.tile(best, (2001, 1)), sample)[0]
+
+
+def test_losses_quantile_of_one_half_is_half_the_absolute_error():
+    y, targets = float_case(np.random.default_rng(0), (3, 4, 19), "float64")
+    y[0] = targets[0]  # slope 0 at 0
+    (value, dy), (twice, slope) = losses.Quantile((0.5,))(y, targets), losses.MAE()(y, targets)
+    assert value == pytest.approx(twice / 2, rel=1e-14)
+    np.testing.assert_allclose(dy, slope / 2, rtol=1e-14)
+
+
+def test_losses_quantile_refuses():
+    for quantiles in ((), (0.5, 0.1), (0.1, 0.1), (0.0, 0.5), (0.5, 1.0)):
+        with pytest.raises(ValueError, match="quantiles"):
+            losses.Quantile(quantiles)
+    for quantiles in (0.5, "0.5", (True,), ("a",)):
+        with pytest.raises(TypeError, match="quantiles"):
+            losses.Quantile(quantiles)
+    loss = losses.Quantile((0.1, 0.9))
+    with pytest.raises(ValueError, match="multiple of 2 elements in its last dimension, got 5"):
+        loss(np.zeros((3, 5)), np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="targets must have shape"):
+        loss(np.zeros((3, 6)), np.zeros((3, 6)))
+
+
 # ---- weights, and the mean over sequences ----
 
 
@@ -188,7 +255,7 @@ def test_losses_weights_against_naive(seed, loss, dtype, reduction, mask_dims, b
         y, targets, mask=weights
     )
     assert_close(value, (full * values).sum() / wanted, dtype)
-    assert_close(dy, full * slopes / wanted, dtype)
+    assert_close(dy, full * slopes / wanted, dtype, full.max() / wanted)
     assert loss.count(y, targets, weights) == pytest.approx(full.sum(), rel=1e-14)
 
 
@@ -412,7 +479,11 @@ def test_losses_serve_several_threads():
 
 
 def test_losses_config_copies():
-    for loss in (losses.CrossEntropy(ignore_index=3, label_smoothing=0.1), losses.Huber(2.0, reduction="sum")):
+    for loss in (
+        losses.CrossEntropy(ignore_index=3, label_smoothing=0.1),
+        losses.Huber(2.0, reduction="sum"),
+        losses.Quantile(),
+    ):
         for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), type(loss)(**loss.config())):
             assert twin.config() == loss.config() and repr(twin) == repr(loss)
     assert repr(losses.Huber(2.0)) == "Huber(delta=2.0, reduction='mean', batch_first=False)"

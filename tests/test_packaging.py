@@ -72,11 +72,6 @@ def test_packaging_readme_links_lead_somewhere():
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_packaging_readme_example_runs(example):
-    exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
-
-
 def test_packaging_every_test_tool_is_in_the_extra(config):
     names = " ".join(lines(config["options.extras_require"]["test"]))
     for command in ("pytest", "ruff"):

@@ -1,5 +1,7 @@
 """Recurrent layers with their options against PyTorch's autograd, and against each other."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ torch_nets = pytest.importorskip("torch_nets", reason="PyTorch is not installed"
 torch = torch_nets.torch
 
 LAYERS = {"rnn": fastrnn.RNN, "gru": fastrnn.GRU, "lstm": fastrnn.LSTM, "peephole": fastrnn.PeepholeLSTM}
-LAYERS["layer_norm"] = fastrnn.LayerNormLSTM
+LAYERS |= {"layer_norm": fastrnn.LayerNormLSTM, "gru_before": functools.partial(fastrnn.GRU, reset_after=False)}
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-11}
 
 
@@ -93,7 +95,7 @@ def test_recurrent_options_resets_lengths_and_states(kind, data):
     compare(layer, x, state, lengths, resets)
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm"])
+@pytest.mark.parametrize("kind", ["gru", "gru_before", "lstm"])
 @settings(deadline=None, max_examples=5)
 @given(data=st.data())
 def test_recurrent_options_noise(kind, data):
@@ -235,14 +237,14 @@ def test_recurrent_options_backward_can_be_repeated(kind):
             np.testing.assert_array_equal(gradients[name], gradient)
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("kind", ["rnn", "gru", "gru_before", "lstm"])
 def test_recurrent_options_carry_factor(kind):
     rng = np.random.default_rng(1)
     layer = LAYERS[kind](3, 18, 2, dtype="float64", seed=0)
     compare(layer, rng.standard_normal((6, 3, 3)), random_state(rng, layer, 3), [6, 2, 4], carry_factor=1.25)
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm", "rnn", "layer_norm"])
+@pytest.mark.parametrize("kind", ["gru", "gru_before", "lstm", "rnn", "layer_norm"])
 def test_recurrent_options_states_and_gates(kind):
     rng = np.random.default_rng(2)
     layer = LAYERS[kind](3, 19, 2, bidirectional=True, dtype="float64", seed=0)
@@ -266,7 +268,7 @@ def test_recurrent_options_states_and_gates(kind):
         if kind == "layer_norm":
             c = (c - c.mean(2, keepdims=True)) / np.sqrt(c.var(2, keepdims=True) + 1e-5)
         np.testing.assert_allclose(y[..., :19], o * np.tanh(c), rtol=1e-12, atol=1e-14)
-    if kind == "gru":
+    if kind.startswith("gru"):
         r, z, n = (gates[2][name] for name in "rzn")
         h = states[2]["h"]
         np.testing.assert_allclose(h[1, 0], ((1 - z) * n)[1, 0] + z[1, 0] * h[0, 0], rtol=1e-13)
@@ -336,6 +338,7 @@ def test_recurrent_options_travel_in_files_and_copies(tmp_path):
     for layer in (
         fastrnn.LSTM(3, 4, 2, zoneout=(0.1, 0.2), recurrent_dropout=0.3, initial_state="learned", seed=0),
         fastrnn.GRU(3, 4, dilation=2, initial_state=fastrnn.NoisyState(0.1), seed=0),
+        fastrnn.GRU(3, 4, reset_after=False, seed=0),
         fastrnn.PeepholeLSTM(3, 4, 2, dropout=0.1, variational=True, seed=0),
         fastrnn.RNN(3, 4, zoneout=0.5, nonlinearity="relu", seed=0),
     ):

@@ -153,7 +153,7 @@ def test_penalty_arguments():
                 fastrnn.ActivityRegularization(**{name: wrong})
     layer = fastrnn.ActivityRegularization(0.1, 0.2, 0.3)
     assert repr(copy.deepcopy(layer)) == repr(layer)
-    assert repr(layer) == "ActivityRegularization(l2=0.1, l1=0.2, slowness=0.3, dtype='float32')"
+    assert repr(layer) == "ActivityRegularization(l2=0.1, l1=0.2, slowness=0.3)"
     np.testing.assert_array_equal(layer.step(np.ones(F, "f"))[0], np.ones(F))
 
 

@@ -15,7 +15,7 @@ import fastrnn
 from fastrnn import kernels
 from fastrnn.kernels.simd import panel_width
 
-KINDS = ["rnn_tanh", "rnn_relu", "rnn_sigmoid", "gru", "lstm"]
+KINDS = ["rnn_tanh", "rnn_relu", "rnn_sigmoid", "gru", "gru_before", "lstm"]
 DTYPES = ["float32", "float64"]
 WIDTH = panel_width(np.dtype("float32"))
 SIZES = [(1, 1), (3, 7), (5, WIDTH // 4 + 1), (WIDTH + 1, WIDTH - 1), (2, 2 * WIDTH + 3)]
@@ -26,6 +26,8 @@ step_kernels = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="steps are fo
 def make_layer(kind, input_size, hidden_size, **options):
     if kind.startswith("rnn"):
         return fastrnn.RNN(input_size, hidden_size, nonlinearity=kind[4:], **options)
+    if kind == "gru_before":
+        return fastrnn.GRU(input_size, hidden_size, reset_after=False, **options)
     return {"gru": fastrnn.GRU, "lstm": fastrnn.LSTM}[kind](input_size, hidden_size, **options)
 
 
@@ -51,7 +53,7 @@ def run_lstm(weights, x, h, c, y):
 
 
 def user_code(kind):
-    return {"gru": run_gru, "lstm": run_lstm}.get(kind, run_rnn)
+    return {"rnn": run_rnn, "gru": run_gru, "lstm": run_lstm}[kind.split("_")[0]]
 
 
 def draw(layer, steps, batch, seed=0):
@@ -122,7 +124,7 @@ def test_step_kernel_called_from_python(kind):
     layer = make_layer(kind, 4, 10, seed=2)
     x, states = draw(layer, 1, 2)
     expected, state = layer.step(x[0], as_state(states))
-    step = {"gru": kernels.gru_step, "lstm": kernels.lstm_step}.get(kind, kernels.rnn_step)
+    step = {"rnn": kernels.rnn_step, "gru": kernels.gru_step, "lstm": kernels.lstm_step}[kind.split("_")[0]]
     assert step(layer.kernel_weights(), x[0], *states) is None
     np.testing.assert_array_equal(states[0], expected)
     for a, b in zip(states, as_parts(state), strict=True):
@@ -225,6 +227,15 @@ def test_step_kernel_refuses_a_column_slice(kind):
     step = kernels.gru_step if kind == "gru" else kernels.rnn_step
     with pytest.raises(TypingError, match="contiguous"):
         step(layer.kernel_weights(), np.zeros((2, 8), np.float32)[:, :4], np.zeros((2, 6), np.float32))
+
+
+@step_kernels
+@pytest.mark.parametrize("kind", ["gru", "lstm", "gru_before"])
+def test_step_kernel_refuses_the_weights_of_another_cell(kind):
+    step = kernels.lstm_step if kind == "gru_before" else kernels.rnn_step
+    arrays = [np.zeros((2, 6), np.float32)] * (3 if kind == "gru_before" else 2)
+    with pytest.raises(TypingError, match="weights must be those of"):
+        step(make_layer(kind, 6, 6, seed=1).kernel_weights(), *arrays)
 
 
 # ---- a user's cached function, in a process of its own ----

@@ -347,13 +347,27 @@ def test_fit_refusals():
     assert job.updates == 1
 
 
-def test_progress_bar(capsys, monkeypatch):
+def test_progress_bar_on_a_terminal_alone(capsys, monkeypatch):
     pytest.importorskip("tqdm")
     trainer().fit([tuple(batch())] * 3)
-    assert "3/3" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     trainer().fit([tuple(batch())] * 3)
-    assert "fastrnn[train]" in capsys.readouterr().err
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_progress_bar_in_a_notebook(capsys, monkeypatch):
+    """Whose class of bars is another one than a terminal's, and whose streams are no terminal."""
+    auto = pytest.importorskip("tqdm.auto")
+    monkeypatch.setattr(auto, "tqdm", type("notebook_bar", (auto.tqdm,), {}))
+    trainer().fit([tuple(batch())] * 3)
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_progress_bar_without_tqdm(capsys, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.asyncio", None)
+    trainer().fit([tuple(batch())] * 3)
+    assert "fastrnn[train]" in caplog.text and capsys.readouterr().err == ""
 
 
 # ---- stops ----

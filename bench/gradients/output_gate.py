@@ -7,8 +7,8 @@ import numpy as np
 
 import fastrnn
 from fastrnn.bptt import Buffers, Full, map_state
-from fastrnn.diagnostics.plots import new_figure, positive, save
 from fastrnn.lags import OneStep, one_lag_back, states_before
+from fastrnn.plot import new_figure, positive, save
 
 from ..report import table
 from .learning import delayed, echo_trainer

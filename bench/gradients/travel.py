@@ -4,7 +4,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn.diagnostics import gradient_flow
-from fastrnn.diagnostics.plots import new_figure, positive, save
+from fastrnn.plot import new_figure, positive, save
 
 from ..report import significant, table
 from .networks import INPUTS, gru, layer_norm_lstm, lstm, network, rnn, scaled_identity

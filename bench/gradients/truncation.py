@@ -5,7 +5,7 @@ import numpy as np
 import fastrnn
 from fastrnn.bptt import Full, Randomized, Truncated
 from fastrnn.diagnostics import truncation_bias
-from fastrnn.diagnostics.plots import new_figure, save
+from fastrnn.plot import new_figure, save
 
 from ..report import table
 from .networks import HIDDEN, INPUTS, lstm, rnn

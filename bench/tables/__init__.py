@@ -21,8 +21,10 @@ NAMES = (
     "language_model",
     "denormals",
     "cold_start",
+    "footprint",
     "vectors",
     "threading",
+    "estimators",
 )
 THREADS = 2
 

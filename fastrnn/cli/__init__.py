@@ -1,19 +1,19 @@
 """The command line: `fastrnn` and `python -m fastrnn`.
 
-Results go to stdout, everything else to stderr. Exit status: 0, or 2 for whatever the caller can put right (one
-sentence says what), 130 after Ctrl-C, 141 when whoever reads stdout has stopped.
+Results go to stdout, with `--json` as one JSON object, everything else to stderr. Exit status: 0, or 2 for whatever the
+caller can put right (one sentence says what), 130 after Ctrl-C, 141 when whoever reads stdout has stopped.
 """
 
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .. import __version__
-from . import bench, diagnose, evaluate, info, sample, train, warmup
-from .common import CommandError, Parser
+from . import bench, classify, completion, convert, diagnose, evaluate, forecast, info, sample, train, warmup
+from .common import CommandError, Parser, add_verbosity, styled, verbosity
 
-_COMMANDS = (train, sample, evaluate, diagnose, bench, info, warmup)
+_COMMANDS = (train, sample, evaluate, classify, forecast, diagnose, convert, bench, info, warmup, completion)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,22 +25,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a full disk shows here, while it can still be told
         return status
     except KeyboardInterrupt:
-        print("fastrnn: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return _flushed(130)
     except BrokenPipeError:
         _abandon_stdout()
         return 141
     except (CommandError, OSError, ValueError, MemoryError, ImportError) as error:
-        print(f"fastrnn: {_sentence(error)}", file=sys.stderr)
+        _complain(_sentence(error))
         return _flushed(2)
 
 
 def _run(argv):
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = build_parser()[0].parse_args(argv)
     except SystemExit as end:  # --help, --version
         return end.code or 0
-    with _no_interrupt_lost():
+    with _no_interrupt_lost(), verbosity(getattr(arguments, "verbosity", 0)):
         return arguments.run(arguments) or 0
 
 
@@ -70,17 +70,24 @@ def _no_interrupt_lost():
         sys.unraisablehook = report
 
 
-def _parser():
+def build_parser() -> tuple[Parser, Mapping[str, Parser]]:
+    """The parser of all commands, and those of each."""
     parser = Parser(
         prog="fastrnn",
-        description="Recurrent neural networks at the CPU's full speed: train a byte-level language model and use it.",
+        description="Recurrent neural networks at the CPU's full speed.",
         epilog="'fastrnn COMMAND --help' tells more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"fastrnn {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for command in _COMMANDS:
         command.add_parser(commands)
-    return parser
+    for one in (parser, *commands.choices.values()):
+        add_verbosity(one)
+    return parser, commands.choices
+
+
+def _complain(sentence):
+    print(f"{styled('fastrnn:', 'error', sys.stderr)} {sentence}", file=sys.stderr)
 
 
 def _sentence(error):

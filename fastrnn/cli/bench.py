@@ -13,7 +13,7 @@ from ..losses import CrossEntropy
 from ..optim import Adam
 from ..threads import get_num_threads
 from ..trainer import Trainer
-from .common import Progress, add_threads, number, use_threads
+from .common import Progress, add_json, add_threads, number, report, styled, use_threads
 
 
 class Size(NamedTuple):
@@ -33,6 +33,15 @@ SIZES = (
     Size(64, 1, 64, 256),
 )
 
+_HEAD = (
+    "{cell}, float32, {threads} threads\n"
+    f"{'':27}{'training':>24}{'inference':>25}\n"
+    f"{'steps batch embedding hidden':28}" + f"{'tokens/s':>14}{'GFLOP/s':>10}" * 2
+)
+_ROW = "{steps:5}{batch:6}{embedding:10}{hidden:7}" + "".join(
+    f"{{{name}_tokens_per_second:14,.0f}}{{{name}_gflops:10.1f}}" for name in ("training", "inference")
+)
+
 
 def add_parser(commands) -> None:
     """Declare the command."""
@@ -48,33 +57,41 @@ def add_parser(commands) -> None:
         help="time for each figure, of which there are two for each size",
     )  # fmt: skip
     add_threads(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments) -> None:
-    """Print a row for each size."""
+    """Print a row for each size, as soon as it is measured."""
     use_threads(arguments.threads)
-    print(f"{arguments.cell}, float32, {get_num_threads()} threads")
-    print(f"{'':27}{'training':>24}{'inference':>25}")
-    print(f"{'steps batch embedding hidden':28}" + f"{'tokens/s':>14}{'GFLOP/s':>10}" * 2)
+    found = []
+    if not arguments.json:
+        print(styled(_HEAD.format(cell=arguments.cell, threads=get_num_threads()), "name"))
     with Progress("bench") as progress:
         for index, size in enumerate(SIZES):
             progress.show(index / len(SIZES), f"hidden {size.hidden}, batch {size.batch}")
-            progress.line(row(arguments.cell, size, arguments.seconds), sys.stdout)
+            found.append(size._asdict() | measure(arguments.cell, size, arguments.seconds))
+            if not arguments.json:
+                progress.line(_ROW.format(**found[-1]), sys.stdout)
+    if arguments.json:
+        report(arguments, {"cell": arguments.cell, "dtype": "float32", "threads": get_num_threads(), "sizes": found})
 
 
-def row(cell: str, size: Size, seconds: float) -> str:
-    """The figures of one size, as a line of the table."""
+def measure(cell: str, size: Size, seconds: float) -> dict[str, float]:
+    """The figures of one size, by name."""
     model = language_model.build(cell, embedding=size.embedding, hidden=size.hidden)
     trainer = Trainer(model, CrossEntropy(), Adam(), bptt=Truncated(size.steps), clip_norm=1.0)
     x, targets = np.random.default_rng(0).integers(0, language_model.BYTES, (2, size.steps, size.batch))
     tokens, work = x.size, x.size * flops_per_token(cell, size)
-    text = f"{size.steps:5}{size.batch:6}{size.embedding:10}{size.hidden:7}"
+    figures: dict[str, float] = {}
     # the backward pass has two products for each one of the forward pass
-    for call, passes in ((lambda: trainer.step(x, targets), 3), (lambda: model.forward(x), 1)):
+    for name, passes, call in (
+        ("training", 3, lambda: trainer.step(x, targets)),
+        ("inference", 1, lambda: model.forward(x)),
+    ):
         taken = median_time(call, seconds)
-        text += f"{tokens / taken:14,.0f}{passes * work / taken / 1e9:10.1f}"
-    return text
+        figures |= {f"{name}_tokens_per_second": tokens / taken, f"{name}_gflops": passes * work / taken / 1e9}
+    return figures
 
 
 def flops_per_token(cell: str, size: Size) -> int:

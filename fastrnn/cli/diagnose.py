@@ -1,12 +1,13 @@
 """`fastrnn diagnose`: how far a language model's gradient travels back through a text."""
 
+import dataclasses
 import os
 
 import numpy as np
 
-from .. import corpus, data, diagnostics, words
+from .. import corpus, data, diagnostics, plot, words
 from ..losses import CrossEntropy
-from .common import CommandError, add_threads, integer, load_model, say, use_threads
+from .common import CommandError, add_json, add_threads, check_output, integer, load_model, report, say, use_threads
 from .levels import decoded
 
 
@@ -36,6 +37,7 @@ def add_parser(commands) -> None:
         help="draw the flow into this PNG, and what truncation does into one beside it, its name with -truncation",
     )  # fmt: skip
     add_threads(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -45,7 +47,8 @@ def run(arguments) -> None:
     if arguments.max_lag is not None and arguments.max_lag >= arguments.steps:
         raise CommandError(f"--max-lag must be less than --steps {arguments.steps}, got {arguments.max_lag}")
     if arguments.plot is not None:
-        diagnostics.plots.new_figure("--plot", 1, 1)  # better known before than after the work
+        check_output("--plot", arguments.plot)
+        plot.new_figure("--plot", 1, 1)  # better known before than after the work
     model, vocabulary = load_model(arguments.model)
     (text,) = corpus.read_files([arguments.file])
     if vocabulary is None:
@@ -55,10 +58,10 @@ def run(arguments) -> None:
     loss, steps = CrossEntropy(), len(x)
     max_lag = None if arguments.max_lag is None else min(arguments.max_lag, steps - 1)
     flow = diagnostics.gradient_flow(model, loss, x, targets, lengths=lengths, max_lag=max_lag)
-    print(flow)
     horizons = [2**n for n in range(steps.bit_length())]
     bias = diagnostics.truncation_bias(model, loss, x, targets, horizons, lengths=lengths)
-    print(f"\ntruncated gradients against the full one\n\n{bias}")
+    result = {**dataclasses.asdict(flow), "truncation": [row._asdict() for row in bias.rows]}
+    report(arguments, result, f"{flow}\n\ntruncated gradients against the full one\n\n{bias}")
     if arguments.plot is not None:
         stem, extension = os.path.splitext(arguments.plot)
         for found, path in ((flow, arguments.plot), (bias, f"{stem}-truncation{extension}")):

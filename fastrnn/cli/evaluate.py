@@ -1,7 +1,7 @@
 """`fastrnn evaluate`: how well a model predicts a file."""
 
 from .. import corpus, language_model, words
-from .common import CommandError, Progress, add_threads, load_model, use_threads
+from .common import CommandError, Progress, add_json, add_threads, load_model, report, styled, use_threads
 from .levels import decoded, share_of_unknown
 
 _BATCH = 32  # sentences
@@ -19,6 +19,7 @@ def add_parser(commands) -> None:
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a run")
     parser.add_argument("file", metavar="FILE", help="text to predict")
     add_threads(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -28,31 +29,37 @@ def run(arguments) -> None:
     model, vocabulary = load_model(arguments.model)
     (text,) = corpus.read_files([arguments.file])
     if vocabulary is None:
-        _evaluate_bytes(model, text, arguments.file)
+        figures, lines = _evaluate_bytes(model, text, arguments.file)
     else:
-        _evaluate_words(model, vocabulary, text, arguments.file)
+        figures, lines = _evaluate_words(model, vocabulary, text, arguments.file)
+    *others, ours = lines
+    report(arguments, figures, "\n".join([*others, styled(ours, "result")]))
 
 
 def _evaluate_bytes(model, text, name):
+    """The figures by name, and as lines."""
     try:
         stream = language_model.evaluation_stream(text)
     except ValueError:
         raise CommandError(f"{name} is too short: one byte leaves nothing to predict") from None
     with Progress("evaluate") as progress:
         value = language_model.bits_per_byte(model, _Shown(stream, True, progress))
-    print(f"zlib -9: {corpus.zlib_bits_per_byte(text):.3f} bits per byte")
-    print(f"model: {value:.3f} bits per byte")
+    zlib = corpus.zlib_bits_per_byte(text)
+    figures = {"level": "byte", "bytes": len(text), "bits_per_byte": value, "zlib_bits_per_byte": zlib}
+    return figures, (f"zlib -9: {zlib:.3f} bits per byte", f"model: {value:.3f} bits per byte")
 
 
 def _evaluate_words(model, vocabulary, text, name):
+    """The figures by name, and as lines."""
     sentences = [vocabulary.encoded(sentence) for sentence in words.sentences(decoded(text))]
     if not sentences:
         raise CommandError(f"{name} is too short: it has no words")
     batches = words.SentenceBatches(sentences, _BATCH, seed=None)
     with Progress("evaluate") as progress:
         value = language_model.perplexity(model, _Shown(batches, False, progress))
-    print(f"unknown words: {100 * share_of_unknown(sentences):.1f}%")
-    print(f"model: perplexity {value:.1f} per word")
+    unknown = share_of_unknown(sentences)
+    figures = {"level": "word", "sentences": len(sentences), "perplexity": value, "share_of_unknown_words": unknown}
+    return figures, (f"unknown words: {100 * unknown:.1f}%", f"model: perplexity {value:.1f} per word")
 
 
 class _Shown:

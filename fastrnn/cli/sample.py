@@ -5,7 +5,7 @@ import os
 import sys
 
 from .. import language_model, words
-from .common import CommandError, displayed, displayed_words, integer, load_model, number
+from .common import CommandError, add_json, displayed, displayed_words, integer, load_model, number, report
 
 
 def add_parser(commands) -> None:
@@ -18,7 +18,7 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a run")
     parser.add_argument("--prime", metavar="TEXT", help="text to go on from (default: the beginning of a line)")
-    parser.add_argument("--length", type=integer(0), default=1000, metavar="N", help="bytes, or words, to write")
+    parser.add_argument("--length", type=integer(1), default=1000, metavar="N", help="bytes, or words, to write")
     parser.add_argument(
         "--temperature", type=number(minimum=0), default=0.8, metavar="X",
         help="below 1 the text gets more usual, above 1 bolder; 0 takes the likeliest every time",
@@ -32,6 +32,7 @@ def add_parser(commands) -> None:
         help="choose among the likeliest only that have together the probability P (default: all)",
     )  # fmt: skip
     parser.add_argument("--seed", type=integer(0), metavar="N", help="the same text every time (default: another)")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -43,7 +44,11 @@ def run(arguments) -> None:
     if arguments.top_k is not None and arguments.top_k > most:
         raise CommandError(f"argument --top-k: it must be at most {most}, got {arguments.top_k}")
     write = _bytes if vocabulary is None else _words
-    for text in write(model, vocabulary, arguments.prime, arguments.length, options):
+    written = write(model, vocabulary, arguments.prime, arguments.length, options)
+    if arguments.json:
+        report(arguments, {"text": "".join(written), "prime": arguments.prime, "length": arguments.length, **options})
+        return
+    for text in written:
         sys.stdout.write(text)
         if sys.stdout.isatty():
             sys.stdout.flush()

@@ -1,13 +1,9 @@
 """`fastrnn train`: train a language model of bytes or words."""
 
 import argparse
-import contextlib
 import dataclasses
-import itertools
 import os
-import re
 import signal
-import tempfile
 
 from .. import corpus, language_model, words
 from . import plot
@@ -15,20 +11,22 @@ from .common import (
     CHECKPOINT_FILE,
     MODEL_FILE,
     CommandError,
-    Progress,
+    add_json,
     add_threads,
     file_in_run,
     integer,
     number,
+    report,
     require,
     say,
+    styled,
     use_threads,
 )
+from .folders import RUNS_FOLDER, results_folder, stem
 from .levels import LEVELS
 from .training_run import Run, Settings, read_saved
 from .warmup import warm_up_training
 
-RUNS_FOLDER = "fastrnn-runs"
 PLOT_FILE = "loss.png"
 
 _CHECKPOINT_INTERVAL = 30.0
@@ -67,6 +65,7 @@ def add_parser(commands) -> None:
         help=f"seconds between checkpoints; 0 for one at the end only (default: {_CHECKPOINT_INTERVAL:g})",
     )  # fmt: skip
     add_threads(group)
+    add_json(group)
     parser.set_defaults(run=run)
 
 
@@ -106,7 +105,6 @@ def run(arguments) -> int:
     use_threads(options.get("threads"))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: what is asked to stop should save
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    Progress.check()
     require("safetensors", "a model file")
     checkpoint, saved, chosen = None, None, options.get("out")
     if chosen == "":
@@ -121,11 +119,13 @@ def run(arguments) -> int:
         files = tuple(os.path.abspath(path) for path in given.get("files", ()))
         settings = _new(given | {"files": files})
     text = corpus.load(settings.files)
-    with _folder(chosen, settings, new=checkpoint is None or "out" in options) as folder:
+    name = stem(settings.files[0]) if settings.files else "stdlib"
+    taken = (MODEL_FILE, CHECKPOINT_FILE) if checkpoint is None or "out" in options else ()
+    with results_folder(chosen, name, taken, "choose another --out, or go on with --resume {folder}") as folder:
         training = Run(settings, text, folder, options.get("checkpoint_interval", _CHECKPOINT_INTERVAL))
         if checkpoint is not None:
             training.restore(checkpoint, saved)
-        return _train(training)
+        return _train(training, arguments)
 
 
 def _new(given):
@@ -146,41 +146,14 @@ def _resumed(settings, given):
     return dataclasses.replace(settings, **{"seconds": None} | given) if given else settings
 
 
-@contextlib.contextmanager
-def _folder(chosen, settings, new):
-    """The folder for the results, found to be writable; if `new`, without an earlier run in it."""
-    folder = chosen or _new_folder(settings)
-    os.makedirs(folder, exist_ok=True)
-    if new and any(os.path.exists(os.path.join(folder, name)) for name in (MODEL_FILE, CHECKPOINT_FILE)):
-        raise CommandError(f"{folder} holds an earlier run: choose another --out, or go on with --resume {folder}")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, folder) from None
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):  # goes only if it is empty: stopped before there was anything to save
-            os.rmdir(folder)
-
-
-def _new_folder(settings):
-    """A folder of its own for every run, named after the text."""
-    name = os.path.splitext(os.path.basename(settings.files[0]))[0] if settings.files else "stdlib"
-    name = re.sub(r"[^\w.-]", "_", name).strip(".") or "text"
-    for count in itertools.count(1):
-        folder = os.path.join(RUNS_FOLDER, name if count == 1 else f"{name}-{count}")
-        with contextlib.suppress(FileExistsError):
-            os.makedirs(folder)
-            return folder
-
-
-def _train(training):
+def _train(training, arguments):
     text, folder, level = training.text, training.folder, training.level
     say(f"{text.name}: {level.sizes()}")
     say(f"{training.settings.cell} model with {training.model.num_parameters:,} parameters")
-    warm_up_training(training.settings.cell)
+    if training.finished:
+        say(f"this run is finished; it goes on with a larger --steps, or --seconds, beside --resume {folder}")
+    else:
+        warm_up_training(training.settings.cell)
     complete = training.train()
     say(f"{training.updates} updates in {training.seconds:.1f} s, saved in {folder}")
     if not complete:
@@ -189,12 +162,25 @@ def _train(training):
     held_out = training.evaluate()
     training.write_history()
     _draw(training)
-    print(f"sample, at temperature {_SAMPLE_TEMPERATURE}:\n")
-    print("".join(level.sample(training.model, _SAMPLE_TEMPERATURE, training.settings.seed)))
-    print(f"\nmodel, checkpoint, history and loss curves: {folder}")
+    sample = "".join(level.sample(training.model, _SAMPLE_TEMPERATURE, training.settings.seed))
     name, baseline = level.baseline()
-    print(f"{name}: {level.shown(baseline)}")
-    print(f"held-out: {level.shown(held_out)}")
+    result = {
+        "folder": folder,
+        "level": training.settings.level,
+        "parameters": training.model.num_parameters,
+        "updates": training.updates,
+        "seconds": training.seconds,
+        level.held_out: held_out,
+        "baseline": {"name": name, level.held_out: baseline},
+        "sample": {"temperature": _SAMPLE_TEMPERATURE, "text": sample},
+    }
+    lines = [
+        f"sample, at temperature {_SAMPLE_TEMPERATURE}:\n\n{sample}\n",
+        f"model, checkpoint, history and loss curves: {folder}",
+        f"{name}: {level.shown(baseline)}",
+        styled(f"held-out: {level.shown(held_out)}", "result"),
+    ]
+    report(arguments, result, "\n".join(lines))
     return 0
 
 

@@ -167,13 +167,17 @@ class Run:
         """Of training so far."""
         return self._budget.elapsed
 
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up."""
+        return self._budget.fraction(self.updates) >= 1
+
     def train(self) -> bool:
         """Train to the end of the budget, or until Ctrl-C, and save. Returns whether the end was reached."""
         self._budget.start()
         complete = True
-        fraction = self._budget.fraction(self.updates)
-        if fraction < 1:
-            with Progress("train", fraction) as self._progress:
+        if not self.finished:
+            with Progress("train", self._budget.fraction(self.updates)) as self._progress:
                 self._saved_at = self.seconds
                 batches = self.level.batches
                 history = self.trainer.fit(batches, epochs=sys.maxsize, callbacks=self._after, progress=False)

@@ -10,7 +10,7 @@ from .. import kernels, language_model, layers, losses, optim
 from ..bptt import Full
 from ..model import Sequential
 from ..trainer import Trainer
-from .common import Progress, say
+from .common import Progress, add_json, report, say
 from .info import kernel_cache
 
 DTYPES = ("float32", "float64")
@@ -26,6 +26,7 @@ def add_parser(commands) -> None:
         description="Compile every kernel and keep it in the cache folder, so that no later process has to wait. "
         "Kernels that are in the cache already are only loaded.",
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -40,7 +41,9 @@ def run(arguments) -> None:
         progress.show(1.0, "done")
     folder = kernel_cache()
     where = f"cached in {folder}" if folder else "but not cached: no folder can be written"
-    print(f"all kernels are compiled, {where} ({time.perf_counter() - began:.1f} s)")
+    seconds = time.perf_counter() - began
+    result = {"tasks": [name for name, _ in everything], "kernel_cache": folder, "seconds": seconds}
+    report(arguments, result, f"all kernels are compiled, {where} ({seconds:.1f} s)")
 
 
 def warm_up_training(cell: str) -> None:
@@ -130,6 +133,7 @@ def _use_losses(dtype):
         losses.CrossEntropy()(y, np.zeros((_STEPS, _BATCH), np.int64), mask=mask)
         for loss in (losses.MSE(), losses.MAE(), losses.Huber(), losses.BinaryCrossEntropy()):
             loss(y, np.zeros_like(y), mask=mask)
+        losses.Quantile((0.5,))(y, np.zeros_like(y), mask=mask)
 
 
 def _use_optimizers(dtype):

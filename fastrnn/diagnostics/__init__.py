@@ -1,6 +1,5 @@
 """Looking at gradients: are they right, how far do they travel through time, and where do they die?"""
 
-from . import plots
 from .central_differences import GradcheckReport, gradcheck
 from .flow import Gate, GradientFlow, LayerFlow, Verdict, gradient_flow
 from .truncation import TruncationBias, truncation_bias
@@ -16,6 +15,5 @@ __all__ = [
     "WatchGradients",
     "gradcheck",
     "gradient_flow",
-    "plots",
     "truncation_bias",
 ]

@@ -184,7 +184,7 @@ def _check_model(model):
             name = type(layer).__name__
             raise ValueError(f"gradient_flow needs losses of single steps, and {name} joins or makes steps")
     if not any(isinstance(layer, (Recurrent, Jordan)) for layer in layers_of(model)):
-        raise ValueError(f"gradient_flow needs a model with a recurrent layer, got {model!r}")
+        raise ValueError(f"gradient_flow needs a model with a recurrent layer, got {type(model).__name__}")
 
 
 class _Part:

@@ -10,7 +10,6 @@ import numpy as np
 from .. import checks
 from ..bptt import Buffers, Full, Run, Truncated, Windowed, check_loss
 from ..layers.base import Layer
-from . import plots
 
 
 class HorizonBias(NamedTuple):
@@ -49,12 +48,14 @@ class TruncationBias:
         Returns the axes. ImportError without matplotlib (extra `fastrnn[plot]`), OSError for a path that can't be
         written.
         """
-        axes = target if hasattr(target, "plot") else plots.new_figure("TruncationBias.plot", 6.4, 4.8).subplots()
+        from .. import plot
+
+        axes = target if hasattr(target, "plot") else plot.new_figure("TruncationBias.plot", 6.4, 4.8).subplots()
         horizons = [row.horizon for row in self.rows]
         for i, name in enumerate(HorizonBias._fields[1:]):
             rule, quantity = name.split("_")
             label = f"{rule.title()}(h), {'cosine' if quantity == 'cosine' else 'norm ratio'}"
-            style = {"color": f"C{i // 2}", "linestyle": "-" if quantity == "cosine" else "--", "marker": "."}
+            style = {"color": plot.COLORS[i // 2], "linestyle": "-" if quantity == "cosine" else "--", "marker": "."}
             axes.plot(horizons, [getattr(row, name) for row in self.rows], label=label, **style)
         axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
         axes.set_xscale("log", base=2)
@@ -62,7 +63,7 @@ class TruncationBias:
         axes.set_ylabel("truncated against full gradient")
         axes.legend()
         if target is not None and axes is not target:
-            plots.save(axes.figure, target)
+            plot.save(axes, target)
         return axes
 
 

@@ -37,7 +37,7 @@ class WatchGradients:
         self.path = path
         self._options = {"max_lag": max_lag, "jacobians": jacobians}
         if path is not None:
-            from .plots import new_figure
+            from ..plot import new_figure
 
             new_figure("WatchGradients", 1, 1)  # better known before training than in the middle of it
         self.flows: list[GradientFlow] = []

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from .. import checks
+from .. import checks, summary
 from ..parameters import Parameters, aligned_empty
 
 
@@ -91,23 +91,26 @@ class Layer(ABC):
 
     # The public calls.
 
-    def forward(self, x, state=None, *, lengths=None, resets=None, workspace=None):
+    def forward(self, x, state=None, *, lengths=None, resets=None, workspace=None, out=None):
         """Run the layer over a batch of sequences.
 
-        x: input, (T,B,I) floats (Embedding, OneHot: (T,B) integers), batch first if the layer is.
+        x: input, (T,B,I) floats (Embedding, OneHot: (T,B) integers), batch first if the layer is. A C-contiguous array
+            of the layer's dtype (of int64 for integers) is read where it is, also a read-only or memory-mapped one; any
+            other is copied into one first. It is never changed.
         state: initial state, None for zeros; layers without state take None alone.
         lengths: (B,) integers, 1 ≤ n ≤ T, of right-padded sequences: outputs past the end are 0, padding is not read.
         resets: (T,B) booleans, batch first if the layer is: where true, another sequence begins with that step, and the
             state before it is what no `state` stands for, such as zeros. Layers without state take no notice.
         workspace: keeps what `backward` needs and applies dropout; `y` and `state` may then be views of it.
+        out: an array of y's shape and the layer's dtype that `y` is written into, and returned as; it may be `x`.
+            Without a workspace, and if it is C-contiguous and shares no memory with another argument, no other array of
+            its size is made; else `y` is copied into it at the end.
 
         Returns `(y, state)`. Raises TypeError or ValueError before anything is changed if an argument does not fit.
         """
         x = self._check_input(x)
         steps, batch = self._extent(x)
-        if workspace is None:
-            self._check_room(x)
-        else:
+        if workspace is not None:
             self._check_workspace(workspace)
             if steps > workspace.steps or batch > workspace.batch:
                 raise ValueError(
@@ -117,13 +120,27 @@ class Layer(ABC):
         self._check_values("x", x, lengths)
         resets = self._check_resets(resets, steps, batch)
         state = self._check_state("state", state, batch)
+        if out is not None:
+            checks.destination("out", out, self.dtype, self._shape_after(x))
         if workspace is None:
-            return self._infer(x, state, lengths, resets)
+            target = None if out is None else _kernel_target(out, x, lengths, resets, state)
+            self._check_room(x, target is not None)
+            y, state = self._infer(x, state, lengths, resets, target)
+            if out is None:
+                return y, state
+            if y is not target:
+                np.copyto(out, y)
+            return out, state
         workspace.record = None
         workspace.record_stays = workspace.repeatable
-        result = self._forward(x, state, lengths, resets, workspace)
+        y, state = self._forward(x, state, lengths, resets, workspace)
         workspace.version = self.parameters.version
-        return result
+        if out is None:
+            return y, state
+        if _shares_memory(out, state):  # a state that the workspace gave out before
+            state = copy.deepcopy(state)
+        np.copyto(out, y)
+        return out, state
 
     __call__ = forward
 
@@ -148,14 +165,15 @@ class Layer(ABC):
             workspace.record = None
         return result
 
-    def step(self, x_t, state=None, *, resets=None):
+    def step(self, x_t, state=None, *, resets=None, out=None):
         """One time step, for streaming.
 
         x_t: (B,I) floats or (I,) for a single stream (Embedding, OneHot: (B,) integers or one integer).
         state: as in `forward`, without the batch dimension for a single stream.
         resets: (B,) booleans, or one: where true, a new sequence begins, as in `forward`.
+        out: an array of y_t's shape and the layer's dtype that `y_t` is copied into, and returned as; it may be `x_t`.
 
-        Returns `(y_t, state)` as fresh arrays; the values are those of `forward` step by step.
+        Returns `(y_t, state)`, but for `out` fresh arrays; the values are those of `forward` step by step.
         """
         x_t = checks.as_array("x_t", x_t)
         dimensions = self._step_dimensions(x_t[np.newaxis])
@@ -172,7 +190,9 @@ class Layer(ABC):
         if state is not None and resets is not None and resets.any():
             state = self._begin_anew(state, resets)
         y, state = self._step(x_t, state)
-        return (y[0], self._without_batch(state)) if single else (y, state)
+        if single:
+            y, state = y[0], self._without_batch(state)
+        return (y, state) if out is None else (put_into(out, y), state)
 
     def workspace(self, T, B):
         """Buffers for sequences of up to `T` steps in batches of up to `B`: see `Workspace`."""
@@ -226,8 +246,7 @@ class Layer(ABC):
         """The constructor's arguments that fix the architecture, as JSON can hold them."""
 
     def __repr__(self):
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
-        return f"{type(self).__name__}({arguments})"
+        return summary.call(self)
 
     def __reduce__(self):
         """Copies and pickles are layers of their own, outside any model."""
@@ -247,9 +266,19 @@ class Layer(ABC):
     @abstractmethod
     def _check_step_input(self, x_t): ...
 
-    def _check_room(self, x):
-        """MemoryError where the output of `x` needs more memory than there is."""
+    def _check_room(self, x, given):
+        """MemoryError where the output of `x`, unless there is an array `given` for it, needs more memory than is."""
         return
+
+    def _shape_after(self, x):
+        """The shape of the output for a checked input."""
+        steps, batch = self._extent(x)
+        real = x.dtype.kind == "f"
+        steps = self._output_steps(None if real and x.ndim == 2 else steps)
+        features = self._output_features(x.shape[-1] if real else None)
+        if steps is None:
+            return batch, features
+        return (batch, steps, features) if self.batch_first else (steps, batch, features)
 
     def _output_steps(self, steps):
         """Steps of the output for `steps` of the input, None for no time dimension; ValueError if that does not fit."""
@@ -320,7 +349,8 @@ class Layer(ABC):
     def _make_workspace(self, steps, batch): ...
 
     @abstractmethod
-    def _infer(self, x, state, lengths, resets): ...
+    def _infer(self, x, state, lengths, resets, out=None):
+        """Output and final state. `out`: where the output may go, contiguous, sharing no memory with the arguments."""
 
     @abstractmethod
     def _forward(self, x, state, lengths, resets, workspace): ...
@@ -357,6 +387,31 @@ def _rebuild(kind, config, batch_first, values, gradients, generator):
     layer.parameters.gradients[:] = gradients
     layer._rng = copy.deepcopy(generator)  # its own, also after a shallow copy
     return layer
+
+
+def put_into(out, y):
+    """The caller's array `out` with the output `y` copied into it."""
+    np.copyto(checks.destination("out", out, y.dtype, y.shape), y)
+    return out
+
+
+def _kernel_target(out, *arguments):
+    """`out` as an array for kernels to write while they read the checked `arguments`; None where that can't be."""
+    if not (out.flags.c_contiguous and out.flags.aligned) or _shares_memory(out, arguments):
+        return None
+    return out.view(np.ndarray)  # of a subclass such as a memory-mapped one, too
+
+
+def _shares_memory(array, others):
+    """Whether `array` may share memory with one of `others`: an array, None, or a sequence of such as a state is."""
+    if others is None:
+        return False
+    if isinstance(others, np.ndarray):
+        return np.may_share_memory(array, others)
+    for other in others:
+        if _shares_memory(array, other):
+            return True
+    return False
 
 
 def apart(array, *buffers):

@@ -183,9 +183,11 @@ class Jordan(Layer):
     def _without_batch(self, state):
         return state[:, 0]
 
-    def _check_room(self, x):
-        steps, batch = self._extent(x)
-        checks.memory(f"the output for T={steps}, B={batch}", steps * batch * self.output_size * self.dtype.itemsize)
+    def _check_room(self, x, given):
+        if not given or self.batch_first:
+            steps, batch = self._extent(x)
+            size = steps * batch * self.output_size * self.dtype.itemsize
+            checks.memory(f"the output for T={steps}, B={batch}", size)
 
     def _workspace_bytes(self, steps, batch):
         numbers = 3 * self.input_size + 2 * self.hidden_size + 5 * self.output_size
@@ -214,11 +216,14 @@ class Jordan(Layer):
             x, state, lengths, resets, *self._forward_weights(), self._kinds, before, h, y, final
         )
 
-    def _infer(self, x, state, lengths, resets):
+    def _infer(self, x, state, lengths, resets, out=None):
         steps, batch = self._extent(x)
         lengths = np.full(batch, steps) if lengths is None else lengths
         resets = _NO_RESETS if resets is None else np.ascontiguousarray(_time_first(self, resets))
-        y = np.empty((steps, batch, self.output_size), self.dtype)
+        if out is None or self.batch_first:  # the kernel has time first
+            y = np.empty((steps, batch, self.output_size), self.dtype)
+        else:
+            y = out
         before, final = np.empty((1, *y.shape[1:]), self.dtype), np.empty(y.shape[1:], self.dtype)
         initial = np.zeros(final.shape, self.dtype) if state is None else state[0]
         h = np.empty((1, batch, self.hidden_size), self.dtype)

@@ -88,14 +88,19 @@ class Linear(FloatInput):
         return _LinearWorkspace(self, steps, batch)
 
     def _compute(self, x, y, extent, workspace):
+        rows = min(extent.steps, STRETCH) * extent.batch_size  # of a parallel region
+        threads = threads_for(rows * self.in_features * self.out_features)
+        if workspace is None and threads == 1 and not extent.ragged:  # all rows as those of one step, to the same bits
+            self._dense_step(
+                self._pass.forward_weights(), x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
+            )
+            return
         if workspace is None:
             plan = SequenceBatch(extent.steps, extent.batch_size, keep=False)
             arrays = PassBuffers(self._pass, extent.steps, extent.batch_size, False, 0)
         else:
             plan, arrays = workspace.plan, workspace.arrays
         lengths = extent.lengths if extent.ragged else None
-        rows = min(extent.steps, STRETCH) * extent.batch_size  # of a parallel region
-        threads = threads_for(rows * self.in_features * self.out_features)
         plan.fill(extent.steps, extent.batch_size, lengths, False, threads)
         if extent.ragged:
             y.fill(0)

@@ -71,7 +71,7 @@ class MeanPool(_Pooling):
 
     _kernels = pool_mean, pool_mean_backward
 
-    def step(self, x_t, state=None, *, resets=None):
+    def step(self, x_t, state=None, *, resets=None, out=None):
         """A mean over time has no single step: ValueError."""
         raise ValueError("MeanPool needs the whole sequence: it has no single step")
 
@@ -101,6 +101,6 @@ class MaxPool(_Pooling):
     def _kept(self, size, workspace):
         return (np.empty(size, np.int64) if workspace is None else workspace.steps_of_max(size),)
 
-    def step(self, x_t, state=None, *, resets=None):
+    def step(self, x_t, state=None, *, resets=None, out=None):
         """A maximum over time has no single step: ValueError."""
         raise ValueError("MaxPool needs the whole sequence: it has no single step")

@@ -17,7 +17,7 @@ from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_
 from ..segments import Segments
 from ..threads import threads_for
 from . import initial_state as initial
-from .base import Layer, apart
+from .base import Layer, apart, put_into
 from .compiled import kernel_weights, kernel_workspace
 from .elementwise import draw_dropout, multiply_mask
 from .recurrent_workspace import RecurrentWorkspace
@@ -279,9 +279,9 @@ class Recurrent(Layer):
         """The same for a state of zeros, out of an array of at least B·H of them."""
         return [(zeros[: batch * self.hidden_size],) * self.states] * len(self.passes)
 
-    def _check_room(self, x):
+    def _check_room(self, x, given):
         steps, batch = self._extent(x)
-        buffers = 1 if self.num_layers == 1 else 2
+        buffers = min(2, self.num_layers - given)
         size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
         checks.memory(f"the output for T={steps}, B={batch}", size)
 
@@ -297,7 +297,7 @@ class Recurrent(Layer):
             resets = resets.T
         return Segments(steps, batch, lengths, resets, self.dilation)
 
-    def _infer(self, x, state, lengths, resets):
+    def _infer(self, x, state, lengths, resets, out=None):
         steps, batch = self._extent(x)
         tokens = x.dtype.kind in "iu"
         source = self._tokens_view(np.ascontiguousarray(x, np.int64)) if tokens else self._whole(x)
@@ -308,7 +308,10 @@ class Recurrent(Layer):
         initial_rows, final_rows = self._state_rows(state, final, plan, None)
         outputs = []  # the last one and the one before: each layer but the first two writes over the latter
         for layer in range(self.num_layers):
-            y = np.empty(shape, self.dtype) if layer < 2 else outputs[0]
+            if out is not None and layer == self.num_layers - 1:
+                y = out
+            else:
+                y = np.empty(shape, self.dtype) if layer < 2 else outputs[0]
             if lengths is not None:
                 y.fill(0)
             for n, target in zip(self._of_layer(layer), self._views(y), strict=True):
@@ -534,11 +537,13 @@ class Recurrent(Layer):
     def _states_before(self, workspace, steps, rows):
         return workspace.states_before(steps, rows)
 
-    def step(self, x_t, state=None, *, resets=None):
+    def step(self, x_t, state=None, *, resets=None, out=None):
         if self.bidirectional:
             raise ValueError("step needs a unidirectional layer")
         result = self._step_as_given(x_t, state) if resets is None else None
-        return super().step(x_t, state, resets=resets) if result is None else result
+        if result is None:
+            return super().step(x_t, state, resets=resets, out=out)
+        return result if out is None else (put_into(out, result[0]), result[1])
 
     step.__doc__ = Layer.step.__doc__
 

@@ -23,7 +23,7 @@ class Repeat(FloatInput):
     def config(self):
         return {"steps": self.steps, "dtype": self.dtype.name}
 
-    def step(self, x_t, state=None, *, resets=None):
+    def step(self, x_t, state=None, *, resets=None, out=None):
         """A vector for all steps has no single one: ValueError."""
         raise ValueError("Repeat makes a whole sequence: it has no single step")
 

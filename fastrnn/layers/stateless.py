@@ -68,13 +68,14 @@ class Stateless(Layer):
         time, row = (1, steps) if self.batch_first and sequence else (batch, 1)
         return Extent(steps, batch, time, row, stored, lengths is not None)
 
-    def _check_room(self, x):
-        shape = self._output_shape(x.shape)
-        checks.memory(f"the output of shape {shape}", math.prod(shape) * self.dtype.itemsize)
+    def _check_room(self, x, given):
+        if not given:
+            shape = self._output_shape(x.shape)
+            checks.memory(f"the output of shape {shape}", math.prod(shape) * self.dtype.itemsize)
 
-    def _infer(self, x, state, lengths, resets):
+    def _infer(self, x, state, lengths, resets, out=None):
         extent = self._extent_of(x, lengths, np.empty(self._extent(x)[1], np.int64))
-        y = np.empty(self._output_shape(x.shape), self.dtype)
+        y = np.empty(self._output_shape(x.shape), self.dtype) if out is None else out
         self._compute(x, y, extent, None)
         return y, None
 

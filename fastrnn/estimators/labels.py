@@ -1,0 +1,54 @@
+"""Targets that are classes: their numbers, weights and probabilities."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
+
+
+class ClassTargets:
+    """What estimators of classes share; they have the parameter `class_weight`."""
+
+    class_weight: Any
+    classes_: np.ndarray
+
+    def _class_targets(
+        self, labels: np.ndarray, weights: np.ndarray | None, classes: Any, *, new: bool, incremental: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The number in `classes_` of each of the labels (n,), and the weights times those of the classes.
+
+        new: the classes are found, among the labels or in `classes` if the fit is `incremental`.
+        """
+        check_classification_targets(labels)
+        if incremental and isinstance(self.class_weight, str):
+            raise ValueError(
+                "class_weight must be a dict or None for partial_fit, which sees part of the data at a time"
+            )
+        if new:
+            if incremental and classes is None:
+                raise ValueError("classes must be passed in the first call of partial_fit")
+            self.classes_ = np.unique(labels if classes is None else column_or_1d(classes))
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(f"classes must be those of the first call, {self.classes_.tolist()}, got {classes}")
+        targets = encoded(labels, self.classes_)
+        if self.class_weight is not None:
+            factors = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)[targets]
+            weights = factors if weights is None else factors * weights
+        return targets, weights
+
+
+def encoded(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The index in sorted `classes` of each label, int64; ValueError for one that is not there."""
+    indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    strange = classes[indices] != labels
+    if strange.any():
+        raise ValueError(f"y must hold the classes {classes.tolist()} alone, got {labels[strange].tolist()[0]!r}")
+    return indices
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """The softmax of logits (…,C), float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)

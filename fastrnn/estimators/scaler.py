@@ -1,0 +1,44 @@
+"""Features of sequences, standardised."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from .base import SequenceInput
+from .regression import moments
+from .sequences import listed, shape_of
+
+
+class SequenceScaler(OneToOneFeatureMixin, TransformerMixin, SequenceInput):
+    """Takes from each feature its mean over all steps of all sequences, and divides it by its standard deviation.
+
+    It is what scikit-learn's `StandardScaler` is to rows, for the steps of a pipeline before an estimator of sequences.
+
+    X: as in `RNNClassifier`: (n,T,F), lists of arrays (T_i,F) or (T_i,), or rows of numbers (n,T·F).
+
+    features_per_step: numbers a step in rows of numbers.
+
+    Attributes: `mean_`, `scale_`, (F,) float64, `n_features_in_`, `feature_names_in_`.
+    """
+
+    mean_: np.ndarray
+    scale_: np.ndarray
+
+    def __init__(self, features_per_step: int = 1):
+        self.features_per_step = features_per_step
+
+    def fit(self, X: Any, y: Any = None) -> "SequenceScaler":
+        """Find mean and deviation of each feature; `y` is not looked at."""
+        self.mean_, self.scale_ = moments(self._check_X(X, np.float64, self.features_per_step).steps)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """The sequences in units of the deviation from the mean, float64, in the form that `X` has."""
+        check_is_fitted(self)
+        x = self._check_X(X, np.float64)
+        scaled = x.with_steps((x.steps - self.mean_) / self.scale_)
+        if listed(X) is None:
+            return scaled.array.reshape(shape_of(X))
+        return [row.reshape(shape_of(entry)) for row, entry in zip(scaled, X, strict=True)]
