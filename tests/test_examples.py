@@ -14,7 +14,7 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 def example(name):
     """The example as a module."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where Numba's cache looks for it
     spec.loader.exec_module(module)
     return module
 

@@ -49,7 +49,7 @@ def arguments():
         "rnn_net": net_arguments(rnn),
         "use_losses": (
             floats(N, B, CLASSES), rng.random((N, B, CLASSES), np.float32), classes[:, 0].copy(), rng.random((N, B)),
-            np.empty((N, B)), floats(N, 5, B, CLASSES), np.empty((N, 9)),
+            np.array([0.3]), np.empty((N, B)), floats(N, 6, B, CLASSES), np.empty((N, 10)),
         ),
         "use_updates": (floats(N, 2, 100), np.ones((N, 3, 100), np.float32), np.empty(N)),
         "use_activations": (floats(N, 50), floats(N, 50), floats(N, 3, 50), floats(N, 3, 50)),

@@ -75,8 +75,8 @@ def rnn_net(weights, workspaces, values, gradients, x, h, dh):
 
 
 @njit(**OPTIONS)
-def use_losses(y, targets, classes, mask, partial, out, results):
-    """y, targets (N,R,C), classes (N,R), mask (N,R) weights; out (N,5,R,C), results (N,9)."""
+def use_losses(y, targets, classes, mask, quantiles, partial, out, results):
+    """y, targets (N,R,C), classes (N,R), mask (N,R) weights; out (N,6,R,C), results (N,10)."""
     for n in prange(y.shape[0]):
         result = results[n]
         result[0] = losses.sum_of_weights(mask[n])
@@ -86,6 +86,7 @@ def use_losses(y, targets, classes, mask, partial, out, results):
         result[5] = losses.squared_error(y[n], targets[n], mask[n], 1.0, 0.5, out[n, 1], partial[n], 1)
         result[6] = losses.absolute_error(y[n], targets[n], mask[n], 1.0, 0.5, out[n, 2], partial[n], 1)
         result[7] = losses.huber(y[n], targets[n], mask[n], 1.0, 0.5, out[n, 3], partial[n], 1)
+        result[9] = losses.pinball(y[n], targets[n], mask[n], quantiles, 0.5, out[n, 5], partial[n], 1)
         result[8] = losses.binary_cross_entropy(y[n], targets[n], mask[n], 1.0, 0.5, out[n, 4], partial[n], 1)
 
 
