@@ -75,7 +75,7 @@ class Linear(FloatInput):
         """Weights for `fastrnn.kernels`' `dense_…` functions, as those of the recurrent layers."""
         return kernel_weights(DenseWeights, self._pass)
 
-    def kernel_workspace(self, T, B, *, threads: int = 1, input_gradient: bool = True) -> LayerWorkspace:
+    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> LayerWorkspace:
         """Buffers for `dense_forward` and `dense_backward`, as those of the recurrent layers."""
         return kernel_workspace(self._pass, T, B, 0, threads, input_gradient)
 

@@ -616,7 +616,7 @@ class Recurrent(Layer):
         """
         return kernel_weights(self._kernel_class("kernel_weights"), self.passes[0])
 
-    def kernel_workspace(self, T, B, *, threads: int = 1, input_gradient: bool = True) -> LayerWorkspace:
+    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> LayerWorkspace:
         """Buffers for the sequence functions of `fastrnn.kernels`, for up to `T` steps in batches of up to `B`.
 
         threads: how many threads a call may take; only 1 may be used in a `prange`.
