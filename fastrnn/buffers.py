@@ -1,10 +1,16 @@
 """Arrays that stay from one call to the next."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .parameters import aligned_empty
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 
 class NamedArrays:
@@ -13,7 +19,7 @@ class NamedArrays:
     def __init__(self):
         self._arrays = {}
 
-    def array(self, name, shape: tuple[int, ...], dtype) -> np.ndarray:
+    def array(self, name: Any, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """An array with undefined contents, in the memory that `name` had before."""
         size, dtype = math.prod(shape), np.dtype(dtype)
         flat = self._arrays.get(name)

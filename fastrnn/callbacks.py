@@ -5,15 +5,21 @@ a true `needs_validation` refuses training without validation, and `finish(train
 by its last epoch or by a callback. It is not called after an error, nor after Ctrl-C, a pause from which `fit` goes on.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import checks
+
+if TYPE_CHECKING:
+    from .layers.base import Layer
+    from .trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +29,7 @@ class _ValidationWatch(ABC):
 
     needs_validation = True
 
-    def __call__(self, trainer, record: Mapping[str, Any]) -> bool:
+    def __call__(self, trainer: Trainer, record: Mapping[str, Any]) -> bool:
         """Take notice of a record of `fit`; True stops training."""
         return "validation_loss" in record and self._watch(trainer, record["validation_loss"])
 
@@ -88,13 +94,13 @@ class EarlyStopping(_ValidationWatch):
             self._weights = np.empty_like(weights)
         np.copyto(self._weights, weights)
 
-    def restore(self, model) -> None:
+    def restore(self, model: Layer) -> None:
         """Give `model` the weights of the lowest validation loss; ValueError if none are kept, or they don't fit."""
         if self._weights is None:
             raise ValueError("no weights are kept: it takes restore_best=True and a finite validation loss")
         model.vector_to_parameters(self._weights)
 
-    def finish(self, trainer) -> None:
+    def finish(self, trainer: Trainer) -> None:
         """The end of training: the best weights are given back."""
         if self._weights is not None:
             self.restore(trainer.model)

@@ -4,18 +4,25 @@ Every function returns the checked value in the form the kernels take, or raises
 argument's name, what was expected and what came.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 import operator
 import os
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _INT64 = np.iinfo(np.int64)
 
 
-def integer(name, value, *, minimum=None, maximum=None):
+def integer(name: str, value: Any, *, minimum: int | None = None, maximum: int | None = None) -> int:
     """`value` as an int within the bounds; booleans and floats are refused."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -30,7 +37,15 @@ def integer(name, value, *, minimum=None, maximum=None):
     return number
 
 
-def number(name, value, *, minimum=None, maximum=None, above=None, below=None):
+def number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
     """`value` as a finite float within the bounds (`minimum`, `maximum` inclusive; `above`, `below` not)."""
     plain = type(value) in (float, int)
     if not plain and (isinstance(value, (bool, np.bool_, str, bytes)) or np.iscomplexobj(value)):
@@ -52,7 +67,7 @@ def number(name, value, *, minimum=None, maximum=None, above=None, below=None):
     return result
 
 
-def quantiles(name, values):
+def quantiles(name: str, values: Any) -> tuple[float, ...]:
     """`values` as a tuple of increasing floats between 0 and 1, at least one."""
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
@@ -62,14 +77,14 @@ def quantiles(name, values):
     return levels
 
 
-def flag(name, value):
+def flag(name: str, value: Any) -> bool:
     """`value` as a bool; anything but a boolean is refused."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
-def choice(name, value, options):
+def choice(name: str, value: Any, options: Collection[str]) -> str:
     """`value` if it is one of the strings in `options`."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, got {type(value).__name__}")
@@ -78,7 +93,7 @@ def choice(name, value, options):
     return value
 
 
-def float_dtype(value):
+def float_dtype(value: Any) -> np.dtype:
     """`value` as the NumPy dtype float32 or float64."""
     try:
         dtype = np.dtype(value)
@@ -93,7 +108,7 @@ def _shape_text(shape):
     return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
-def shape(name, actual, expected):
+def shape(name: str, actual: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
     """Refuse a shape that differs from `expected`, in which None stands for any size of at least 1."""
     fits = len(actual) == len(expected)
     if fits:
@@ -105,7 +120,7 @@ def shape(name, actual, expected):
         raise ValueError(f"{name} must not be empty, got shape {_shape_text(actual)}")
 
 
-def as_array(name, value):
+def as_array(name: str, value: Any) -> np.ndarray:
     """`value` as a NumPy array of whatever dtype. A masked array is refused: its mask would be lost."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: give its data, and `mask` or `lengths` where they are taken")
@@ -144,12 +159,12 @@ def _as_kernels_take(name, array, dtype):
         return np.array(array, dtype, order="C")
 
 
-def is_plain(value, dtype, shape_):
+def is_plain(value: Any, dtype: DTypeLike, shape_: tuple[int, ...]) -> bool:
     """Whether `value` is an array of exactly this dtype and shape that the kernels take as it is."""
     return type(value) is np.ndarray and value.shape == shape_ and value.dtype == dtype and value.flags.carray
 
 
-def float_array(name, value, dtype, expected_shape):
+def float_array(name: str, value: Any, dtype: DTypeLike, expected_shape: tuple[int | None, ...]) -> np.ndarray:
     """`value` as a C-contiguous, aligned array of floats of precision `dtype` and the expected shape.
 
     No copy is made where none is needed. Floats of another precision are converted; integers, booleans, objects and
@@ -165,7 +180,14 @@ def float_array(name, value, dtype, expected_shape):
     return _as_kernels_take(name, array, dtype)
 
 
-def integer_array(name, value, expected_shape, *, minimum=None, maximum=None):
+def integer_array(
+    name: str,
+    value: Any,
+    expected_shape: tuple[int | None, ...],
+    *,
+    minimum: int | None = None,
+    maximum: int | None = None,
+) -> np.ndarray:
     """`value` as a C-contiguous int64 array of the expected shape with every element within the bounds."""
     array = as_array(name, value)
     if array.dtype.kind not in "iu":
@@ -181,7 +203,7 @@ def integer_array(name, value, expected_shape, *, minimum=None, maximum=None):
     return _as_kernels_take(name, array, np.int64)
 
 
-def prediction(name, value):
+def prediction(name: str, value: Any) -> tuple[np.ndarray, np.dtype]:
     """`value` as a floating-point array that is not empty, with the precision, float32 or float64, to compute in."""
     array = as_array(name, value)
     if array.dtype.kind != "f":
@@ -191,7 +213,7 @@ def prediction(name, value):
     return array, FLOAT_DTYPES[0 if array.itemsize <= 4 else 1]
 
 
-def leading_mask(name, value, shape_):
+def leading_mask(name: str, value: Any, shape_: tuple[int, ...]) -> np.ndarray | None:
     """`value` as booleans, or finite weights ≥ 0, of the first dimensions of `shape_`, some or all; or None."""
     if value is None:
         return None
@@ -206,7 +228,7 @@ def leading_mask(name, value, shape_):
     return array
 
 
-def boolean_array(name, value, expected_shape):
+def boolean_array(name: str, value: Any, expected_shape: tuple[int | None, ...]) -> np.ndarray:
     """`value` as an array of booleans of this shape."""
     array = as_array(name, value)
     if array.dtype.kind != "b":
@@ -215,7 +237,7 @@ def boolean_array(name, value, expected_shape):
     return _not_constant(array)
 
 
-def destination(name, value, dtype, expected_shape):
+def destination(name: str, value: Any, dtype: DTypeLike, expected_shape: tuple[int | None, ...]) -> np.ndarray:
     """`value` if results can be copied into it: a writable NumPy array of exactly this dtype and shape, any strides."""
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
@@ -227,7 +249,7 @@ def destination(name, value, dtype, expected_shape):
     return value
 
 
-def output_array(name, value, dtype, expected_shape):
+def output_array(name: str, value: Any, dtype: DTypeLike, expected_shape: tuple[int | None, ...]) -> np.ndarray:
     """`value` if kernels can write into it as it is: a `destination` that is C-contiguous and aligned."""
     destination(name, value, dtype, expected_shape)
     if not (value.flags.c_contiguous and value.flags.aligned):
@@ -235,12 +257,12 @@ def output_array(name, value, dtype, expected_shape):
     return value
 
 
-def holds_integers(value):
+def holds_integers(value: Any) -> bool:
     """Whether it is an array of integers."""
     return isinstance(value, np.ndarray) and value.dtype.kind in "iu"
 
 
-def integers(name, value, dimensions):
+def integers(name: str, value: Any, dimensions: int) -> np.ndarray:
     """`value` as an array of integers with so many dimensions."""
     array = as_array(name, value)
     if array.dtype.kind not in "iu":
@@ -249,7 +271,7 @@ def integers(name, value, dimensions):
     return _not_constant(array)
 
 
-def tokens(name, array, lengths, batch_first, count):
+def tokens(name: str, array: np.ndarray, lengths: np.ndarray | None, batch_first: bool, count: int) -> None:
     """Refuse integers that are not from 0 to `count` − 1; with `lengths` the padding is not read."""
     if lengths is None:
         low, high = int(array.min()), int(array.max())
@@ -263,7 +285,7 @@ def tokens(name, array, lengths, batch_first, count):
         raise ValueError(f"{name} must hold integers from 0 to {count - 1}, got {low if low < 0 else high}")
 
 
-def sequence_lengths(value, steps, batch):
+def sequence_lengths(value: Any, steps: int, batch: int) -> np.ndarray | None:
     """`lengths` as int64 (batch,), each from 1 to `steps`; None where all are full, which is the same thing."""
     if value is None:
         return None
@@ -285,7 +307,7 @@ def _available_memory():
         return None
 
 
-def memory(what, size):
+def memory(what: str, size: int) -> None:
     """Refuse, before anything is allocated, `size` bytes that the machine does not have.
 
     An operating system that overcommits grants them, and ends the process when they are used.

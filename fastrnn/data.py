@@ -4,13 +4,28 @@ Streams and `WindowBatches` read what they give out and no more: over a memory-m
 with `mmap_mode="r"`) they need the memory of a batch, however long the file is.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import checks
 from .init import generator
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .types import Seed
+
+__all__ = [
+    "SeriesStream",
+    "TokenStream",
+    "WindowBatches",
+    "pad",
+    "windows",
+]
 
 
 class _Stream:
@@ -92,7 +107,7 @@ class TokenStream(_Stream):
     batch. `ValueError` if it does not hold at least one full batch; of uint64, when a batch does not fit into int64.
     """
 
-    def __init__(self, tokens, batch_size: int, seq_len: int):
+    def __init__(self, tokens: ArrayLike | bytes | bytearray, batch_size: int, seq_len: int):
         self._tokens = _token_array(tokens)
         super().__init__("tokens", self._tokens.size, 1, batch_size, seq_len)
 
@@ -141,7 +156,7 @@ class SeriesStream(_Stream):
     they don't hold at least one full batch.
     """
 
-    def __init__(self, series, batch_size: int, seq_len: int, *, targets=None):
+    def __init__(self, series: ArrayLike, batch_size: int, seq_len: int, *, targets: ArrayLike | None = None):
         self._series = _series_array("series", series)
         steps = len(self._series)
         if targets is None:
@@ -174,7 +189,9 @@ def _target_array(targets, steps):
     return array
 
 
-def pad(sequences: Sequence[Any], *, value: float = 0, batch_first: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def pad(
+    sequences: Sequence[ArrayLike], *, value: float = 0, batch_first: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Sequences of different lengths as one array, padded at the end: `x, lengths`.
 
     `sequences`: arrays (T_i,F), or (T_i,), all of floats or all of integers; none may be empty.
@@ -214,7 +231,9 @@ def _fill_value(value, dtype):
     return checks.integer("value", value, minimum=limits.min, maximum=limits.max)
 
 
-def windows(series, length: int, horizon: int = 1, *, batch_first: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def windows(
+    series: ArrayLike, length: int, horizon: int = 1, *, batch_first: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """All windows of a time series, and what follows each: `x, targets`.
 
     `series`: (N,F) floats, or (N,), which is F = 1. There are n = N - length - horizon + 1 windows, in order.
@@ -244,14 +263,14 @@ class WindowBatches:
 
     def __init__(
         self,
-        series,
+        series: ArrayLike,
         length: int,
         horizon: int | None = None,
         *,
         batch_size: int,
         shuffle: bool = False,
         batch_first: bool = False,
-        seed: int | np.random.Generator | None = None,
+        seed: Seed = None,
     ):
         self.length = checks.integer("length", length, minimum=1)
         self.horizon = horizon

@@ -1,14 +1,21 @@
 """Models that run freely, each output being the next input: sampling, beam search, trajectories of real vectors."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import checks, init
 from .layers.base import Layer
 from .model import layers_of
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .types import Seed, State
 
 _STEPS = 256  # of a start that are read at once: the memory does not grow with it
 
@@ -120,15 +127,15 @@ class _Start:
 
 
 def stream(
-    model,
-    start,
+    model: Layer,
+    start: ArrayLike,
     *,
-    state: Any = None,
+    state: State = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int | np.random.Generator | None = None,
-    lengths=None,
+    seed: Seed = None,
+    lengths: ArrayLike | None = None,
     exclude: Sequence[int] = (),
 ) -> Iterator[np.ndarray]:
     """What `generate` returns, step by step and without end: arrays (B,) of tokens, or (B,F).
@@ -162,17 +169,17 @@ def _run(start, sample):
 
 
 def generate(
-    model,
-    start,
+    model: Layer,
+    start: ArrayLike,
     steps: int,
     *,
-    state: Any = None,
+    state: State = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    seed: int | np.random.Generator | None = None,
+    seed: Seed = None,
     end: int | None = None,
-    lengths=None,
+    lengths: ArrayLike | None = None,
     exclude: Sequence[int] = (),
 ) -> np.ndarray:
     """Let `model` go on from `start` by itself for `steps` steps, each output being the next input.
@@ -198,14 +205,14 @@ def generate(
     TypeError or ValueError if an argument does not fit; ValueError if the logits are not finite.
     """
     steps = checks.integer("steps", steps, minimum=1)
-    start, stream_ = _stream(model, start, state, temperature, top_k, top_p, seed, lengths, exclude)
+    begin, stream_ = _stream(model, start, state, temperature, top_k, top_p, seed, lengths, exclude)
     if end is not None:
-        if not start.tokens:
+        if not begin.tokens:
             raise ValueError("end is for tokens, and start holds real vectors")
-        end = checks.integer("end", end, minimum=0, maximum=start.outputs - 1)
-    shape = (steps, start.batch) if start.tokens else (steps, start.batch, start.outputs)
-    generated = np.empty(shape, np.int64 if start.tokens else model.dtype)
-    ended = np.zeros(start.batch, np.bool_)
+        end = checks.integer("end", end, minimum=0, maximum=begin.outputs - 1)
+    shape = (steps, begin.batch) if begin.tokens else (steps, begin.batch, begin.outputs)
+    generated = np.empty(shape, np.int64 if begin.tokens else model.dtype)
+    ended = np.zeros(begin.batch, np.bool_)
     for t, x in zip(range(steps), stream_, strict=False):
         generated[t] = np.where(ended, end, x) if end is not None else x
         if end is not None:
@@ -213,17 +220,17 @@ def generate(
             if ended.all():
                 generated = generated[: t + 1]
                 break
-    return generated[:, 0] if start.single else np.ascontiguousarray(np.moveaxis(generated, 0, start.axis))
+    return generated[:, 0] if begin.single else np.ascontiguousarray(np.moveaxis(generated, 0, begin.axis))
 
 
 def beam_search(
-    model,
-    start,
+    model: Layer,
+    start: ArrayLike,
     steps: int,
     beam_width: int,
     *,
     end: int | None = None,
-    state: Any = None,
+    state: State = None,
     length_penalty: float = 0.0,
     exclude: Sequence[int] = (),
 ) -> tuple[list[np.ndarray], np.ndarray]:
@@ -241,13 +248,13 @@ def beam_search(
     steps = checks.integer("steps", steps, minimum=1)
     width = checks.integer("beam_width", beam_width, minimum=1)
     penalty = checks.number("length_penalty", length_penalty, minimum=0)
-    start = _Start(model, start, state, None)
-    if not start.tokens or not start.single:
+    begin = _Start(model, start, state, None)
+    if not begin.tokens or not begin.single:
         raise ValueError("start must be a sequence of tokens")
     if end is not None:
-        end = checks.integer("end", end, minimum=0, maximum=start.outputs - 1)
-    exclude = _excluded(exclude, start.outputs)
-    return _search(start, steps, width, end, penalty, exclude)
+        end = checks.integer("end", end, minimum=0, maximum=begin.outputs - 1)
+    exclude = _excluded(exclude, begin.outputs)
+    return _search(begin, steps, width, end, penalty, exclude)
 
 
 def _search(start, steps, width, end, penalty, exclude):

@@ -6,13 +6,36 @@ fan-out. A recurrent weight (G·H, K) has the weights of G gates in it, one belo
 its own to an initialiser.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import checks
+
+if TYPE_CHECKING:
+    from .parameters import Parameters
+    from .types import Seed
+
+__all__ = [
+    "Initializer",
+    "Spec",
+    "fill",
+    "generator",
+    "identity",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "lecun_normal",
+    "ones",
+    "orthogonal",
+    "xavier_normal",
+    "xavier_uniform",
+    "zeros",
+]
 
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 Spec = str | Initializer | Mapping[str, str | Initializer] | None
@@ -20,7 +43,7 @@ Spec = str | Initializer | Mapping[str, str | Initializer] | None
 _FORGET_GATE = 1  # of the LSTM's four: i, f, g, o
 
 
-def generator(seed):
+def generator(seed: Seed) -> np.random.Generator:
     """A NumPy `Generator` for `seed`: an integer ≥ 0, a `Generator` (used as it is), or None for a fresh one."""
     if seed is None or isinstance(seed, np.random.Generator):
         return np.random.default_rng(seed)
@@ -30,32 +53,32 @@ def generator(seed):
 # ---- initialisers ----
 
 
-def xavier_uniform(shape, rng):
+def xavier_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """U(-a, a), a = √(6 / (fan_in + fan_out)). Glorot and Bengio 2010, equation 16."""
     return _uniform(math.sqrt(6 / sum(_fans(shape))), shape, rng)
 
 
-def xavier_normal(shape, rng):
+def xavier_normal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """N(0, 2 / (fan_in + fan_out)). Glorot and Bengio 2010, equation 12."""
     return math.sqrt(2 / sum(_fans(shape))) * rng.standard_normal(shape)
 
 
-def lecun_normal(shape, rng):
+def lecun_normal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """N(0, 1 / fan_in). LeCun, Bottou, Orr and Müller, "Efficient BackProp", 1998, section 4.6."""
     return math.sqrt(1 / _fans(shape)[0]) * rng.standard_normal(shape)
 
 
-def kaiming_uniform(shape, rng):
+def kaiming_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """U(-a, a), a = √(6 / fan_in), of the variance of `kaiming_normal`."""
     return _uniform(math.sqrt(6 / _fans(shape)[0]), shape, rng)
 
 
-def kaiming_normal(shape, rng):
+def kaiming_normal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """N(0, 2 / fan_in), for ReLU. He, Zhang, Ren and Sun 2015, equation 10."""
     return math.sqrt(2 / _fans(shape)[0]) * rng.standard_normal(shape)
 
 
-def orthogonal(shape, rng):
+def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """A random orthogonal matrix; of one that is not square, the rows or columns, whichever are fewer, are orthonormal.
 
     Saxe, McClelland and Ganguli 2014. From the QR decomposition of a normal matrix; with the signs of R's diagonal
@@ -67,18 +90,18 @@ def orthogonal(shape, rng):
     return q if rows >= columns else q.T
 
 
-def identity(shape, rng):
+def identity(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Ones on the diagonal, zeros elsewhere: with ReLU and zero biases the IRNN. Le, Jaitly and Hinton 2015."""
     columns, rows = _fans(shape)
     return np.eye(rows, columns)
 
 
-def zeros(shape, rng):
+def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Zeros."""
     return np.zeros(shape)
 
 
-def ones(shape, rng):
+def ones(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Ones."""
     return np.ones(shape)
 
@@ -111,7 +134,7 @@ def _named(name, fan):
 
 
 def fill(
-    parameters,
+    parameters: Parameters,
     fan: int,
     spec: Spec,
     rng: np.random.Generator,

@@ -16,7 +16,7 @@ from .optim import SGD
 from .trainer import Trainer
 
 BYTES = 256
-CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
+CELLS: dict[str, type[LSTM] | type[GRU] | type[RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
 _STEPS = 256  # of a batch when a text is evaluated
 _LANES = 4  # parts of a text that are evaluated side by side: faster than one, and hardly any context is lost

@@ -8,17 +8,23 @@ batch_first: with "sequence", whether predictions are (B,T,F) rather than (T,B,F
     A `Trainer` and the rules of `bptt` go by their model's order instead.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import checks
 from .kernels import losses as kernels
 from .threads import get_num_threads
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _ALL_VALID = np.zeros(0, np.bool_)  # what the kernels take for no mask
 _REDUCTIONS = ("mean", "sum", "sequence")
@@ -35,7 +41,7 @@ def _same_memory(a, b):
     return a.dtype == b.dtype and a.ctypes.data == b.ctypes.data and a.strides == b.strides
 
 
-class _Loss:
+class _Loss(ABC):
     """What all losses share: checks, buffers, reduction.
 
     Buffers belong to the loss, one set for each thread, and grow on demand: a call with `out` allocates nothing that
@@ -61,7 +67,9 @@ class _Loss:
     def __reduce__(self):  # copies and pickles have buffers of their own
         return functools.partial(type(self), **self._config), ()
 
-    def __call__(self, y, targets, *, mask=None, out=None) -> tuple[float, np.ndarray]:
+    def __call__(
+        self, y: ArrayLike, targets: ArrayLike, *, mask: ArrayLike | None = None, out: np.ndarray | None = None
+    ) -> tuple[float, np.ndarray]:
         """The loss and its gradient with respect to `y`, an array of y's shape: `out` if given, else a new one.
 
         `mask`, of the leading shape of `targets` (some or all of its dimensions), has booleans, which elements are
@@ -73,7 +81,8 @@ class _Loss:
 
     def denominator(self, count: float, sequences: int | None) -> float:
         """What the loss divides the sum by over valid elements of total weight `count` in this number of sequences."""
-        return {"mean": count, "sum": 1, "sequence": sequences}[self.reduction]
+        by_reduction: dict[str, Any] = {"mean": count, "sum": 1, "sequence": sequences}
+        return by_reduction[self.reduction]
 
     def _sequences(self, shape):
         """The number of sequences in predictions of this shape; None unless the loss divides by it."""
@@ -83,14 +92,21 @@ class _Loss:
             raise ValueError(f'y must have 2 or 3 dimensions with reduction="sequence", got {len(shape)}')
         return shape[1 if len(shape) == 3 and not self._config["batch_first"] else 0]
 
-    def count(self, y, targets, mask=None) -> float:
+    def count(self, y: ArrayLike, targets: ArrayLike, mask: ArrayLike | None = None) -> float:
         """Number of valid elements, or their total weight: the denominator of the mean. Arguments are checked as in a
         call."""
         y, dtype = checks.prediction("y", y)
         targets, mask = self._check(y, targets, mask)
         return self._prepare(y, dtype, targets, mask, _ALL_VALID)[-1]
 
-    def evaluate(self, y, targets, mask=None, out=None, denominator=None):
+    def evaluate(
+        self,
+        y: ArrayLike,
+        targets: ArrayLike,
+        mask: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+        denominator: float | None = None,
+    ) -> tuple[float, float, np.ndarray]:
         """Sum of the loss over the valid elements, their `count`, and the gradient of sum / `denominator`.
 
         If None, `denominator` is that of a call, and nothing valid is a `ValueError`.
@@ -111,6 +127,18 @@ class _Loss:
         partial = self._buffer("partial", (rows[0],), np.float64)
         total = self._sum(y.reshape(rows), targets, mask, 1.0 / denominator, np.asarray(dy).reshape(rows), partial)
         return total, count, dy
+
+    @abstractmethod
+    def _check(self, y, targets, mask):
+        """`targets` and `mask` as arrays, of the kinds and shapes that go with `y`."""
+
+    @abstractmethod
+    def _prepare(self, y, dtype, targets, mask, out):
+        """The shape (rows, width) the kernel takes `y` in, targets and mask as it takes them, and the `count`."""
+
+    @abstractmethod
+    def _sum(self, y, targets, mask, scale, dy, partial):
+        """Call the kernel: the sum of the loss; its gradient times `scale` goes into `dy`."""
 
     def _buffer(self, name, shape, dtype):
         """Thread-local work space, contents undefined."""

@@ -1,8 +1,10 @@
 """Layers joined: `Sequential`, and the containers `Residual` and `Concatenated`; one flat buffer of parameters each."""
 
+from __future__ import annotations
+
 import math
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +12,11 @@ from . import checks, summary
 from .layers.base import Layer, Workspace, apart, put_into
 from .layers.stateless import clear_past_ends
 from .parameters import Parameters
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .types import State
 
 
 class _Record(NamedTuple):
@@ -110,7 +117,7 @@ class Container(Layer):
         return ValueError(f"layer {i}, {type(self.layers[i]).__name__}, does not fit: {problem}")
 
     @property
-    def batch_first(self):
+    def batch_first(self) -> bool:
         """Whether sequences are (B,T,…) rather than (T,B,…)."""
         return self._batch_first
 
@@ -121,16 +128,16 @@ class Container(Layer):
             layer.batch_first = value
 
     @property
-    def stateful(self):
+    def stateful(self) -> bool:
         """Whether any layer has a state."""
         return any(layer.stateful for layer in self.layers)
 
     @property
-    def keeps_steps(self):
+    def keeps_steps(self) -> bool:
         """Whether all layers do."""
         return all(layer.keeps_steps for layer in self.layers)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The arguments beside the layers; their own configurations are in `layers`."""
         return {"batch_first": self.batch_first}
 
@@ -144,7 +151,9 @@ class Container(Layer):
         parts = [layer.__reduce__() for layer in self.layers]
         return _rebuild, (type(self), parts, self.config())
 
-    def step(self, x_t, state=None, *, resets=None, out=None):
+    def step(
+        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, State]:
         """One time step through all layers: see `Layer.step`."""
         y, state = self._step(x_t, state, resets)
         return (y, state) if out is None else (put_into(out, y), state)
@@ -484,7 +493,7 @@ class Concatenated(_Skipping):
         self.include_input = checks.flag("include_input", include_input)
         super().__init__(*layers, batch_first=batch_first)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {"include_input": self.include_input, **super().config()}
 
     def _joined_width(self, widths):
@@ -559,7 +568,7 @@ def _add(a, b, out):
         np.add(a, b, out=out)
 
 
-def layers_of(model):
+def layers_of(model: Layer) -> list[Layer]:
     """The layers of a model, those in its containers too; a layer is its own only one."""
     if not isinstance(model, Container):
         return [model]

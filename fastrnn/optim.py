@@ -4,10 +4,12 @@ Arguments, defaults and rules are PyTorch's. Coefficients that are numbers, such
 double precision, as its single-tensor implementation does; `kernels.update` holds the rules element by element.
 """
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from . import checks
 from .kernels import update as kernels
 from .parameters import Parameters, aligned_empty
 from .threads import get_num_threads
+
+if TYPE_CHECKING:
+    from .layers.base import Layer
 
 
 def _parameters_of(model):
@@ -56,7 +61,7 @@ class _Optimizer(ABC):
     def __repr__(self):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
 
-    def step(self, model, factor: float = 1.0) -> None:
+    def step(self, model: Layer, factor: float = 1.0) -> None:
         """Update the parameters of `model` from its gradients, with learning rate `lr` · `factor`.
 
         `TypeError` if `model` is none; `ValueError` if it is not the model of the steps before, or does not fit the
@@ -308,7 +313,7 @@ def limit_gradients(model, norm: float, max_norm: float | None, max_value: float
         kernels.clip((model.parameters.gradients,), (factor, bound), get_num_threads())
 
 
-def clip_gradients(model, max_norm: float | None = None, max_value: float | None = None) -> float:
+def clip_gradients(model: Layer, max_norm: float | None = None, max_value: float | None = None) -> float:
     """Scale all gradients down to a norm, then clip each of them to a range; return their norm as it was.
 
     max_norm: above 0. Gradients are multiplied by max_norm / (norm + 1e-6) if that is below 1 (Pascanu et al. 2013).
@@ -327,18 +332,18 @@ def clip_gradients(model, max_norm: float | None = None, max_value: float | None
     return norm
 
 
-def clip_grad_norm(model, max_norm: float) -> float:
+def clip_grad_norm(model: Layer, max_norm: float) -> float:
     """Scale all gradients down to a norm; return the norm as it was: `clip_gradients` without a range."""
     return clip_gradients(model, checks.number("max_norm", max_norm, above=0.0))
 
 
-def clip_grad_value(model, v: float) -> None:
+def clip_grad_value(model: Layer, v: float) -> None:
     """Clip every gradient to [-v, v]; NaN stays. `v` is above 0."""
     gradients = _parameters_of(model).gradients
     kernels.clip((gradients,), (1.0, checks.number("v", v, above=0.0)), get_num_threads())
 
 
-class _Schedule:
+class _Schedule(ABC):
     """A callable step -> factor of the learning rate; steps count from 0."""
 
     def __init__(self, **config):
@@ -353,6 +358,10 @@ class _Schedule:
 
     def __call__(self, step: int) -> float:
         return self._factor(checks.integer("step", step, minimum=0), **self._config)
+
+    @abstractmethod
+    def _factor(self, step, **config):
+        """The factor at a checked step, for the constructor's arguments."""
 
 
 class Constant(_Schedule):

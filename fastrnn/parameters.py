@@ -1,14 +1,21 @@
 """The flat buffers behind every layer and model: all parameters in one, all gradients in the other."""
 
+from __future__ import annotations
+
 import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import checks
-from .kernels.memory import aligned_empty
+from .kernels.memory import aligned_empty as aligned_empty
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
 
 
-def aligned_pieces(sizes, dtype, alignment=64):
+def aligned_pieces(sizes: Iterable[int], dtype: DTypeLike, alignment: int = 64) -> list[np.ndarray]:
     """Uninitialised 1-D arrays that start on a cache line each, in one allocation."""
     dtype = np.dtype(dtype)
     unit = alignment // dtype.itemsize
@@ -19,7 +26,7 @@ def aligned_pieces(sizes, dtype, alignment=64):
     return [whole[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-def aligned_zeros(size, dtype):
+def aligned_zeros(size: int, dtype: DTypeLike) -> np.ndarray:
     """Zeros that start on a cache line."""
     array = aligned_empty(size, dtype)
     array.fill(0)
@@ -36,17 +43,17 @@ class Parameters:
     Gradients set to zero are cleared when somebody looks at them; a backward pass that comes first writes over them.
     """
 
-    def __init__(self, shapes, dtype):
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike):
         """`shapes`: dict of name -> shape, in the order of the flat buffer."""
         self.shapes = dict(shapes)
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self.lock = threading.Lock()
-        self._members = ()  # those that hold views of this one's buffers, one after the other
+        self._members: tuple[Parameters, ...] = ()  # those that hold views of this one's buffers, one after the other
         self._version = 0  # of the root
-        self._uncleared = {}  # of the root: first -> past the last number of gradients that count as zero
+        self._uncleared: dict[int, int] = {}  # of the root: first -> past the last of the gradients that count as 0
         self._place(self, aligned_zeros(self.size, dtype), aligned_zeros(self.size, dtype), 0)
 
-    def _place(self, root, values, gradients, offset):
+    def _place(self, root: Parameters, values: np.ndarray, gradients: np.ndarray, offset: int) -> None:
         """Take the flat arrays `values` and `gradients`, from number `offset` on of those of `root`, for one's own."""
         self._root = root  # whose version counts: the outermost model's, once the layer is in one
         self.dtype = values.dtype
@@ -54,8 +61,9 @@ class Parameters:
         self.values = values.view()  # the same for reading
         self.values.flags.writeable = False
         self._gradients = gradients  # (size,) flat
-        self._value_views, self._gradient_views = {}, {}
-        self._ranges = {}  # name -> first and past the last number in the root's buffer
+        self._value_views: dict[str, np.ndarray] = {}
+        self._gradient_views: dict[str, np.ndarray] = {}
+        self._ranges: dict[str, tuple[int, int]] = {}  # name -> first and past the last number in the root's buffer
         start = 0
         for name, shape in self.shapes.items():
             stop = start + int(np.prod(shape))
@@ -70,49 +78,49 @@ class Parameters:
             start += member.size
 
     @property
-    def version(self):
+    def version(self) -> int:
         return self._root._version
 
-    def changed(self):
+    def changed(self) -> None:
         """Count a write: what was packed before is stale."""
         self._root._version += 1
 
-    def writing(self):
+    def writing(self) -> np.ndarray:
         """The flat buffer for one who writes at once; it counts as a write. `values` is the same for reading."""
         self.changed()
         return self._values
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         """The tensor as a view that can't be written: writing takes `writing`, or a state dict."""
         view = self._value_views[name].view()
         view.flags.writeable = False
         return view
 
-    def tensor(self, name):
+    def tensor(self, name: str) -> np.ndarray:
         """The tensor as the kernels take it. Not to be written."""
         return self._value_views[name]
 
     @property
-    def gradients(self):
+    def gradients(self) -> np.ndarray:
         """All gradients, (size,) flat."""
         self._clear()
         return self._gradients
 
-    def gradient(self, name):
+    def gradient(self, name: str) -> np.ndarray:
         """The tensor's gradient, a view."""
         self._clear()
         return self._gradient_views[name]
 
     @property
-    def flat_gradients(self):
+    def flat_gradients(self) -> np.ndarray:
         """The buffer behind `gradients`, not to be read: what counts as zero may not be."""
         return self._gradients
 
-    def gradient_target(self, name):
+    def gradient_target(self, name: str) -> np.ndarray:
         """The tensor's gradient as a kernel takes it, for one who asks `count_as_zero` in every pass."""
         return self._gradient_views[name]
 
-    def count_as_zero(self, names):
+    def count_as_zero(self, names: Iterable[str]) -> bool:
         """Whether these tensors' gradients shall be written over, for they are zero, rather than added to.
 
         Whoever does so calls `written` afterwards.
@@ -125,22 +133,22 @@ class Parameters:
         self._clear()
         return False
 
-    def written(self, names):
+    def written(self, names: Iterable[str]) -> None:
         """These tensors' gradients hold what they should, and are no longer to be cleared."""
         for name in names:
             self._root._uncleared.pop(self._ranges[name][0], None)
 
-    def _clear(self):
+    def _clear(self) -> None:
         root = self._root
         while root._uncleared:
             first, last = root._uncleared.popitem()
             root._gradients[first:last] = 0
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self.shapes
 
     @classmethod
-    def joined(cls, members):
+    def joined(cls, members: Mapping[str, Parameters]) -> Parameters:
         """One `Parameters` over those of `members` (dict of prefix -> Parameters), which become views of it.
 
         Gradients and values are kept. A member without tensors follows the others' dtype, or else the first's.
@@ -157,16 +165,16 @@ class Parameters:
         whole._place(whole, whole._values, whole._gradients, 0)
         return whole
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all tensors by name."""
         return {name: view.copy() for name, view in self._value_views.items()}
 
-    def grad_dict(self):
+    def grad_dict(self) -> dict[str, np.ndarray]:
         """Copies of all gradients by name."""
         self._clear()
         return {name: view.copy() for name, view in self._gradient_views.items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take all tensors from `state`, a mapping of name -> array; nothing changes unless all of it fits."""
         if not hasattr(state, "keys") or not hasattr(state, "__getitem__"):
             raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state).__name__}")
@@ -182,6 +190,6 @@ class Parameters:
             self._value_views[name][...] = array
         self.changed()
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         """Set all gradients to zero."""
         self._root._uncleared.update(self._ranges.values())

@@ -12,6 +12,8 @@ A file is an ordinary safetensors file whose metadata says what is in it:
 A file names layers, never code: they are looked up in `fastrnn.layers.LAYERS` and `fastrnn.model.CONTAINERS`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
@@ -19,13 +21,16 @@ import os
 import secrets
 import stat
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import checks
 from .layers import LAYERS
 from .model import CONTAINERS, Container
+
+if TYPE_CHECKING:
+    from .layers.base import Layer
 
 FORMAT = "fastrnn"
 FORMAT_VERSION = 1
@@ -57,7 +62,7 @@ class FormatError(ValueError):
 # ---- models ----
 
 
-def save(model, path: Path, *, extra: dict | None = None) -> None:
+def save(model: Layer, path: Path, *, extra: dict[str, Any] | None = None) -> None:
     """Write a layer or a model to one safetensors file at `path`: its architecture and its parameters.
 
     extra: anything JSON can hold, for `load_extra`.
@@ -69,7 +74,7 @@ def save(model, path: Path, *, extra: dict | None = None) -> None:
     _write(path, "model", model.state_dict(), entries if extra is None else {**entries, "extra": extra})
 
 
-def load(path: Path):
+def load(path: Path) -> Layer:
     """The model in the file at `path`, as `save` wrote it.
 
     The file is checked before anything is built from it, and no code is run from it. `FormatError` for a file that is
@@ -84,7 +89,7 @@ def load(path: Path):
         return model
 
 
-def load_extra(path: Path) -> dict | None:
+def load_extra(path: Path) -> dict[str, Any] | None:
     """What was saved as `extra` with the model in the file at `path`; None if nothing was. Errors as in `load`."""
     with _opened(path, "model") as file:
         return _json_entry(file, path, "extra") if "extra" in file.metadata() else None

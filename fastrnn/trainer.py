@@ -1,5 +1,7 @@
 """The training loop: updates by a rule of truncation, epochs, validation, callbacks, checkpoints."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import logging
@@ -10,13 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import checks, storage
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state, random_states, set_random_states
 from .optim import gradient_norm, limit_gradients
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .layers.base import Layer
+    from .types import Batch, Callback, Loss, Optimizer, State
 
 _NONFINITE = ("ignore", "raise", "skip")
 _COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
@@ -26,7 +34,7 @@ _END = object()
 _log = logging.getLogger(__name__)
 
 
-class History(list):
+class History(list[dict[str, Any]]):
     """What `fit` recorded: one dict a batch, and one an epoch with validation, all of it good for JSON.
 
     A batch's: `step` (updates so far), `epoch` (from 0), `loss`, `lr` and `grad_norm` (before clipping) of its last
@@ -98,9 +106,9 @@ class Trainer:
 
     def __init__(
         self,
-        model,
-        loss,
-        optimizer,
+        model: Layer,
+        loss: Loss,
+        optimizer: Optimizer,
         *,
         bptt: Rule | None = None,
         clip_norm: float | None = None,
@@ -131,14 +139,23 @@ class Trainer:
         self.model, self.loss, self.optimizer, self.bptt, self.schedule = model, loss, optimizer, bptt, schedule
         self.updates = self.epoch = self.batch = self.nonfinite = 0
         self._state = None  # carried from batch to batch within an epoch
-        self._batches = None  # what `batch` counts in; None before the first epoch and in a checkpoint
+        self._batches: Iterable | None = None  # what `batch` counts in; None before the first epoch and in a checkpoint
         self._last_update: dict[str, Any] = {}
         self._buffers = Buffers()
         self._interrupts = _Interrupts()
 
     # one batch
 
-    def step(self, x, targets, state=None, *, lengths=None, resets=None, mask=None) -> tuple[float, Any]:
+    def step(
+        self,
+        x: ArrayLike,
+        targets: ArrayLike,
+        state: State = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> tuple[float, State]:
         """Train on one batch of sequences, with one update or several, by the rule.
 
         Arguments as in `bptt.Rule.gradients`; `lengths` also masks the loss. Returns `(value, state)`: the loss of the
@@ -148,9 +165,7 @@ class Trainer:
         TypeError or ValueError, before anything is changed, if an argument does not fit; FloatingPointError for
         gradients that are not finite, if so asked, after the updates before them.
         """
-        run = Run(
-            self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False
-        )
+        run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False)
         for add_gradients in self.bptt.updates(run):
             with self._interrupts.allowed():
                 self.model.zero_grad()
@@ -177,11 +192,11 @@ class Trainer:
 
     def fit(
         self,
-        batches: Iterable,
+        batches: Iterable[Batch],
         *,
         epochs: int = 1,
-        validation: Iterable | None = None,
-        callbacks: Iterable[Callable] = (),
+        validation: Iterable[Batch] | None = None,
+        callbacks: Callback | Iterable[Callback] = (),
         progress: bool = True,
     ) -> History:
         """Train on all `batches`, `epochs` times over.
@@ -203,8 +218,8 @@ class Trainer:
         """
         epochs = checks.integer("epochs", epochs, minimum=1)
         progress = checks.flag("progress", progress)
-        callbacks = _check_fit_arguments(batches, validation, callbacks, self.bptt)
-        finishers = [callback.finish for callback in callbacks if hasattr(callback, "finish")]
+        called = _check_fit_arguments(batches, validation, callbacks, self.bptt)
+        finishers = [callback.finish for callback in called if hasattr(callback, "finish")]
         if self._batches is not None and (self._batches is not batches or isinstance(batches, Iterator)):
             self.batch, self._state = 0, None  # other batches, or what is left of an iterator
         self._batches = batches
@@ -215,7 +230,7 @@ class Trainer:
                     history.append(record)
                     with self._interrupts.allowed():
                         show(record)
-                        stoppers = [callback for callback in callbacks if callback(self, record) is True]
+                        stoppers = [callback for callback in called if callback(self, record) is True]
                     if stoppers:
                         history.stopped = "callback"
                         name = getattr(stoppers[0], "__name__", type(stoppers[0]).__name__)
@@ -281,7 +296,7 @@ class Trainer:
         self.batch += 1
         return value
 
-    def evaluate(self, batches: Iterable) -> float:
+    def evaluate(self, batches: Iterable[Batch]) -> float:
         """The loss over all `batches`, as `fit` takes them, without dropout, as over one: the mean over all valid
         elements or sequences, or the sum. Nothing is changed. ValueError if there are no batches."""
         _check_batches("batches", batches)
@@ -298,7 +313,7 @@ class Trainer:
 
     # checkpoints
 
-    def save_checkpoint(self, path: storage.Path, *, extra: dict | None = None) -> None:
+    def save_checkpoint(self, path: storage.Path, *, extra: dict[str, Any] | None = None) -> None:
         """Write all that resuming needs to one file: parameters, the optimizer's state, counts of updates, epochs and
         batches, the states of the random generators and of the rule, the carried state, and `extra`, anything JSON can
         hold.
@@ -323,7 +338,7 @@ class Trainer:
         storage.save_tensors(path, "checkpoint", tensors, meta)
         _log.info("checkpoint after %d updates saved in %s", self.updates, os.fsdecode(path))
 
-    def load_checkpoint(self, path: storage.Path) -> dict | None:
+    def load_checkpoint(self, path: storage.Path) -> dict[str, Any] | None:
         """Take up the work of the trainer that wrote the checkpoint, with a model, optimizer and rule of the same kind.
 
         `fit` with the same batches then does what it would have done there, bit for bit. Returns what was saved as

@@ -236,7 +236,10 @@ def test_interop_torch_names_what_it_does_not_recognise(case):
     assert module.training and not module.rnn._forward_hooks and not module.rnn._forward_pre_hooks
 
 
-def test_interop_torch_steps_that_look_alike_are_told_apart():
+def test_interop_torch_sees_it_whatever_the_mode_and_the_numbers():
+    module = Tagger()
+    with torch.inference_mode():
+        assert len(interop.from_module(module).layers) == 6
     dead = Tagger(lambda y, final: y[:, 0])
     with torch.no_grad():
         for parameter in dead.rnn.parameters():

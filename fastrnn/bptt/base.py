@@ -5,10 +5,12 @@ gradients to the model's by the means of `Run` and returns the number of valid e
 may move the parameters between two of them, so nothing may be computed ahead.
 """
 
+from __future__ import annotations
+
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,14 +20,19 @@ from ..layers.base import Layer, Workspace
 from ..layers.regularization import ActivityRegularization
 from ..model import layers_of
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def check_loss(loss):
+    from ..types import Loss, State
+
+
+def check_loss(loss: Loss) -> None:
     """Refuse what is not one of `fastrnn`'s losses, or of their kind."""
     if isinstance(loss, type) or not all(hasattr(loss, name) for name in ("count", "denominator", "evaluate")):
         raise TypeError(f"loss must be a loss of fastrnn, got {loss!r}")
 
 
-def map_state(function: Callable, state: Any, *others: Any) -> Any:
+def map_state(function: Callable, state: State, *others: Any) -> State:
     """`function` of every array of a state, and of its counterparts in `others`; None stays None."""
     if state is None:
         return None
@@ -40,22 +47,23 @@ class Buffers(NamedArrays):
     One thread uses them at a time.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self._workspaces = {}
+        self._workspaces: dict[Any, Workspace] = {}
 
-    def workspace(self, model, steps: int, batch: int, name: Any = None):
+    def workspace(self, model: Layer, steps: int, batch: int, name: Any = None) -> Workspace:
         """The workspace of `model`, a layer or model, for at least `steps` and `batch`."""
         kept = self._workspaces.get(name)
         if kept is not None and kept.layer is model:
             if steps <= kept.steps and batch <= kept.batch:
                 return kept
             steps, batch = max(steps, kept.steps), max(batch, kept.batch)
-        self._workspaces[name] = kept = None  # given back before the larger one is asked for
-        self._workspaces[name] = model.workspace(steps, batch)
-        return self._workspaces[name]
+        kept = None  # given back before the larger one is asked for
+        self._workspaces.pop(name, None)
+        larger = self._workspaces[name] = model.workspace(steps, batch)
+        return larger
 
-    def keep_state(self, name, state, rows=None):
+    def keep_state(self, name: Any, state: State, rows: np.ndarray | slice | None = None) -> State:
         """A copy of `state`, of the sequences `rows` alone if given, in the memory that `name` had before."""
         numbers = itertools.count()
 
@@ -95,7 +103,20 @@ class Run:
     segment's input and initial state. They may be views of buffers, good until the next segment.
     """
 
-    def __init__(self, model, loss, buffers, x, targets, state, lengths, mask, *, resets=None, joint):
+    def __init__(
+        self,
+        model: Layer,
+        loss: Loss,
+        buffers: Buffers,
+        x: ArrayLike,
+        targets: ArrayLike,
+        state: State,
+        lengths: ArrayLike | None,
+        mask: ArrayLike | None,
+        *,
+        resets: ArrayLike | None = None,
+        joint: bool,
+    ):
         self.model, self.loss, self.joint, self._buffers = model, loss, joint, buffers
         self.x = model._check_input(x)
         self.steps, self.batch = model._extent(self.x)
@@ -103,7 +124,8 @@ class Run:
         model._check_values("x", self.x, self.lengths)
         model._check_state("state", state, self.batch)
         self.resets = model._check_resets(resets, self.steps, self.batch)
-        self.state, self.dx, self.dstate = state, None, None
+        self.state, self.dstate = state, None
+        self.dx: np.ndarray | None = None
         self._axis = 1 if model.batch_first else 0  # of time; the batch has the other
         self._timed = self.x.ndim > model._step_dimensions(self.x)
         self.targets = checks.as_array("targets", targets)
@@ -150,7 +172,7 @@ class Run:
             self.x, self.state, lengths=self.lengths, resets=self.resets, workspace=workspace
         )
         self._add_loss(y, self.targets, self.mask, 1)
-        if training:
+        if workspace is not None:
             self.total += workspace.penalty()
         return self.value
 
@@ -162,7 +184,7 @@ class Run:
         self.count += count
         return dy
 
-    def segment(self, start: int, stop: int, carry_factor: float = 1.0) -> int:
+    def segment(self, start: int, stop: int, carry_factor: float = 1.0) -> float:
         """Go forward over steps `start` to `stop` from `state`, and back to `start`: gradients are added.
 
         carry_factor: what the state's gradient is multiplied by from each step to the one before.
@@ -189,7 +211,7 @@ class Run:
             put_rows(self.state, rows, state)
         return Segment(start, stop, rows, y, workspace)
 
-    def backward(self, segment: Segment, dstate=None, *, carry_factor: float = 1.0) -> int:
+    def backward(self, segment: Segment, dstate: State = None, *, carry_factor: float = 1.0) -> float:
         """Add a segment's loss and gradients, given that of its final state; returns the number of valid elements."""
         start, stop, rows, y, workspace = segment
         targets, mask = self.targets, self.mask
@@ -241,18 +263,18 @@ class Run:
         return self._buffers.keep_state("part", self.state, rows)
 
 
-def random_states(model) -> list[dict[str, Any]]:
+def random_states(model: Layer) -> list[dict[str, Any]]:
     """The states of the random generators that `model` draws dropout masks from."""
     return [generator.bit_generator.state for generator in model._generators()]
 
 
-def set_random_states(model, states: list[dict[str, Any]]) -> None:
+def set_random_states(model: Layer, states: list[dict[str, Any]]) -> None:
     """Put the generators of `model` back to where `random_states` found them."""
     for generator, state in zip(model._generators(), states, strict=True):
         generator.bit_generator.state = state
 
 
-def put_rows(state: Any, rows, part: Any) -> None:
+def put_rows(state: State, rows: np.ndarray | slice, part: State) -> None:
     """Write the state `part` of the sequences `rows` into that of all."""
     map_state(lambda whole, some: whole.__setitem__((slice(None), rows), some), state, part)
 
@@ -284,12 +306,21 @@ class Rule(ABC):
 
     cuts = False  # cuts the sequence, so that what looks ahead or at the whole of it can't be computed
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._buffers = Buffers()
 
     def gradients(
-        self, model, loss, x, targets, state=None, *, lengths=None, resets=None, mask=None
-    ) -> tuple[float, Any]:
+        self,
+        model: Layer,
+        loss: Loss,
+        x: ArrayLike,
+        targets: ArrayLike,
+        state: State = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> tuple[float, State]:
         """Add the gradients of a batch of sequences to the model's; no parameter moves.
 
         x, state, lengths, resets: as in `model.forward`, batch first if the model is.
@@ -308,7 +339,7 @@ class Rule(ABC):
             add_gradients()
         return run.value, run.state
 
-    def check(self, model) -> None:
+    def check(self, model: Layer) -> None:
         """Refuse what is no model, and a model that the rule can't train."""
         if not isinstance(model, Layer):
             raise TypeError(f"model must be a layer or model of fastrnn, got {type(model).__name__}")
@@ -322,7 +353,7 @@ class Rule(ABC):
                 raise ValueError(f"{self!r} cuts sequences, and {name} needs or makes whole ones: use Full()")
 
     @abstractmethod
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+    def updates(self, run: Run) -> Iterator[Callable[[], float]]:
         """The updates of one batch, in order; each adds its gradients and returns its number of valid elements."""
 
     def observe(self, validation_loss: float) -> None:

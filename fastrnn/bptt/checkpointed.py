@@ -1,8 +1,11 @@
 """The exact gradient in little memory: states are kept at few points, and what lies between is computed again."""
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from .. import checks
 from .base import (
@@ -15,6 +18,9 @@ from .base import (
     refuse_whole_masks,
     set_random_states,
 )
+
+if TYPE_CHECKING:
+    from ..layers.base import Layer
 
 
 class Checkpointed(Rule):
@@ -39,12 +45,12 @@ class Checkpointed(Rule):
     def __repr__(self):
         return f"Checkpointed({'' if self.segments is None else self.segments})"
 
-    def check(self, model) -> None:
+    def check(self, model: Layer) -> None:
         super().check(model)
         refuse_slowness(self, model)
         refuse_whole_masks(self, model)
 
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+    def updates(self, run: Run) -> Iterator[Callable[[], float]]:
         yield functools.partial(self._add_gradients, run)
 
     def _add_gradients(self, run):

@@ -1,10 +1,12 @@
 """Rules that go through a batch once, chunk by chunk: the state is carried over, the gradient is not."""
 
+from __future__ import annotations
+
 import functools
 import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from ..layers.initial_state import LEARNED
 from ..model import layers_of
 from .base import Rule, Run, refuse_slowness, refuse_whole_masks
 
+if TYPE_CHECKING:
+    from ..layers.base import Layer
+
 
 class Full(Rule):
     """The whole sequence at once, the exact gradient (Werbos 1990): one update a batch."""
@@ -20,7 +25,7 @@ class Full(Rule):
     def __repr__(self):
         return "Full()"
 
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+    def updates(self, run: Run) -> Iterator[Callable[[], float]]:
         yield functools.partial(run.segment, 0, run.steps)
 
 
@@ -46,14 +51,14 @@ class Truncated(Rule):
     def __repr__(self):
         return f"Truncated({self.k})"
 
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+    def updates(self, run: Run) -> Iterator[Callable[[], float]]:
         return _chunks(run, self.k)
 
 
 class Online(Truncated):
     """An update after every step, with a gradient that goes no further back than that step: `Truncated(1)`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(1)
 
     def __repr__(self):
@@ -80,19 +85,20 @@ class Growing(Rule):
         self.start = checks.integer("start", start, minimum=1)
         self.stop = None if stop is None else checks.integer("stop", stop, minimum=self.start)
         self.factor = checks.number("factor", factor, above=1)
+        self.every: int | str
         if isinstance(every, str):
             self.every = checks.choice("every", every, ("plateau",))
         else:
             self.every = checks.integer("every", every, minimum=1)
         self.horizon = self.start
         self._batches = 0  # since the horizon grew
-        self._least = None  # of all validation losses
+        self._least: float | None = None  # of all validation losses
         super().__init__()
 
     def __repr__(self):
         return f"Growing({self.start}, {self.stop}, {self.factor:g}, every={self.every!r})"
 
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+    def updates(self, run: Run) -> Iterator[Callable[[], float]]:
         yield from _chunks(run, self.horizon)
         self._batches += 1
         if self._batches == self.every:
@@ -146,23 +152,25 @@ class Randomized(Rule):
     def __init__(self, p: float, seed: int | np.random.Generator = 0):
         self.p = checks.number("p", p, minimum=0, below=1)
         self._seed = seed
-        given = isinstance(seed, np.random.Generator)
-        self._rng = seed if given else np.random.default_rng(checks.integer("seed", seed, minimum=0))
+        if isinstance(seed, np.random.Generator):
+            self._rng = seed
+        else:
+            self._rng = np.random.default_rng(checks.integer("seed", seed, minimum=0))
         super().__init__()
 
     def __repr__(self):
         return f"Randomized({self.p:g}, seed={self._seed!r})"
 
-    def check(self, model) -> None:
+    def check(self, model: Layer) -> None:
         super().check(model)
         refuse_slowness(self, model)
         refuse_whole_masks(self, model)
         for layer in layers_of(model):
-            if getattr(layer, "dilation", 1) > 1 and layer.initial_state == LEARNED:
+            if getattr(layer, "dilation", 1) > 1 and getattr(layer, "initial_state", None) == LEARNED:
                 name = type(layer).__name__
                 raise ValueError(f"{self!r} cuts the first steps of a dilated {name} from its learned initial state")
 
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+    def updates(self, run: Run) -> Iterator[Callable[[], float]]:
         yield functools.partial(self._add_gradients, run)
 
     def _add_gradients(self, run):

@@ -1,10 +1,12 @@
 """Output fed back as input in training: teacher forcing, free running and scheduled sampling."""
 
+from __future__ import annotations
+
 import collections
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from .. import checks
 from ..generation import check_stepwise, draw
 from ..optim import _Schedule
 from .base import Buffers, Rule, Run, map_state, put_rows, refuse_penalties, refuse_whole_masks
+
+if TYPE_CHECKING:
+    from ..layers.base import Layer
 
 
 class LinearDecay(_Schedule):
@@ -79,7 +84,7 @@ class Feedback(Rule):
     def __repr__(self):
         return f"Feedback({self.teacher!r}, sample={self.sample!r})"
 
-    def check(self, model) -> None:
+    def check(self, model: Layer) -> None:
         super().check(model)
         check_stepwise(model, repr(self))
         refuse_penalties(self, model)
@@ -101,7 +106,7 @@ class Feedback(Rule):
         self._rng.bit_generator.state = state["random"]
         self.updates_done = updates
 
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+    def updates(self, run: Run) -> Iterator[Callable[[], float]]:
         _check_fit(run)
         yield functools.partial(self._add_gradients, run)
 

@@ -1,14 +1,20 @@
 """Williams & Peng's BPTT(h; h′): a window of steps for the losses of every few steps."""
 
+from __future__ import annotations
+
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import checks
 from ..model import Container, Sequential, layers_of
 from .base import Rule, Run, map_state, put_rows, random_states, refuse_penalties, set_random_states
+
+if TYPE_CHECKING:
+    from ..layers.base import Layer
 
 
 class Windowed(Rule):
@@ -38,7 +44,7 @@ class Windowed(Rule):
     def __repr__(self):
         return f"Windowed({self.k2})" if self.k1 == 1 else f"Windowed({self.k2}, {self.k1})"
 
-    def check(self, model) -> None:
+    def check(self, model: Layer) -> None:
         super().check(model)
         refuse_penalties(self, model)
         for layer in layers_of(model):
@@ -49,7 +55,7 @@ class Windowed(Rule):
             if noisy and layer.batch_first:  # its masks don't lie in the order of a batch of single steps
                 raise ValueError(f"{self!r} can't draw the noise of {name} again with batch_first: use time first")
 
-    def updates(self, run: Run) -> Iterator[Callable[[], int]]:
+    def updates(self, run: Run) -> Iterator[Callable[[], float]]:
         yield functools.partial(self._add_gradients, run)
 
     def _add_gradients(self, run):

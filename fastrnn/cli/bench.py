@@ -103,7 +103,7 @@ def flops_per_token(cell: str, size: Size) -> int:
 def median_time(call: Callable[[], object], seconds: float) -> float:
     """The median time of a call, over about `seconds` and at least 3 calls; a first one is not counted."""
     call()
-    times = []
+    times: list[float] = []
     began = time.perf_counter()
     while len(times) < 3 or time.perf_counter() - began < seconds:
         start = time.perf_counter()

@@ -16,8 +16,8 @@ from .common import MODEL_FILE, CommandError, add_json, check_output, file_in_ru
 
 _STEPS, _BATCH = 7, 3  # of the input that outputs are compared on
 _TOLERANCE = 1e-3  # of outputs, relative to the largest
-# What Keras may compute with here, and the package it then needs.
-_BACKENDS = {"numpy": "jax", "torch": "torch", "tensorflow": "tensorflow"}
+# What Keras may compute with here, and the package it then needs; JAX, also behind NumPy, would compute in float32.
+_BACKENDS = {"torch": "torch", "tensorflow": "tensorflow", "numpy": "jax"}
 
 
 def add_parser(commands) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -183,7 +183,7 @@ class Words(Level):
         self.batches.epoch = trainer.epoch
 
 
-LEVELS: dict[str, type[Level]] = {"byte": Bytes, "word": Words}
+LEVELS: dict[str, Callable[..., Level]] = {"byte": Bytes, "word": Words}
 
 
 def level_of(settings, text: corpus.Corpus) -> Level:
@@ -200,7 +200,7 @@ def share_of_unknown(sentences: Iterable[np.ndarray]) -> float:
     """The share of words that are not in the vocabulary, of encoded sentences."""
     unknown = total = 0
     for tokens in sentences:
-        unknown += np.count_nonzero(tokens == words.UNKNOWN)
+        unknown += int(np.count_nonzero(tokens == words.UNKNOWN))
         total += len(tokens) - 2  # but start and end
     return unknown / total
 

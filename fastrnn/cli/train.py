@@ -123,7 +123,7 @@ def run(arguments) -> int:
     taken = (MODEL_FILE, CHECKPOINT_FILE) if checkpoint is None or "out" in options else ()
     with results_folder(chosen, name, taken, "choose another --out, or go on with --resume {folder}") as folder:
         training = Run(settings, text, folder, options.get("checkpoint_interval", _CHECKPOINT_INTERVAL))
-        if checkpoint is not None:
+        if checkpoint is not None and saved is not None:
             training.restore(checkpoint, saved)
         return _train(training, arguments)
 

@@ -1,9 +1,11 @@
 """`gradcheck`: analytic gradients against central differences."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +13,12 @@ from .. import checks
 from ..bptt import Buffers, Full, Run, check_loss, map_state
 from ..layers.initial_state import ZEROS
 from ..model import layers_of
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from ..layers.base import Layer
+    from ..types import Loss, State
 
 _REFINEMENTS = (1, 10, 100)  # divisors of eps
 
@@ -53,15 +61,15 @@ class GradcheckReport:
 
 
 def gradcheck(
-    model,
-    loss,
-    x,
-    targets,
-    state: Any = None,
+    model: Layer,
+    loss: Loss,
+    x: ArrayLike,
+    targets: ArrayLike,
+    state: State = None,
     *,
-    lengths=None,
-    resets=None,
-    mask=None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     eps: float = 1e-3,
     tolerance: float = 1e-7,
     max_elements: int | None = 1000,

@@ -6,9 +6,11 @@ something: the gradient vanishes or explodes (Hochreiter 1991; Bengio, Simard & 
 2013).
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +22,13 @@ from ..layers.jordan import Jordan
 from ..layers.pooling import Last
 from ..layers.recurrent import Recurrent
 from ..model import Container
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
+
+    from ..storage import Path
+    from ..types import Loss, State
 
 CHANGED = 100  # times lower or higher at the last lag than at the first: the fitted line of a norm that isn't healthy
 SATURATED = 0.05  # how close to its bounds a gate's value is called saturated; a tanh beyond ±(1 − this)
@@ -117,7 +126,7 @@ class GradientFlow:
 
         return table(self)
 
-    def plot(self, target) -> None:
+    def plot(self, target: Axes | Path) -> None:
         """Draw the flow: four panels into a PNG at the path `target`, or, into Axes of matplotlib's, the norms by lag.
 
         ImportError without matplotlib (extra `fastrnn[plot]`), OSError for a path that can't be written.
@@ -128,15 +137,15 @@ class GradientFlow:
 
 
 def gradient_flow(
-    model,
-    loss,
-    x,
-    targets,
+    model: Layer,
+    loss: Loss,
+    x: ArrayLike,
+    targets: ArrayLike,
     *,
-    state: Any = None,
-    lengths=None,
-    resets=None,
-    mask=None,
+    state: State = None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     max_lag: int | None = None,
     jacobians: int = 8,
 ) -> GradientFlow:

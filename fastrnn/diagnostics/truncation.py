@@ -1,15 +1,24 @@
 """How far truncated gradients are from the full one."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import checks
 from ..bptt import Buffers, Full, Run, Truncated, Windowed, check_loss
 from ..layers.base import Layer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
+
+    from ..storage import Path
+    from ..types import Loss, State
 
 
 class HorizonBias(NamedTuple):
@@ -40,7 +49,7 @@ class TruncationBias:
         lines += [f"{row[0]:6}  {row[1]:9.4f}  {row[2]:10.4f}  {row[3]:9.4f}  {row[4]:10.4f}" for row in self.rows]
         return "\n".join(lines)
 
-    def plot(self, target: Any = None):
+    def plot(self, target: Axes | Path | None = None) -> Axes:
         """Draw cosine and norm ratio over the horizon.
 
         target: a path of a picture to write, a matplotlib `Axes` to draw into, or None for axes of a new figure.
@@ -50,34 +59,39 @@ class TruncationBias:
         """
         from .. import plot
 
-        axes = target if hasattr(target, "plot") else plot.new_figure("TruncationBias.plot", 6.4, 4.8).subplots()
+        given: Any = target  # of which kind, it shows by what it can do
+        axes = given if hasattr(given, "plot") else plot.new_figure("TruncationBias.plot", 6.4, 4.8).subplots()
         horizons = [row.horizon for row in self.rows]
         for i, name in enumerate(HorizonBias._fields[1:]):
             rule, quantity = name.split("_")
             label = f"{rule.title()}(h), {'cosine' if quantity == 'cosine' else 'norm ratio'}"
-            style = {"color": plot.COLORS[i // 2], "linestyle": "-" if quantity == "cosine" else "--", "marker": "."}
+            style: dict[str, Any] = {
+                "color": plot.COLORS[i // 2],
+                "linestyle": "-" if quantity == "cosine" else "--",
+                "marker": ".",
+            }
             axes.plot(horizons, [getattr(row, name) for row in self.rows], label=label, **style)
         axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
         axes.set_xscale("log", base=2)
         axes.set_xlabel("horizon h, steps")
         axes.set_ylabel("truncated against full gradient")
         axes.legend()
-        if target is not None and axes is not target:
-            plot.save(axes, target)
+        if given is not None and axes is not given:
+            plot.save(axes, given)
         return axes
 
 
 def truncation_bias(
-    model,
-    loss,
-    x,
-    targets,
+    model: Layer,
+    loss: Loss,
+    x: ArrayLike,
+    targets: ArrayLike,
     horizons: Iterable[int],
     *,
-    state: Any = None,
-    lengths=None,
-    resets=None,
-    mask=None,
+    state: State = None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
 ) -> TruncationBias:
     """Compare the gradients of `Windowed(h)` and of `Truncated(h)` with the full one, for each h of `horizons`.
 
@@ -110,10 +124,8 @@ def truncation_bias(
         return model.gradients_to_vector()
 
     full = gradient(Full())
-    rows = [
-        (horizon, *_compare(model.gradients_to_vector(), full)) for horizon in windowed.horizons(run(), horizons)
-    ]
-    rows = tuple(HorizonBias(*row, *_compare(gradient(Truncated(row[0])), full)) for row in rows)
+    found = [(horizon, *_compare(model.gradients_to_vector(), full)) for horizon in windowed.horizons(run(), horizons)]
+    rows = tuple(HorizonBias(*row, *_compare(gradient(Truncated(row[0])), full)) for row in found)
     return TruncationBias(rows, float(np.linalg.norm(full)))
 
 

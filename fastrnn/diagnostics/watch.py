@@ -1,10 +1,16 @@
 """Gradient flow during training."""
 
+from __future__ import annotations
+
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import checks
 from .flow import GradientFlow, gradient_flow
+
+if TYPE_CHECKING:
+    from ..trainer import Trainer
+    from ..types import Batch
 
 
 class WatchGradients:
@@ -21,7 +27,7 @@ class WatchGradients:
 
     def __init__(
         self,
-        batch,
+        batch: Batch,
         every: int = 100,
         path: str | bytes | os.PathLike | None = None,
         *,
@@ -35,7 +41,7 @@ class WatchGradients:
         if path is not None and not isinstance(path, (str, bytes, os.PathLike)):
             raise TypeError(f"path must be a path or None, got {type(path).__name__}")
         self.path = path
-        self._options = {"max_lag": max_lag, "jacobians": jacobians}
+        self._options: dict[str, Any] = {"max_lag": max_lag, "jacobians": jacobians}
         if path is not None:
             from ..plot import new_figure
 
@@ -43,7 +49,7 @@ class WatchGradients:
         self.flows: list[GradientFlow] = []
         self.updates: list[int] = []
 
-    def __call__(self, trainer, record: dict[str, Any]) -> None:
+    def __call__(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """Measure, if it is time."""
         if "loss" not in record or (self.updates and trainer.updates < self.updates[-1] + self.every):
             return

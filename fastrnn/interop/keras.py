@@ -8,6 +8,8 @@ where fastrnn has two: it becomes `bias_ih`, with `bias_hh` zero, and back their
 keeps them apart, for there they do not act alike.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ from .common import Part, check_model, common_dtype, float_values, refuse_option
 
 if TYPE_CHECKING:
     import keras
+    from numpy.typing import DTypeLike
+
+__all__ = ["from_model", "from_weights", "to_model", "to_weights"]
 
 _KINDS: dict[str, type[Layer]] = {
     "simple_rnn": RNN, "simplernn": RNN, "rnn": RNN, "gru": GRU, "lstm": LSTM,
@@ -37,7 +42,7 @@ def from_weights(
     nonlinearity: str = "tanh",
     reset_after: bool | None = None,
     batch_first: bool = True,
-    dtype=None,
+    dtype: DTypeLike | None = None,
 ) -> Layer:
     """The layer that a list of weights belongs to, as `get_weights()` of a Keras layer gives it.
 
@@ -174,7 +179,7 @@ def weights_of(layer: Layer, number: int) -> list[np.ndarray]:
     return weights
 
 
-def from_model(model: "keras.Model", *, inference: bool = False) -> Layer:
+def from_model(model: keras.Model, *, inference: bool = False) -> Layer:
     """The `Sequential` (with `batch_first`) that computes what a Keras model computes, with its weights.
 
     model: built, a `keras.Sequential` or a functional model that is a chain, of SimpleRNN, GRU, LSTM, Bidirectional,
@@ -194,7 +199,7 @@ def from_model(model: "keras.Model", *, inference: bool = False) -> Layer:
     return keras_conversion.from_model(model, inference=checks.flag("inference", inference))
 
 
-def to_model(model: Layer, *, inference: bool = False) -> "keras.Sequential":
+def to_model(model: Layer, *, inference: bool = False) -> keras.Sequential:
     """A built `keras.Sequential` that computes what a layer or `Sequential` computes, with copies of its parameters.
 
     It takes the batch first, whatever `model` does, and full sequences: there are no `lengths`. A stack becomes several

@@ -7,6 +7,8 @@ Layers and models of fastrnn name and lay out their parameters as PyTorch's do. 
 `model.state_dict()` with a check, and arrays under the model's own names can go to `model.load_state_dict` as they are.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,18 @@ from . import torch_names
 from .common import check_model, common_dtype, named_layers, place_of, refuse_options, require
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
     from torch import nn
+
+__all__ = [
+    "from_module",
+    "from_state_dict",
+    "load",
+    "load_state_dict_into",
+    "save",
+    "to_module",
+    "to_state_dict",
+]
 
 _ARCHITECTURE = "fastrnn_architecture"  # in the metadata of files
 
@@ -30,7 +43,7 @@ def from_state_dict(
     *,
     nonlinearity: str | None = None,
     batch_first: bool = False,
-    dtype=None,
+    dtype: DTypeLike | None = None,
 ) -> Layer:
     """The layer or model that a state dict of PyTorch's belongs to, with its parameters.
 
@@ -185,7 +198,7 @@ def load(path: storage.Path, layers: Sequence[Any] | None = None, **hints: Any) 
 # ---- modules ----
 
 
-def from_module(module: "nn.Module", layers: Sequence[Any] | None = None, *, example: Any = None) -> Layer:
+def from_module(module: nn.Module, layers: Sequence[Any] | None = None, *, example: Any = None) -> Layer:
     """The layer or model that computes what a module of PyTorch's computes, with its parameters.
 
     module: RNN, GRU, LSTM (or a cell), Linear, Embedding, Tanh, ReLU, Sigmoid, Dropout, a module that `to_module` made,
@@ -207,7 +220,7 @@ def from_module(module: "nn.Module", layers: Sequence[Any] | None = None, *, exa
     return torch_conversion.from_module(module, layers, example)
 
 
-def to_module(model: Layer, *, inference: bool = False) -> "nn.Module":
+def to_module(model: Layer, *, inference: bool = False) -> nn.Module:
     """A module of PyTorch's that computes what `model` computes, with copies of its parameters.
 
     An RNN, GRU or LSTM becomes PyTorch's, which returns output and state; a `Sequential` becomes a `Stack`

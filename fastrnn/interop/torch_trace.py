@@ -75,6 +75,7 @@ def _traced(module, leaves, arguments, batch_first):
         for name, leaf in leaves.items():
             stack.callback(leaf.register_forward_pre_hook(recording.before(name), with_kwargs=True).remove)
             stack.callback(leaf.register_forward_hook(recording.after(name)).remove)
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         module.eval()
         try:

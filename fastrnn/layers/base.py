@@ -1,13 +1,22 @@
 """What all layers have in common: parameters, workspaces, and the order of calls."""
 
+from __future__ import annotations
+
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import checks, summary
 from ..parameters import Parameters, aligned_empty
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+    from ..types import Shapes, State
 
 
 class Workspace:
@@ -17,33 +26,33 @@ class Workspace:
     uses it at a time. A copy, or one that comes out of a pickle, is empty: it holds nothing of a forward pass.
     """
 
-    def __init__(self, layer, steps, batch):
+    def __init__(self, layer: Layer, steps: int, batch: int):
         self.layer = layer
         self.steps = steps
         self.batch = batch
-        self.record = None  # what the last forward pass leaves for the backward pass, until that has taken it
-        self.version = None  # the parameters' version at the forward pass
+        self.record: Any = None  # what the last forward pass leaves for the backward pass, until that has taken it
+        self.version: int | None = None  # the parameters' version at the forward pass
         self.repeatable = False  # whether `backward` can be called again for one forward pass, before which it is set
         self.record_stays = False  # the same, as it was at the last forward pass
         self.state_only = False  # whether `backward` leaves the parameters' gradients alone
         self.wants_dx = True  # with that, whether it gives the gradient of the input
         self.carry_factor = 1.0  # by which `backward` multiplies a state's gradient from one step to the one before
         self.penalty_scale = 0.0  # by which `backward` multiplies the gradient of `penalty`; 0 leaves it out
-        self._buffers = {}
+        self._buffers: dict[str, np.ndarray] = {}
 
-    def penalty(self):
+    def penalty(self) -> float:
         """What the layer adds to the loss of the last forward pass, before it is divided by the loss's denominator."""
         return 0.0
 
-    def states(self):
+    def states(self) -> Any:
         """The states of every step of the last forward pass; None for layers without state."""
         return None
 
-    def gates(self):
+    def gates(self) -> Any:
         """The gates of every step of the last forward pass; None for layers without state."""
         return None
 
-    def buffer(self, name, shape, rows=None):
+    def buffer(self, name: str, shape: tuple[int, ...], rows: int | None = None) -> np.ndarray:
         """An array of `shape`, contents undefined, in the memory that `name` had before.
 
         `rows`, T·B unless given, is the most that there can be of the last dimension.
@@ -71,27 +80,44 @@ class Layer(ABC):
     Shapes: `x` is (T,B,…), or (B,T,…) with `batch_first`. All arrays come out in the layer's `dtype`.
     """
 
-    stateful = False  # has a recurrent state
-    keeps_steps = True  # each step of the output belongs to that step of the input, with its `lengths` and `resets`
-    _rng = None  # the generator of dropout masks, where there are any
+    _rng: np.random.Generator | None = None  # the generator of dropout masks, where there are any
     batch_first = False
 
-    def __init__(self, shapes, dtype):
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]] | Shapes, dtype: DTypeLike):
         dtype = checks.float_dtype(dtype)
         shapes = dict(shapes)
         size = sum(math.prod(map(int, shape)) for shape in shapes.values())
         checks.memory(f"{type(self).__name__} with {size:,} parameters", 2 * size * dtype.itemsize)
         self.parameters = Parameters(shapes, dtype)
-        self.owner = None  # the model the layer belongs to
+        self.owner: Layer | None = None  # the model the layer belongs to
 
     @classmethod
-    def parameter_shapes(cls, **config):
+    def parameter_shapes(cls, *_: Any, **config: Any) -> Shapes:
         """Name and shape of every parameter for these constructor arguments, one by one; nothing is allocated."""
         return ()
 
+    @property
+    def stateful(self) -> bool:
+        """Whether the layer has a recurrent state."""
+        return False
+
+    @property
+    def keeps_steps(self) -> bool:
+        """Whether each step of the output belongs to that step of the input, with its `lengths` and `resets`."""
+        return True
+
     # The public calls.
 
-    def forward(self, x, state=None, *, lengths=None, resets=None, workspace=None, out=None):
+    def forward(
+        self,
+        x: ArrayLike,
+        state: State = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+        workspace: Workspace | None = None,
+        out: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, State]:
         """Run the layer over a batch of sequences.
 
         x: input, (T,B,I) floats (Embedding, OneHot: (T,B) integers), batch first if the layer is. A C-contiguous array
@@ -144,7 +170,7 @@ class Layer(ABC):
 
     __call__ = forward
 
-    def backward(self, dy, dstate=None, *, workspace):
+    def backward(self, dy: ArrayLike, dstate: State = None, *, workspace: Workspace) -> tuple[np.ndarray | None, State]:
         """Take gradients back through the forward pass recorded in `workspace`.
 
         dy: gradient of the loss with respect to `y`, in its shape; past a sequence's end it is not read.
@@ -165,7 +191,9 @@ class Layer(ABC):
             workspace.record = None
         return result
 
-    def step(self, x_t, state=None, *, resets=None, out=None):
+    def step(
+        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, State]:
         """One time step, for streaming.
 
         x_t: (B,I) floats or (I,) for a single stream (Embedding, OneHot: (B,) integers or one integer).
@@ -194,55 +222,55 @@ class Layer(ABC):
             y, state = y[0], self._without_batch(state)
         return (y, state) if out is None else (put_into(out, y), state)
 
-    def workspace(self, T, B):
+    def workspace(self, T: int, B: int) -> Workspace:
         """Buffers for sequences of up to `T` steps in batches of up to `B`: see `Workspace`."""
         steps, batch = checks.integer("T", T, minimum=1), checks.integer("B", B, minimum=1)
         checks.memory(f"the workspace for T={steps}, B={batch}", self._workspace_bytes(steps, batch))
         return self._make_workspace(steps, batch)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters, under PyTorch's names and in its layout."""
         return self.parameters.state_dict()
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: Mapping[str, ArrayLike]) -> None:
         """Take all parameters from `state_dict`, names -> arrays; nothing changes unless all of it fits."""
         self.parameters.load_state_dict(state_dict)
 
-    def grad_dict(self):
+    def grad_dict(self) -> dict[str, np.ndarray]:
         """Copies of all gradients, named and laid out as in `state_dict`."""
         return self.parameters.grad_dict()
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         """Set all gradients to zero."""
         self.parameters.zero_grad()
 
-    def parameters_to_vector(self):
+    def parameters_to_vector(self) -> np.ndarray:
         """All parameters in one fresh 1-D array, in the order of `state_dict`."""
         return self.parameters.values.copy()
 
-    def vector_to_parameters(self, v):
+    def vector_to_parameters(self, v: ArrayLike) -> None:
         """Take all parameters from a 1-D array in the order of `parameters_to_vector`."""
         if self.parameters.size == 0:
             raise ValueError(f"{type(self).__name__} has no parameters")
         vector = checks.float_array("v", v, self.dtype, (self.parameters.size,))
         self.parameters.writing()[:] = vector
 
-    def gradients_to_vector(self):
+    def gradients_to_vector(self) -> np.ndarray:
         """All gradients in one fresh 1-D array, in the order of `parameters_to_vector`."""
         return self.parameters.gradients.copy()
 
     @property
-    def num_parameters(self):
+    def num_parameters(self) -> int:
         """The number of trainable numbers."""
         return self.parameters.size
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         """The NumPy dtype of parameters, outputs and gradients."""
         return self.parameters.dtype
 
     @abstractmethod
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The constructor's arguments that fix the architecture, as JSON can hold them."""
 
     def __repr__(self):
@@ -260,11 +288,11 @@ class Layer(ABC):
         return None
 
     @abstractmethod
-    def _check_input(self, x):
+    def _check_input(self, x: Any) -> np.ndarray:
         """`x` as the kernels take it, or an error."""
 
     @abstractmethod
-    def _check_step_input(self, x_t): ...
+    def _check_step_input(self, x_t: np.ndarray) -> np.ndarray: ...
 
     def _check_room(self, x, given):
         """MemoryError where the output of `x`, unless there is an array `given` for it, needs more memory than is."""
@@ -389,7 +417,7 @@ def _rebuild(kind, config, batch_first, values, gradients, generator):
     return layer
 
 
-def put_into(out, y):
+def put_into(out: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The caller's array `out` with the output `y` copied into it."""
     np.copyto(checks.destination("out", out, y.dtype, y.shape), y)
     return out
@@ -414,7 +442,7 @@ def _shares_memory(array, others):
     return False
 
 
-def apart(array, *buffers):
+def apart(array: np.ndarray, *buffers: np.ndarray) -> np.ndarray:
     """`array`, or a copy where it shares memory with a buffer that the call writes."""
     if array.base is not None:
         for buffer in buffers:

@@ -1,10 +1,19 @@
 """The recurrent layers, one for each cell."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .. import checks
 from ..init import Spec
 from ..kernels.cells import CELLS
 from .initial_state import NoisyState
 from .recurrent import Recurrent
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from ..types import Seed, Shapes
 
 
 class RNN(Recurrent):
@@ -32,8 +41,8 @@ class RNN(Recurrent):
         initial_state: str | NoisyState = "zeros",
         dilation: int = 1,
         init: Spec = None,
-        dtype="float32",
-        seed=None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
     ):
         self.nonlinearity = checks.choice("nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid"))
         super().__init__(
@@ -42,7 +51,7 @@ class RNN(Recurrent):
             initial_state=initial_state, dilation=dilation, init=init, dtype=dtype, seed=seed,
         )  # fmt: skip
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {**super().config(), "nonlinearity": self.nonlinearity}
 
 
@@ -76,8 +85,8 @@ class GRU(Recurrent):
         dilation: int = 1,
         init: Spec = None,
         reset_after: bool = True,
-        dtype="float32",
-        seed=None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
     ):
         self.reset_after = checks.flag("reset_after", reset_after)
         super().__init__(
@@ -87,7 +96,7 @@ class GRU(Recurrent):
             init=init, dtype=dtype, seed=seed,
         )  # fmt: skip
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return super().config() | ({} if self.reset_after else {"reset_after": False})
 
 
@@ -132,8 +141,8 @@ class LSTM(Recurrent):
         dilation: int = 1,
         init: Spec = None,
         forget_bias: float | None = None,
-        dtype="float32",
-        seed=None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
     ):
         super().__init__(
             "lstm", input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
@@ -168,8 +177,8 @@ class PeepholeLSTM(Recurrent):
         dilation: int = 1,
         init: Spec = None,
         forget_bias: float | None = None,
-        dtype="float32",
-        seed=None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
     ):
         super().__init__(
             "peephole_lstm", input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
@@ -203,8 +212,8 @@ class LayerNormLSTM(Recurrent):
         initial_state: str | NoisyState = "zeros",
         dilation: int = 1,
         init: Spec = None,
-        dtype="float32",
-        seed=None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
     ):
         super().__init__(
             "layer_norm_lstm", input_size, hidden_size, num_layers, bias=False, batch_first=batch_first,
@@ -218,8 +227,8 @@ class LayerNormLSTM(Recurrent):
         self.parameters.load_state_dict(values)
 
     @classmethod
-    def parameter_shapes(cls, **config):
+    def parameter_shapes(cls, **config: Any) -> Shapes:
         return super().parameter_shapes(**{**config, "bias": False})
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {name: value for name, value in super().config().items() if name != "bias"}

@@ -1,5 +1,10 @@
 """Layers that treat every number alike: activations and dropout."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .. import checks, init
@@ -7,16 +12,21 @@ from ..kernels.elementwise import relu_layer, sigmoid_layer, tanh_layer
 from ..threads import threads_for_elements
 from .stateless import FloatInput
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from ..types import Seed
+
 
 class _Activation(FloatInput):
     """y = φ(x) for (T,B,F) or (B,F) floats."""
 
-    _kernels = None  # forward and backward
+    _kernels: tuple[Callable, Callable]  # forward and backward
 
-    def __init__(self, *, dtype="float32"):
+    def __init__(self, *, dtype: DTypeLike = "float32"):
         super().__init__({}, dtype)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {"dtype": self.dtype.name}
 
     def _compute(self, x, y, extent, workspace):
@@ -56,13 +66,13 @@ class Dropout(FloatInput):
     variational: a sequence's features are dropped at all steps of a forward pass or at none (Gal & Ghahramani 2016).
     """
 
-    def __init__(self, p: float = 0.5, *, variational: bool = False, dtype="float32", seed=None):
+    def __init__(self, p: float = 0.5, *, variational: bool = False, dtype: DTypeLike = "float32", seed: Seed = None):
         self.p = checks.number("p", p, minimum=0, below=1)
         self.variational = checks.flag("variational", variational)
         self._rng = init.generator(seed)
         super().__init__({}, dtype)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {"p": self.p, "variational": self.variational, "dtype": self.dtype.name}
 
     def _silence(self):

@@ -1,5 +1,9 @@
 """Layers over integer input: embeddings and one-hot vectors."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .. import checks
@@ -7,6 +11,11 @@ from ..init import Spec, fill, generator
 from ..kernels.embedding import look_up, one_hot, scatter_add
 from ..threads import threads_for_elements
 from .stateless import Stateless, StatelessWorkspace
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from ..types import Seed, Shapes
 
 
 class _TokenWorkspace(StatelessWorkspace):
@@ -65,7 +74,15 @@ class Embedding(_TokenInput):
     init: of `weight`, a name or a callable: see `fastrnn.init`; None is normal.
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, *, init: Spec = None, dtype="float32", seed=None):
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        init: Spec = None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
+    ):
         self.num_embeddings = checks.integer("num_embeddings", num_embeddings, minimum=1)
         self.embedding_dim = checks.integer("embedding_dim", embedding_dim, minimum=1)
         rng = generator(seed)
@@ -74,14 +91,14 @@ class Embedding(_TokenInput):
         fill(self.parameters, self.embedding_dim, init, rng, default="normal")
 
     @classmethod
-    def parameter_shapes(cls, *, num_embeddings, embedding_dim, **_):
+    def parameter_shapes(cls, *, num_embeddings: int, embedding_dim: int, **_: Any) -> Shapes:
         yield "weight", (num_embeddings, embedding_dim)
 
     @property
     def _classes(self):
         return self.num_embeddings
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {
             "num_embeddings": self.num_embeddings,
             "embedding_dim": self.embedding_dim,
@@ -107,7 +124,7 @@ class Embedding(_TokenInput):
 class OneHot(_TokenInput):
     """One-hot vectors of integers: (T,B) → (T,B,num)."""
 
-    def __init__(self, num: int, *, dtype="float32"):
+    def __init__(self, num: int, *, dtype: DTypeLike = "float32"):
         self.num = checks.integer("num", num, minimum=1)
         super().__init__({}, dtype)
 
@@ -115,7 +132,7 @@ class OneHot(_TokenInput):
     def _classes(self):
         return self.num
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {"num": self.num, "dtype": self.dtype.name}
 
     def _output_features(self, features):

@@ -1,5 +1,9 @@
 """The state that a new sequence begins with: zeros, noise, or parameters that are learned."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from .. import checks
 
 LEARNED, ZEROS = "learned", "zeros"
@@ -25,7 +29,7 @@ class NoisyState:
     def __hash__(self):
         return hash((NoisyState, self.std))
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """In a form for JSON, which `parse` takes."""
         return {"std": self.std}
 

@@ -1,6 +1,8 @@
 """The output-recurrent net."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -9,6 +11,11 @@ from ..init import Spec, fill, generator
 from ..kernels import jordan as kernels
 from ..parameters import aligned_empty
 from .base import Layer, Workspace
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from ..types import Seed, Shapes
 
 _KINDS = {None: kernels.IDENTITY, "tanh": kernels.TANH, "relu": kernels.RELU, "sigmoid": kernels.SIGMOID}
 _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "weight_ho_l0")
@@ -108,8 +115,8 @@ class Jordan(Layer):
         bias: bool = True,
         batch_first: bool = False,
         init: Spec = None,
-        dtype="float32",
-        seed=None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
     ):
         self.input_size = checks.integer("input_size", input_size, minimum=1)
         self.hidden_size = checks.integer("hidden_size", hidden_size, minimum=1)
@@ -135,13 +142,15 @@ class Jordan(Layer):
         }
 
     @classmethod
-    def parameter_shapes(cls, *, input_size, hidden_size, output_size, bias=True, **_):
+    def parameter_shapes(
+        cls, *, input_size: int, hidden_size: int, output_size: int, bias: bool = True, **_: Any
+    ) -> Shapes:
         shapes = ((hidden_size, input_size), (hidden_size, output_size), (output_size, hidden_size))
         yield from zip(_WEIGHTS, shapes, strict=True)
         if bias:
             yield from zip(_BIASES, ((hidden_size,), (output_size,)), strict=True)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {
             **self._sizes(),
             "nonlinearity": self.nonlinearity,

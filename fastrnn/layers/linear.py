@@ -1,17 +1,25 @@
 """The linear layer."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
 import numpy as np
 
 from .. import checks
 from ..dispatch import TypedKernel
 from ..init import Spec, fill, generator
-from ..kernels.network import LayerWorkspace
 from ..kernels.step import dense_step
-from ..kernels.weights import DenseWeights, KernelWeights
+from ..kernels.weights import DenseWeights
 from ..passes import STRETCH, DensePass, PassBuffers, SequenceBatch, view
 from ..threads import threads_for
 from .compiled import kernel_weights, kernel_workspace
 from .stateless import FloatInput, StatelessWorkspace
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from ..types import Seed, Shapes
 
 
 class _LinearWorkspace(StatelessWorkspace):
@@ -34,8 +42,8 @@ class Linear(FloatInput):
         *,
         bias: bool = True,
         init: Spec = None,
-        dtype="float32",
-        seed=None,
+        dtype: DTypeLike = "float32",
+        seed: Seed = None,
     ):
         self.in_features = checks.integer("in_features", in_features, minimum=1)
         self.out_features = checks.integer("out_features", out_features, minimum=1)
@@ -48,12 +56,12 @@ class Linear(FloatInput):
         self._dense_step = TypedKernel(dense_step)
 
     @classmethod
-    def parameter_shapes(cls, *, in_features, out_features, bias=True, **_):
+    def parameter_shapes(cls, *, in_features: int, out_features: int, bias: bool = True, **_: Any) -> Shapes:
         yield "weight", (out_features, in_features)
         if bias:
             yield "bias", (out_features,)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {
             "in_features": self.in_features,
             "out_features": self.out_features,
@@ -61,11 +69,11 @@ class Linear(FloatInput):
             "dtype": self.dtype.name,
         }
 
-    def kernel_weights(self) -> KernelWeights:
+    def kernel_weights(self) -> NamedTuple:
         """Weights for `fastrnn.kernels`' `dense_…` functions, as those of the recurrent layers."""
         return kernel_weights(DenseWeights, self._pass)
 
-    def kernel_workspace(self, T, B, *, threads: int = 1, input_gradient: bool = True) -> LayerWorkspace:
+    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> NamedTuple:
         """Buffers for `dense_forward` and `dense_backward`, as those of the recurrent layers."""
         return kernel_workspace(self._pass, T, B, 0, threads, input_gradient)
 

@@ -1,5 +1,10 @@
 """Layers that sum up a sequence: (T,B,F) → (B,F)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .. import checks
@@ -13,15 +18,20 @@ from ..kernels.elementwise import (
 )
 from .stateless import FloatInput, StatelessWorkspace
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+    from ..types import State
+
 
 class _Pooling(FloatInput):
-    _kernels = None  # forward and backward
+    _kernels: tuple[Callable, Callable]  # forward and backward
     keeps_steps = False
 
-    def __init__(self, *, dtype="float32"):
+    def __init__(self, *, dtype: DTypeLike = "float32"):
         super().__init__({}, dtype)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {"dtype": self.dtype.name}
 
     def _check_input(self, x):
@@ -71,7 +81,9 @@ class MeanPool(_Pooling):
 
     _kernels = pool_mean, pool_mean_backward
 
-    def step(self, x_t, state=None, *, resets=None, out=None):
+    def step(
+        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, State]:
         """A mean over time has no single step: ValueError."""
         raise ValueError("MeanPool needs the whole sequence: it has no single step")
 
@@ -101,6 +113,8 @@ class MaxPool(_Pooling):
     def _kept(self, size, workspace):
         return (np.empty(size, np.int64) if workspace is None else workspace.steps_of_max(size),)
 
-    def step(self, x_t, state=None, *, resets=None, out=None):
+    def step(
+        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, State]:
         """A maximum over time has no single step: ValueError."""
         raise ValueError("MaxPool needs the whole sequence: it has no single step")

@@ -1,7 +1,9 @@
 """What the recurrent layers share: stacks of passes over one cell."""
 
+from __future__ import annotations
+
 import operator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -9,10 +11,9 @@ from .. import checks
 from ..dispatch import TypedKernel
 from ..init import fill, generator
 from ..kernels.cells import CELLS
-from ..kernels.network import LayerWorkspace
 from ..kernels.recurrence import Noise
 from ..kernels.step import layer_steps
-from ..kernels.weights import WEIGHTS, KernelWeights
+from ..kernels.weights import WEIGHTS
 from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
 from ..segments import Segments
 from ..threads import threads_for
@@ -21,6 +22,11 @@ from .base import Layer, apart, put_into
 from .compiled import kernel_weights, kernel_workspace
 from .elementwise import draw_dropout, multiply_mask
 from .recurrent_workspace import RecurrentWorkspace
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from ..types import Shapes, State
 
 _PASS_BYTES = 8192  # about what the Python objects of a layer and direction take
 _STEP_WORK = 4_000_000  # multiply-adds of a layer's step that one thread has done before the forward pass would have
@@ -59,7 +65,8 @@ class Recurrent(Layer):
     """A stack of `num_layers` recurrent layers in one or two directions."""
 
     stateful = True
-    gates = states = None  # of the cell: their number
+    gates: int  # of the cell: their number
+    states: int
     vectors = ()  # (name, count) of the cell's own parameters
 
     def __init__(
@@ -133,8 +140,16 @@ class Recurrent(Layer):
 
     @classmethod
     def parameter_shapes(
-        cls, *, input_size, hidden_size, num_layers=1, bias=True, bidirectional=False, initial_state=initial.ZEROS, **_
-    ):
+        cls,
+        *,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        bidirectional: bool = False,
+        initial_state: str | initial.NoisyState | dict[str, float] = initial.ZEROS,
+        **_: Any,
+    ) -> Shapes:
         rows = cls.gates * hidden_size
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
@@ -163,7 +178,7 @@ class Recurrent(Layer):
             "initial_state": self.initial_state,
         }
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         state, zoneout = self.initial_state, self.zoneout
         special = {  # what most layers do without is left out of their files
             "initial_state": (state.config() if isinstance(state, initial.NoisyState) else state, initial.ZEROS),
@@ -537,7 +552,9 @@ class Recurrent(Layer):
     def _states_before(self, workspace, steps, rows):
         return workspace.states_before(steps, rows)
 
-    def step(self, x_t, state=None, *, resets=None, out=None):
+    def step(
+        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, State]:
         if self.bidirectional:
             raise ValueError("step needs a unidirectional layer")
         result = self._step_as_given(x_t, state) if resets is None else None
@@ -591,14 +608,14 @@ class Recurrent(Layer):
         y, state = self._infer(np.expand_dims(x_t, time_axis), state, None, None)
         return np.squeeze(y, time_axis), state
 
-    def kernel_weights(self) -> KernelWeights:
+    def kernel_weights(self) -> NamedTuple:
         """Weights for the functions of `fastrnn.kernels`: a NamedTuple of arrays that Numba takes as an argument.
 
         A snapshot in packed form: later changes of the layer do not show in it. One layer, one direction only.
         """
         return kernel_weights(self._kernel_class("kernel_weights"), self.passes[0])
 
-    def kernel_workspace(self, T, B, *, threads: int = 1, input_gradient: bool = True) -> LayerWorkspace:
+    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> NamedTuple:
         """Buffers for the sequence functions of `fastrnn.kernels`, for up to `T` steps in batches of up to `B`.
 
         threads: how many threads a call may take; only 1 may be used in a `prange`.

@@ -1,10 +1,17 @@
 """Layers that change nothing but the loss."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .. import checks
 from ..kernels.sequence import activity_gradient, activity_penalty
 from .stateless import FloatInput, StatelessWorkspace
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 _NO_RESETS = np.zeros(0, np.bool_)  # what the kernels take for none
 
@@ -43,13 +50,13 @@ class ActivityRegularization(FloatInput):
     its gradient times `workspace.penalty_scale`, which is 0 unless it is set before.
     """
 
-    def __init__(self, l2: float = 0.0, l1: float = 0.0, slowness: float = 0.0, *, dtype="float32"):
+    def __init__(self, l2: float = 0.0, l1: float = 0.0, slowness: float = 0.0, *, dtype: DTypeLike = "float32"):
         self.l2 = checks.number("l2", l2, minimum=0)
         self.l1 = checks.number("l1", l1, minimum=0)
         self.slowness = checks.number("slowness", slowness, minimum=0)
         super().__init__({}, dtype)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {"l2": self.l2, "l1": self.l1, "slowness": self.slowness, "dtype": self.dtype.name}
 
     def _make_workspace(self, steps, batch):

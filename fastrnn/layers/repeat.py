@@ -1,10 +1,19 @@
 """The layer that makes a sequence of a vector: (B,F) → (T,B,F)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .. import checks
 from ..kernels.sequence import sum_over_steps
 from .stateless import FloatInput, StatelessWorkspace
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+    from ..types import State
 
 
 class Repeat(FloatInput):
@@ -16,14 +25,16 @@ class Repeat(FloatInput):
 
     keeps_steps = False
 
-    def __init__(self, steps: int, *, dtype="float32"):
+    def __init__(self, steps: int, *, dtype: DTypeLike = "float32"):
         self.steps = checks.integer("steps", steps, minimum=1)
         super().__init__({}, dtype)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return {"steps": self.steps, "dtype": self.dtype.name}
 
-    def step(self, x_t, state=None, *, resets=None, out=None):
+    def step(
+        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, State]:
         """A vector for all steps has no single one: ValueError."""
         raise ValueError("Repeat makes a whole sequence: it has no single step")
 

@@ -1,6 +1,7 @@
 """Values in an ONNX graph that are the same in every run."""
 
 import contextlib
+from collections.abc import Collection
 
 import numpy as np
 import onnx
@@ -11,9 +12,13 @@ from onnx.reference import ReferenceEvaluator
 _FOLDED = {"Cast", "Concat", "Constant", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 
 
-def constant_values(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Arrays by the names of a graph's values that depend on no input: initializers, and what is made of them."""
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+def constant_values(proto: onnx.ModelProto, but: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays by the names of a graph's values that depend on no input: initializers, and what is made of them.
+
+    but: names of initializers that are none.
+    """
+    tensors = [tensor for tensor in proto.graph.initializer if tensor.name not in but]
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
     most = proto.ByteSize()  # of a node's input: by doubling, a small file could fill the memory
     for node in proto.graph.node:
         names = [name for name in node.input if name]

@@ -1,5 +1,6 @@
 """ONNX files, read without trusting them, and run."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -37,16 +38,15 @@ class OnnxModel:
     def __init__(self, proto: onnx.ModelProto):
         graph = proto.graph
         _name_outputs(graph)
-        defaults = {tensor.name for tensor in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-        self._types = {value.name: value.type for value in graph.input}
-        self.inputs = tuple(name for name in self._types if name not in defaults)
+        with _errors_as(ValueError, "the graph is not supported"):
+            self._declared = {value.name: _declaration(value.type) for value in graph.input}
+            constants = constant_values(proto)
+            overlap = constants.keys() & self._declared.keys()  # an input may take the place of its default
+            fixed = constant_values(proto, overlap) if overlap else constants
+            self._evaluator = ReferenceEvaluator(proto, new_ops=operators(frozenset(fixed)))
+        defaults = {tensor.name for tensor in graph.initializer}
+        self.inputs = tuple(name for name in self._declared if name not in defaults)
         self.outputs = tuple(value.name for value in graph.output)
-        constants = constant_values(proto)
-        fixed = frozenset(constants) - self._types.keys()  # an input may take the place of its default
-        try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=operators(fixed))
-        except (NotImplementedError, RuntimeError, TypeError) as error:  # the library's own, of operators it lacks
-            raise ValueError(f"the graph is not supported: {error}") from None
         self.model = self.obstacle = None
         try:
             self.model = chain_of(proto, constants)
@@ -59,18 +59,13 @@ class OnnxModel:
         Floats of another precision and integers of another size are converted. `ValueError` or `TypeError` for inputs
         that don't fit, and for a graph that can't compute them.
         """
-        unknown, missing = inputs.keys() - self._types.keys(), set(self.inputs) - inputs.keys()
+        unknown, missing = inputs.keys() - self._declared.keys(), set(self.inputs) - inputs.keys()
         if unknown or missing:
             text = f"without {', '.join(sorted(missing))}" if missing else f"with {', '.join(map(str, unknown))}"
             raise ValueError(f"inputs must be {', '.join(self.inputs)}, got them {text}")
-        feeds = {name: _fitting(name, value, self._types[name]) for name, value in inputs.items()}
-        try:
-            with np.errstate(all="ignore"):  # what becomes infinite or NaN is visible, as in ONNX Runtime
-                return list(self._evaluator.run(None, feeds))
-        except (ValueError, MemoryError):
-            raise
-        except Exception as error:  # the evaluator's operators raise what NumPy does
-            raise ValueError(f"the graph can't be computed for these inputs: {error}") from error
+        feeds = {name: _fitting(name, value, *self._declared[name]) for name, value in inputs.items()}
+        with _errors_as(ValueError, "the graph can't compute these inputs"), np.errstate(all="ignore"):
+            return list(self._evaluator.run(None, feeds))
 
     def __repr__(self):
         kind = "no chain" if self.model is None else type(self.model).__name__
@@ -82,20 +77,38 @@ def read(path: Path) -> OnnxModel:
     path = os.path.abspath(os.fsdecode(path))
     with open(path, "rb") as file:
         data = file.read()
-    try:
+    with _errors_as(FormatError, f"{path} is no ONNX file, or damaged or cut short"):
         proto = onnx.load_model_from_string(data)
         onnx.load_external_data_for_model(proto, os.path.dirname(path))
-    except Exception as error:  # many kinds, the library's own and protobuf's
-        raise FormatError(f"{path} is no ONNX file, or damaged or cut short: {error}") from None
     if proto.ByteSize() > _LARGEST:
         raise ValueError(f"{path} has more than {_LARGEST:,} bytes of weights, which is not supported")
-    try:
-        proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True)  # the checker wants the outputs' shapes
-        onnx.checker.check_model(proto)
+    with _errors_as(FormatError, f"{path} is no valid ONNX model"):
+        _check(proto)
         proto = onnx.inliner.inline_local_functions(proto)
-    except Exception as error:
-        raise FormatError(f"{path} is no valid ONNX model: {error}") from None
     return OnnxModel(proto)
+
+
+@contextlib.contextmanager
+def _errors_as(kind, text):
+    """Turn what goes wrong into one kind of error: the library raises many, and its operators what NumPy does."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise kind(f"{text}: {error}") from error
+
+
+def _check(proto):
+    """Raise the library's errors for what is no valid model, or one whose shapes don't fit."""
+    types = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output) if value.HasField("type")]
+    open_types = [type_ for type_ in types if type_.elem_type and not type_.HasField("shape")]
+    for type_ in open_types:  # the checker wants shapes, which ONNX Runtime does without
+        type_.shape.SetInParent()
+    onnx.checker.check_model(proto)
+    for type_ in open_types:
+        type_.ClearField("shape")
+    onnx.shape_inference.infer_shapes(proto, strict_mode=True)
 
 
 def _name_outputs(graph):
@@ -119,26 +132,39 @@ def _graphs(graph) -> Iterator[onnx.GraphProto]:
                     yield from _graphs(inner)
 
 
-def _fitting(name, value, type_):
-    """An input as an array of its declared dtype and shape."""
-    if not type_.HasField("tensor_type"):  # a sequence, or an optional one
+def _declaration(type_):
+    """The dtype and the sizes of an input, None for what it does not declare: nothing unless it is a tensor."""
+    tensor = type_.tensor_type
+    if not type_.HasField("tensor_type"):
+        return None, None
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    if not tensor.HasField("shape"):
+        return dtype, None
+    return dtype, [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+
+
+def _fitting(name, value, dtype, sizes):
+    """An input in its declared dtype, if its shape is as declared."""
+    if dtype is None:
         return value
     array = checks.as_array(name, value)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(type_.tensor_type.elem_type)
     if array.dtype != dtype:
-        kinds = "f" if dtype.kind == "f" else "iu" if dtype.kind in "iu" else ""
-        if array.dtype.kind not in kinds:
-            raise TypeError(f"{name} must hold {dtype}, got {array.dtype}")
-        with np.errstate(over="ignore"):
-            converted = array.astype(dtype)
-        if dtype.kind != "f" and not np.array_equal(converted, array):
-            raise ValueError(f"{name} must hold numbers that fit into {dtype}")
-        array = converted
-    if type_.tensor_type.HasField("shape"):
-        sizes = [d.dim_value if d.HasField("dim_value") else None for d in type_.tensor_type.shape.dim]
-        if len(sizes) != array.ndim or any(
-            size not in (None, actual) for size, actual in zip(sizes, array.shape, strict=True)
-        ):
-            expected = ", ".join("any" if size is None else str(size) for size in sizes)
-            raise ValueError(f"{name} must have shape ({expected}), got {array.shape}")
+        array = _converted(name, array, dtype)
+    if sizes is not None and (
+        len(sizes) != array.ndim or any(s not in (None, n) for s, n in zip(sizes, array.shape, strict=True))
+    ):
+        expected = ", ".join("any" if size is None else str(size) for size in sizes)
+        raise ValueError(f"{name} must have shape ({expected}), got {array.shape}")
     return array
+
+
+def _converted(name, array, dtype):
+    """Floats as floats, integers as integers, if they fit."""
+    kinds = "f" if dtype.kind == "f" else "iu" if dtype.kind in "iu" else ""
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name} must hold {dtype}, got {array.dtype}")
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if dtype.kind != "f" and not np.array_equal(converted, array):
+        raise ValueError(f"{name} must hold numbers that fit into {dtype}")
+    return converted

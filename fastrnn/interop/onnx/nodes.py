@@ -97,13 +97,13 @@ def read_weights(operator: str, options: Options, w, r, b, p) -> list[CellWeight
 
     `ValueError` if they don't fit.
     """
-    directions, gates = len(options.reverse), OPERATORS[operator].gates
-    r = _tensor("R", r, w.dtype, (directions, None, options.hidden_size))
+    directions, gates, dtype = len(options.reverse), OPERATORS[operator].gates, w.dtype
+    r = _tensor("R", r, dtype, (directions, None, options.hidden_size))
     hidden = r.shape[2]
     checks.shape("R", r.shape, (directions, gates * hidden, hidden))
-    w = _tensor("W", w, w.dtype, (directions, gates * hidden, None))
-    b = [None] * directions if b is None else _tensor("B", b, w.dtype, (directions, 2 * gates * hidden))
-    p = [None] * directions if p is None else _tensor("P", p, w.dtype, (directions, 3 * hidden))
+    w = _tensor("W", w, dtype, (directions, gates * hidden, None))
+    b = [None] * directions if b is None else _tensor("B", b, dtype, (directions, 2 * gates * hidden))
+    p = [None] * directions if p is None else _tensor("P", p, dtype, (directions, 3 * hidden))
     return [CellWeights(*parts) for parts in zip(w, r, b, p, strict=True)]
 
 
