@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numba.core.config import NUMBA_NUM_THREADS
 
 from .. import checks
 from ..kernels.dense import SCRATCH_TILES
@@ -11,7 +12,7 @@ from ..kernels.memory import aligned_empty
 from ..kernels.network import LayerWorkspace
 from ..kernels.parallel import PROGRESS_STRIDE
 from ..kernels.simd import PANEL_VECTORS
-from ..passes import NUMBA_NUM_THREADS, split_by_units, threads_by_units
+from ..passes import split_by_units, threads_by_units
 
 
 def _aligned_copy(array):

@@ -9,9 +9,10 @@ import numpy as np
 from .. import checks
 from ..dispatch import TypedKernel
 from ..init import Spec, fill, generator
+from ..kernels.layout import STRETCH
 from ..kernels.step import dense_step
 from ..kernels.weights import DenseWeights
-from ..passes import STRETCH, DensePass, PassBuffers, SequenceBatch, view
+from ..passes import DensePass, PassBuffers, SequenceBatch, view
 from ..threads import threads_for
 from .compiled import kernel_weights, kernel_workspace
 from .stateless import FloatInput, StatelessWorkspace
