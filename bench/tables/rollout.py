@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import child, peers
 from ..checks import Void, difference
-from ..report import busy_note, judge_limit, ratio, table
+from ..report import busy_note, judge_limit, ratio, table, threads_text
 from ..timing import alternate, cpus_used, progress, ratios_to
 from . import THREADS
 
@@ -207,5 +207,5 @@ def render(data):
 
 def verdicts(data):
     for row in data:
-        question = f"simulator and policy, {row['episodes']} episodes a policy, {row['threads']} threads"
+        question = f"simulator and policy, {row['episodes']} at once, {threads_text(row['threads'])}"
         yield judge_limit(question, _LEAST, row["rates"]["fastrnn"], " million steps/s", at_least=True)

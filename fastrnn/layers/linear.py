@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,9 +10,8 @@ from .. import checks
 from ..dispatch import TypedKernel
 from ..init import Spec, fill, generator
 from ..kernels.layout import STRETCH
-from ..kernels.network import LayerWorkspace
 from ..kernels.step import dense_step
-from ..kernels.weights import DenseWeights, KernelWeights
+from ..kernels.weights import DenseWeights
 from ..passes import DensePass, PassBuffers, SequenceBatch, view
 from ..threads import threads_for
 from .compiled import kernel_weights, kernel_workspace
@@ -71,11 +70,11 @@ class Linear(FloatInput):
             "dtype": self.dtype.name,
         }
 
-    def kernel_weights(self) -> KernelWeights:
+    def kernel_weights(self) -> NamedTuple:
         """Weights for `fastrnn.kernels`' `dense_…` functions, as those of the recurrent layers."""
         return kernel_weights(DenseWeights, self._pass)
 
-    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> LayerWorkspace:
+    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> NamedTuple:
         """Buffers for `dense_forward` and `dense_backward`, as those of the recurrent layers."""
         return kernel_workspace(self._pass, T, B, 0, threads, input_gradient)
 

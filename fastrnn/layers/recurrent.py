@@ -11,10 +11,9 @@ from .. import checks
 from ..dispatch import TypedKernel
 from ..init import fill, generator
 from ..kernels.cells import CELLS
-from ..kernels.network import LayerWorkspace
 from ..kernels.recurrence import Noise
 from ..kernels.step import layer_steps
-from ..kernels.weights import WEIGHTS, KernelWeights
+from ..kernels.weights import WEIGHTS
 from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
 from ..segments import Segments
 from ..threads import threads_for
@@ -609,14 +608,14 @@ class Recurrent(Layer):
         y, state = self._infer(np.expand_dims(x_t, time_axis), state, None, None)
         return np.squeeze(y, time_axis), state
 
-    def kernel_weights(self) -> KernelWeights:
+    def kernel_weights(self) -> NamedTuple:
         """Weights for the functions of `fastrnn.kernels`: a NamedTuple of arrays that Numba takes as an argument.
 
         A snapshot in packed form: later changes of the layer do not show in it. One layer, one direction only.
         """
         return kernel_weights(self._kernel_class("kernel_weights"), self.passes[0])
 
-    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> LayerWorkspace:
+    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> NamedTuple:
         """Buffers for the sequence functions of `fastrnn.kernels`, for up to `T` steps in batches of up to `B`.
 
         threads: how many threads a call may take; only 1 may be used in a `prange`.
