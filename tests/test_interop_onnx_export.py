@@ -120,7 +120,8 @@ def models(draw):
         layers += [fastrnn.Dropout(0.5), fastrnn.Linear(out, 2), fastrnn.Sigmoid()]
     elif end in ("last", "mean", "max"):
         pooling = {"last": fastrnn.Last, "mean": fastrnn.MeanPool, "max": fastrnn.MaxPool}[end]
-        layers += [fastrnn.Tanh(), pooling(), fastrnn.Linear(out, 2)]
+        halves = {"bidirectional": True} if end == "last" and out % 2 == 0 and draw(st.booleans()) else {}
+        layers += [fastrnn.Tanh(), pooling(**halves), fastrnn.Linear(out, 2)]
     elif end == "repeat":
         layers += [fastrnn.Last(), fastrnn.Repeat(3), fastrnn.GRU(out, 2)]
     batch_first = draw(st.booleans())
