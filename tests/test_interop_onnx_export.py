@@ -173,6 +173,16 @@ def test_export_uses_one_node_a_layer(tmp_path):
     assert attributes == [{"hidden_size": 4, "direction": b"bidirectional", "linear_before_reset": 1}] * 2
 
 
+@pytest.mark.parametrize("lengths", [None, [3, 1, 5]])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_export_of_the_last_output_of_each_direction(tmp_path, batch_first, lengths):
+    model = fastrnn.Sequential(
+        fastrnn.LSTM(2, 3, bidirectional=True, seed=0), fastrnn.Last(bidirectional=True), batch_first=batch_first
+    )
+    x = np.random.default_rng(0).standard_normal((3, 5, 2) if batch_first else (5, 3, 2)).astype(np.float32)
+    assert_runtime_agrees(model, tmp_path / "m.onnx", x, lengths=lengths, states=False)
+
+
 def test_export_of_vectors(tmp_path):
     model = fastrnn.Sequential(fastrnn.Linear(2, 3), fastrnn.Repeat(4), fastrnn.LSTM(3, 2), batch_first=True)
     x = np.random.default_rng(0).standard_normal((5, 2)).astype(np.float32)
