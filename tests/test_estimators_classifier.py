@@ -44,6 +44,14 @@ def same(a, b):
 # ---- what it learns ----
 
 
+def test_estimators_classifier_takes_the_last_output_of_each_direction():
+    X = np.random.default_rng(0).standard_normal((40, 6, 2))
+    y = (X[:, -1, 0] > 0).astype(int)
+    for both in (False, True):
+        model = RNNClassifier("gru", 4, bidirectional=both, epochs=1, random_state=0).fit(X, y).model_
+        assert repr(model.layers[1]) == ("Last(bidirectional=True)" if both else "Last()")
+
+
 @pytest.mark.parametrize("pooling", ["last", "mean", "max"])
 def test_estimators_classifier_learns_ragged_sequences(pooling):
     X, y = ragged(300)

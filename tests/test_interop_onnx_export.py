@@ -120,7 +120,8 @@ def models(draw):
         layers += [fastrnn.Dropout(0.5), fastrnn.Linear(out, 2), fastrnn.Sigmoid()]
     elif end in ("last", "mean", "max"):
         pooling = {"last": fastrnn.Last, "mean": fastrnn.MeanPool, "max": fastrnn.MaxPool}[end]
-        layers += [fastrnn.Tanh(), pooling(), fastrnn.Linear(out, 2)]
+        halves = {"bidirectional": True} if end == "last" and out % 2 == 0 and draw(st.booleans()) else {}
+        layers += [fastrnn.Tanh(), pooling(**halves), fastrnn.Linear(out, 2)]
     elif end == "repeat":
         layers += [fastrnn.Last(), fastrnn.Repeat(3), fastrnn.GRU(out, 2)]
     batch_first = draw(st.booleans())
@@ -170,6 +171,16 @@ def test_export_uses_one_node_a_layer(tmp_path):
     nodes = [node for node in onnx.load(tmp_path / "m.onnx").graph.node if node.op_type == "GRU"]
     attributes = [{a.name: onnx.helper.get_attribute_value(a) for a in node.attribute} for node in nodes]
     assert attributes == [{"hidden_size": 4, "direction": b"bidirectional", "linear_before_reset": 1}] * 2
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 1, 5]])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_export_of_the_last_output_of_each_direction(tmp_path, batch_first, lengths):
+    model = fastrnn.Sequential(
+        fastrnn.LSTM(2, 3, bidirectional=True, seed=0), fastrnn.Last(bidirectional=True), batch_first=batch_first
+    )
+    x = np.random.default_rng(0).standard_normal((3, 5, 2) if batch_first else (5, 3, 2)).astype(np.float32)
+    assert_runtime_agrees(model, tmp_path / "m.onnx", x, lengths=lengths, states=False)
 
 
 def test_export_of_vectors(tmp_path):

@@ -399,6 +399,40 @@ def test_load_gives_tokens_stacks_and_directions(tmp_path):
     assert [type(layer).__name__ for layer in load(tmp_path / "o.onnx").model.layers] == ["OneHot", "GRU"]
 
 
+@pytest.mark.parametrize("ragged", [False, True])
+def test_load_gives_the_last_output_of_each_direction(tmp_path, ragged):
+    model = fastrnn.Sequential(
+        fastrnn.LSTM(3, 4, bidirectional=True, seed=0),
+        fastrnn.Last(bidirectional=True),
+        fastrnn.Linear(8, 2, seed=1),
+        batch_first=True,
+    )
+    export(model, tmp_path / "m.onnx", lengths=ragged, states=False)
+    graph = load(tmp_path / "m.onnx")
+    assert graph.obstacle is None and repr(graph.model) == repr(model)
+    x = np.random.default_rng(0).standard_normal((4, 5, 3)).astype(np.float32)
+    lengths = np.array([4, 2, 1, 5]) if ragged else None
+    expected = model.forward(x, lengths=lengths)[0]
+    np.testing.assert_array_equal(graph.model.forward(x, lengths=lengths)[0], expected)
+    feeds = {"x": x, "lengths": lengths} if ragged else {"x": x}
+    np.testing.assert_allclose(graph.run(feeds)[0], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", ["first step of the forward half", "ends the wrong way round"])
+def test_load_takes_no_other_halves_for_it(tmp_path, wrong):
+    model = fastrnn.Sequential(fastrnn.GRU(3, 4, bidirectional=True, seed=0), fastrnn.Last(bidirectional=True))
+    export(model, tmp_path / "m.onnx", states=False)
+    proto = onnx.load(tmp_path / "m.onnx")
+    concat = next(node for node in proto.graph.node if node.op_type == "Concat")
+    if "first" in wrong:
+        gather = next(node for node in proto.graph.node if node.output[0] == concat.input[1])
+        gather.input[0] = "1.forward"
+    else:
+        concat.input[:] = list(concat.input)[::-1]
+    onnx.save(proto, tmp_path / "n.onnx")
+    assert load(tmp_path / "n.onnx").obstacle is not None
+
+
 def test_load_gives_a_model_to_train(tmp_path):
     rng = np.random.default_rng(0)
     model = fastrnn.Sequential(fastrnn.LSTM(2, 4, seed=0), fastrnn.Last(), fastrnn.Linear(4, 1, seed=1))

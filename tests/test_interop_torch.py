@@ -61,7 +61,8 @@ def random_model(rng, dtype):
             layers.append(fastrnn.Dropout(0.25, variational=bool(rng.random() < 0.5), dtype=dtype))
     if rng.random() < 0.5:
         pooling = rng.choice(["Last", "MeanPool", "MaxPool"])
-        layers.append(getattr(fastrnn, str(pooling))(dtype=dtype))
+        halves = {"bidirectional": True} if pooling == "Last" and features % 2 == 0 and rng.random() < 0.5 else {}
+        layers.append(getattr(fastrnn, str(pooling))(dtype=dtype, **halves))
         if rng.random() < 0.3:
             layers += [fastrnn.Repeat(4, dtype=dtype), fastrnn.LSTM(features, 6, dtype=dtype, seed=5)]
             features = 6
@@ -211,6 +212,58 @@ def test_interop_torch_sees_what_a_module_of_ones_own_does(case):
     expected = module.eval()(x)
     expected = expected[0] if isinstance(expected, tuple) else expected
     np.testing.assert_allclose(model.forward(x.numpy())[0], expected.detach(), atol=1e-6)
+
+
+ENDS = {
+    "states": lambda y, h: torch.cat((h[-2], h[-1]), dim=1),
+    "negative dimension": lambda y, h: torch.cat([h[-2, :, :], h[-1, :, :]], -1),
+    "hstack": lambda y, h: torch.hstack((h[-2], h[-1])),
+    "view": lambda y, h: torch.cat(h.view(2, 2, -1, 5)[-1].unbind(0), 1),
+    "reshaped": lambda y, h: h[-2:].transpose(0, 1).reshape(-1, 10),
+    "outputs": lambda y, h: torch.cat((y[:, -1, :5], y[:, 0, 5:]), -1),
+    "relu": lambda y, h: torch.relu(torch.cat((h[-2], h[-1]), dim=1)),
+}
+
+
+class Ends(nn.Module):
+    def __init__(self, kind, join):
+        super().__init__()
+        self.rnn = getattr(nn, kind)(3, 5, 2, batch_first=True, bidirectional=True)
+        self.join, self.head = join, nn.Linear(10, 2)
+
+    def forward(self, x):
+        y, final = self.rnn(x)
+        return self.head(self.join(y, final[0] if isinstance(final, tuple) else final))
+
+
+@pytest.mark.parametrize(("kind", "how"), [*(("LSTM", how) for how in ENDS), ("GRU", "states"), ("RNN", "states")])
+def test_interop_torch_sees_the_final_states_of_both_directions(kind, how):
+    module = Ends(kind, ENDS[how])
+    model = interop.from_module(module)
+    relu = ["ReLU()"] if how == "relu" else []
+    assert [repr(layer) for layer in model.layers[1:-1]] == ["Last(bidirectional=True)", *relu]
+    x = torch.randn(4, 7, 3)
+    for other in (module, interop.to_module(model)):
+        np.testing.assert_allclose(model.forward(x.numpy())[0], other(x).detach(), atol=1e-6)
+    packed = module.rnn(nn.utils.rnn.pack_padded_sequence(x, torch.tensor([7, 4, 2, 1]), True))
+    final = packed[1][0] if kind == "LSTM" else packed[1]
+    if how == "states":
+        expected = module.head(torch.cat((final[-2], final[-1]), 1)).detach()
+        np.testing.assert_allclose(model.forward(x.numpy(), lengths=[7, 4, 2, 1])[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda y, h: torch.cat((h[-1], h[-2]), 1),
+        lambda y, h: torch.cat((h[0], h[1]), 1),  # of the layer below
+        lambda y, h: torch.cat((h[-2], torch.tanh(h[-1])), 1),
+        lambda y, h: torch.cat((y[:, 0, :5], y[:, -1, 5:]), 1),
+    ],
+)
+def test_interop_torch_other_pairs_are_refused(join):
+    with pytest.raises(ValueError, match=r"between 'rnn' and 'head' several things are joined \(Cat\)"):
+        interop.from_module(Ends("LSTM", join))
 
 
 REFUSED = {

@@ -303,7 +303,9 @@ class PooledEstimator(RecurrentEstimator):
     features_per_step: int
 
     def _pooling_layers(self):
-        return [POOLING[checks.choice("pooling", self.pooling, tuple(POOLING))](dtype=self.dtype)]
+        kind = POOLING[checks.choice("pooling", self.pooling, tuple(POOLING))]
+        options = {"bidirectional": self.bidirectional} if kind is Last else {}
+        return [kind(dtype=self.dtype, **options)]
 
 
 class _Epochs:

@@ -21,7 +21,7 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
     y: (n,) labels.
 
     pooling: what the output layer gets: "last", the last step's output, or the "mean" or "max" over all steps; with
-        `bidirectional` the last two are better, since the reverse direction has seen but one step at the last.
+        `bidirectional`, "last" is what each direction gives last, the reverse one at the first step.
     features_per_step: numbers a step in rows of numbers.
     class_weight: None, "balanced", or a dict of class -> weight.
     Other parameters as in `RecurrentEstimator`. A wrong parameter is a TypeError or ValueError in `fit`.

@@ -188,6 +188,8 @@ def _layer(kind, module, place, batch_first, dtype) -> Layer:
         return OneHot(module.num, dtype=dtype)
     if kind is torch_modules.Repeat:
         return Repeat(module.steps, dtype=dtype)
+    if kind is torch_modules.Last:
+        return Last(bidirectional=module.bidirectional, dtype=dtype)
     plain: Callable[..., Layer] = _ACTIVATIONS.get(kind) or _POOLING[kind]
     return plain(dtype=dtype)
 
@@ -226,6 +228,8 @@ def _module(layer: Layer) -> nn.Module:
         return nn.Dropout(layer.p)
     if isinstance(layer, ActivityRegularization):  # without what acts in training
         return nn.Identity()
+    if isinstance(layer, Last):
+        return torch_modules.Last(bidirectional=layer.bidirectional, batch_first=layer.batch_first)
     for module, kind in _ACTIVATIONS.items():
         if isinstance(layer, kind):
             return module()

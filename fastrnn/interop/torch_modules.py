@@ -85,11 +85,22 @@ class OverTime(nn.Module):
 
 
 class Last(OverTime):
-    """`fastrnn.Last`: the last step of a sequence."""
+    """`fastrnn.Last`: the last step of a sequence, or of both directions, halves of the features, the last output."""
+
+    def __init__(self, *, bidirectional: bool = False, batch_first: bool = False):
+        super().__init__(batch_first=batch_first)
+        self.bidirectional = bidirectional
 
     def forward(self, x: Tensor) -> Tensor:
         """(T,B,F) → (B,F)"""
-        return x.select(self.time, -1)
+        last = x.select(self.time, -1)
+        if not self.bidirectional:
+            return last
+        half = x.shape[-1] // 2
+        return torch.cat([last[:, :half], x.select(self.time, 0)[:, half:]], -1)
+
+    def extra_repr(self) -> str:
+        return ("bidirectional=True, " if self.bidirectional else "") + super().extra_repr()
 
 
 class MeanPool(OverTime):

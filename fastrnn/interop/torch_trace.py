@@ -6,6 +6,7 @@ what it made of the numbers; nothing is overlooked, for everything leaves a node
 """
 
 import contextlib
+import functools
 import itertools
 import re
 from typing import Any
@@ -23,13 +24,23 @@ _MOVES = {
     "Alias", "AsStrided", "Clone", "Expand", "Index", "IndexSelect", "Permute", "ReshapeAlias", "Select", "Slice",
     "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy", "Transpose", "Unbind", "UnsafeView", "Unsqueeze", "View",
 }  # fmt: skip
+_JOIN = "Cat"
 _ELEMENTWISE = {"Relu": ReLU, "Tanh": Tanh, "Sigmoid": Sigmoid}
 _OVER_TIME = {"Mean": MeanPool, "Max": MaxPool, "Amax": MaxPool}
+_LAST_OF_BOTH = functools.partial(Last, bidirectional=True)
+
+
+def _last_of_both(x, time):
+    half = x.shape[-1] // 2
+    return torch.cat([x.select(time, -1)[:, :half], x.select(time, 0)[:, half:]], -1)
+
+
 _COMPUTE = {
     ReLU: lambda x, time: torch.relu(x),
     Tanh: lambda x, time: torch.tanh(x),
     Sigmoid: lambda x, time: torch.sigmoid(x),
     Last: lambda x, time: x.select(time, -1),
+    _LAST_OF_BOTH: _last_of_both,
     MeanPool: lambda x, time: x.mean(time),
     MaxPool: lambda x, time: x.amax(time),
 }
@@ -201,6 +212,8 @@ class _Recording:
             if value.shape == x.shape and torch.allclose(value, x, rtol=1e-5, atol=1e-7):
                 self.order += [layer() for layer in layers]
                 return
+        if _JOIN in operations:
+            raise _joined(between, _JOIN)
         done = ", ".join(operations[1:])  # the first is our own copy
         raise _Unclear(f"{between} is done what no layer of fastrnn does ({done})")
 
@@ -219,15 +232,28 @@ def _tensors(values):
             yield from _tensors(value)
 
 
+def _joined(between, name):
+    return _Unclear(f"{between} several things are joined ({name})")
+
+
 def _operations(x, variables, between):
-    """The names of the operations that made `x` of one of the `variables`, in their order."""
-    node = x.grad_fn if isinstance(x, Tensor) else None
+    """The names of the operations that made `x` of one of the `variables`, in their order.
+
+    What is joined of two, each of them numbers that were only moved, comes first, after two names that say so.
+    """
+    return _operations_at(x.grad_fn if isinstance(x, Tensor) else None, variables, between)
+
+
+def _operations_at(node, variables, between):
     names = []
     while node is not None and not hasattr(node, "variable"):
         names.insert(0, re.sub(r"Backward\d*$", "", node.name()))
         following = [other for other, _ in node.next_functions if other is not None]
         if len(following) > 1:
-            raise _Unclear(f"{between} several things are joined ({names[0]})")
+            pair = len(following) == 2 and names[0] == _JOIN
+            if pair and all(_MOVES.issuperset(_operations_at(part, variables, between)) for part in following):
+                return ["Clone", *names]
+            raise _joined(between, names[0])
         node = following[0] if following else None
     if node is None or not any(node.variable is variable for variable in variables):
         raise _Unclear(f"{between} there is no way: something else comes in")
@@ -239,13 +265,16 @@ def _possible(operations, dimensions):
     ways = []  # of each operation, or run of moves; None for no layer
     for moves, run in itertools.groupby(operations, lambda name: name in _MOVES):
         if moves:
-            ways.append((None, Last))
+            ways.append((None, Last, _LAST_OF_BOTH))
             continue
         for name in run:
+            if name == _JOIN:
+                ways.append((_LAST_OF_BOTH,))
+                continue
             if name not in _ELEMENTWISE and name not in _OVER_TIME:
                 return
             ways.append((_ELEMENTWISE[name],) if name in _ELEMENTWISE else (_OVER_TIME[name],))
     for choice in itertools.product(*ways):
         layers = [layer for layer in choice if layer is not None]
-        if sum(layer in (Last, MeanPool, MaxPool) for layer in layers) <= (dimensions == 3):
+        if sum(layer in (Last, _LAST_OF_BOTH, MeanPool, MaxPool) for layer in layers) <= (dimensions == 3):
             yield layers

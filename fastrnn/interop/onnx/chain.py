@@ -32,6 +32,7 @@ class NotAChain(Exception):
 
 
 _LENGTHS = (Atom("lengths"),)  # the axis of the numbers of valid steps
+_ENDS = {"forward": "last", "reverse": "first"}
 _GLUE = {
     "Cast",
     "Concat",
@@ -51,7 +52,8 @@ class _Tensor(NamedTuple):
     """A value that depends on inputs.
 
     kind: "data", what runs through the layers; "final", the last h of a layer in one direction; "finals", those of
-        several layers; "sum", over the steps;
+        several layers; "sum", over the steps; "forward" and "reverse", halves of the features, which become "last" and
+        "first", those of these steps;
         "state", what states are made of or become; "zeros" and "learned", states that depend on sizes alone; "sizes",
         of other tensors; "lengths", "ends", "steps" and "mask": the numbers of valid steps, the last of these, the
         numbers of all steps, and which are valid.
@@ -139,7 +141,7 @@ class _Walk:
             output = handler(node, *inputs)
             if output is None:
                 raise NotAChain(f"{_name(node)} is used in a way that none of fastrnn's layers is")
-            outputs = [output]
+            outputs = output if isinstance(output, list) else [output]
         self._values.update(zip(node.output, outputs, strict=False))
 
     def model(self):
@@ -341,6 +343,8 @@ class _Walk:
             is_last = index in (-1, x.axes[axis][0].size - 1)
             axes = (*x.axes[:axis], *([()] if keep else []), *x.axes[axis + 1 :])
             return x._replace(kind="final", axes=axes) if is_last else None
+        if (x.kind, index) in (("forward", -1), ("reverse", 0)):
+            return None if keep else self._end(x, axis, False)
         if x.kind != "data" or index != -1:
             return None
         y = self._without_time(x, axis, Last(dtype=self._dtype), False)
@@ -348,7 +352,33 @@ class _Walk:
 
     def _gathernd(self, node, x, index):
         fits = index.kind == "ends" and index.axes == (_LENGTHS, ()) and _attributes(node).get("batch_dims", 0) == 1
+        if fits and x.kind == "forward":
+            return self._end(x, 1, True)
         return self._without_time(x, 1, Last(dtype=self._dtype), True) if fits else None
+
+    def _split(self, node, x, sizes=None):
+        """The halves of the features."""
+        axis = _attributes(node).get("axis", 0)
+        if x.kind != "data" or sizes is not None or len(node.output) != 2 or not are_features(x.axes[axis]):
+            return None
+        return [x._replace(kind="forward"), x._replace(kind="reverse")]
+
+    def _end(self, half, axis, ragged):
+        """What a half of the features is at one end of the sequences; the first step is there, `ragged` or not."""
+        self._be_time(half.axes[axis])
+        if half.kind == "forward":
+            self._be_ragged(ragged)
+        return half._replace(kind=_ENDS[half.kind], axes=half.axes[:axis] + half.axes[axis + 1 :])
+
+    def _join_ends(self, node, last, first):
+        """The data of both ends."""
+        fits = last.axes == first.axes and last.age == first.age
+        if not fits or not are_features(last.axes[_attributes(node)["axis"]]):
+            return None
+        axes = self._take(last._replace(kind="data"))
+        self._time = None
+        self._layers.append(Last(bidirectional=True, dtype=self._dtype))
+        return self._data(axes)
 
     def _reducemean(self, node, x, axes=None):
         return None if x.fill is not None else self._reduced(node, x, axes, MeanPool(dtype=self._dtype), False)
@@ -417,7 +447,9 @@ class _Walk:
         return None if isinstance(training, _Tensor) or (training is not None and training.any()) else x
 
     def _concat(self, node, *states):
-        """The last h of all layers, one after the other."""
+        """The last h of all layers, one after the other; or the halves of the features, each at its end."""
+        if [isinstance(state, _Tensor) and state.kind for state in states] == list(_ENDS.values()):
+            return self._join_ends(node, *states)
         if not all(isinstance(state, _Tensor) and state.kind == "final" and state.axes[0] == () for state in states):
             return None
         return states[-1]._replace(kind="finals", axes=((Atom("layers", len(states)),), *states[-1].axes[1:]))

@@ -339,13 +339,22 @@ def _(layer, graph, value, prefix):
 
 @_translate.register
 def _(layer: layers.Last, graph, value, prefix):
-    if value.ends is None:
-        return _Value(graph.node("Gather", [value.name, graph.constant(-1)], axis=0), None)
-    steps = graph.node("Sub", [value.ends.count, graph.constant(1)])
-    by_batch = graph.node("Transpose", [value.name], perm=(1, 0, 2))
-    return _Value(
-        graph.node("GatherND", [by_batch, graph.node("Unsqueeze", [steps, graph.constant([1])])], batch_dims=1), None
-    )
+    if not layer.bidirectional:
+        return _Value(_last_step(graph, value.name, value.ends), None)
+    halves = f"{prefix}forward", f"{prefix}reverse"
+    graph.node("Split", [value.name], *halves, axis=-1)
+    last = _last_step(graph, halves[0], value.ends)
+    first = graph.node("Gather", [halves[1], graph.constant(0)], axis=0)
+    return _Value(graph.node("Concat", [last, first], axis=-1), None)
+
+
+def _last_step(graph, x, ends):
+    """(B,F) of (T,B,F)."""
+    if ends is None:
+        return graph.node("Gather", [x, graph.constant(-1)], axis=0)
+    steps = graph.node("Sub", [ends.count, graph.constant(1)])
+    by_batch = graph.node("Transpose", [x], perm=(1, 0, 2))
+    return graph.node("GatherND", [by_batch, graph.node("Unsqueeze", [steps, graph.constant([1])])], batch_dims=1)
 
 
 @_translate.register
