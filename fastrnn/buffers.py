@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .parameters import aligned_empty
+from .kernels.memory import aligned_empty
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

@@ -99,7 +99,7 @@ class Container(Layer):
     def _check_fit(self):
         """Find out what input the layers take, and refuse sizes that don't fit."""
         self._features = self._input_features()  # None for any
-        self._output_features(1 if self._features is None else self._features)
+        self._output_features(2 if self._features is None else self._features)  # some layers need an even number
         ways = {1: 1, None: None}  # steps of the input, if it has any -> those of the layers' output so far
         for i, layer in enumerate(self.layers):
             left = {}
@@ -260,7 +260,7 @@ class Container(Layer):
                 if width % factor:
                     raise self._misfit(i, f"it takes {width} features, the layers before give a multiple of {factor}")
                 return width // factor
-            factor *= layer._output_features(1)
+            factor *= layer._output_features(2) // 2
         return None
 
     def _widths(self, features):
@@ -288,6 +288,8 @@ class Container(Layer):
                 raise ValueError(f"x must have {5 - x.ndim} dimensions for this model, got {x.ndim}")
             if self._features not in (None, x.shape[-1]):
                 raise ValueError(f"x must have {self._features} features for this model, got {x.shape[-1]}")
+            if self._features is None:
+                self._output_features(x.shape[-1])  # some layers need an even number
         return x
 
     def _check_values(self, name, x, lengths):

@@ -15,7 +15,8 @@ import numpy as np
 
 from . import checks
 from .kernels import update as kernels
-from .parameters import Parameters, aligned_empty
+from .kernels.memory import aligned_empty
+from .parameters import Parameters
 from .threads import get_num_threads
 
 if TYPE_CHECKING:

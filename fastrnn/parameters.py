@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import checks
+from .kernels.memory import aligned_empty
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
-
-
-def aligned_empty(size: int, dtype: DTypeLike, alignment: int = 64) -> np.ndarray:
-    """An uninitialised 1-D array that starts on a cache line (NumPy aligns to 16 bytes only)."""
-    dtype = np.dtype(dtype)
-    raw: Any = np.empty(size * dtype.itemsize + alignment, np.uint8)  # a buffer, which NumPy's stubs hide
-    start = -ctypes.addressof(ctypes.c_char.from_buffer(raw)) % alignment  # `raw.ctypes` takes longer
-    return raw[start : start + size * dtype.itemsize].view(dtype)
 
 
 def aligned_pieces(sizes: Iterable[int], dtype: DTypeLike, alignment: int = 64) -> list[np.ndarray]:

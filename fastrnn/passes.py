@@ -12,16 +12,15 @@ from numba.core.config import NUMBA_NUM_THREADS
 
 from .dispatch import TypedKernel
 from .kernels import dense
-from .kernels.layout import Buffers, Schedule, View, fill_schedule
-from .kernels.packing import BackwardWeights, Weights, pack_backward, pack_forward
+from .kernels.layout import STRETCH, Buffers, Schedule, View, fill_schedule
+from .kernels.memory import aligned_empty
+from .kernels.packing import BackwardWeights, Weights, pack_backward, pack_forward, slot_gates
 from .kernels.parallel import PROGRESS_STRIDE
 from .kernels.recurrence import BackwardJob, ForwardJob, Noise, backward_pass, forward_pass
 from .kernels.simd import PANEL_VECTORS, panel_width
-from .parameters import aligned_empty, aligned_pieces, aligned_zeros
+from .parameters import aligned_pieces, aligned_zeros
 from .threads import threads_for, threads_for_elements
 
-STRETCH = 16  # steps whose input is multiplied at once: their pre-activations stay in the cache
-_ROWS_PER_BLOCK = 512  # rows that a weight gradient sums before it rounds the sum into the total
 _fill_schedule = TypedKernel(fill_schedule)
 _STEPS_PER_CALL_WORK = 2e10  # multiply-adds after which a kernel comes back, so that Ctrl-C is answered
 
@@ -137,19 +136,14 @@ class _Product:
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.panel = panel_width(parameters.dtype)
-        input_slots = cell.input_slots if cell else (0,)
-        recurrent_slots = cell.recurrent_slots if cell else (0,)
-        products = cell.products if cell else (recurrent_slots,)  # of the stages
-        slots = cell.slots if cell else 1
-        self.units = self.panel // slots
+        self.slot_gates = slot_gates(cell)
+        self.units = self.panel // self.slot_gates.shape[1]
         self.blocks = math.ceil(hidden_size / self.units)
         # of the runs of slots of the input's product and the recurrent ones: the first, and the gate of each
-        self.firsts = (min(input_slots), *map(min, products))
-        gates_of_slots = (np.argsort(input_slots), *([recurrent_slots.index(s) for s in sorted(p)] for p in products))
-        self.gates = tuple(np.array(gates, np.int64) for gates in gates_of_slots)
-        self.slot_gates = np.full((2, slots), -1)  # the gate of each slot in both products, -1 where it has no part
-        for gates, slots_of_gates in zip(self.slot_gates, (input_slots, recurrent_slots), strict=True):
-            gates[list(slots_of_gates)] = np.arange(len(slots_of_gates))
+        products = np.delete(self.slot_gates, 1, 0)
+        runs = [np.flatnonzero(gates >= 0) for gates in products]
+        self.firsts = tuple([int(run[0]) for run in runs])
+        self.gates = tuple([gates[run] for gates, run in zip(products, runs, strict=True)])
         matrix, vector = np.empty((0, 0), parameters.dtype), np.empty(0, parameters.dtype)
         self._empty = (matrix, matrix, vector, vector)
         self.vector_names = ()  # (name, count) of the parameters that the cell takes as vectors
@@ -211,12 +205,11 @@ class _Product:
         """The packed `BackwardWeights`, never stale."""
         if self._versions[1] != self.parameters.version:
             if self._backward is None:
-                panels = math.ceil(self.hidden_size / self.panel) if self.names[1] else 0
-                rows = [self.blocks * gates.size * self.units for gates in self.gates]
+                input_shape, recurrent_shapes, zero_shape = self.backward_shapes()
                 self._backward = BackwardWeights(
-                    self._panels(math.ceil(self.input_size / self.panel), rows[0], self.panel),
-                    tuple(self._panels(panels, n, self.panel) for n in rows[1:]),
-                    self._panels(self.panel),
+                    self._panels(*input_shape),
+                    tuple(self._panels(*shape) for shape in recurrent_shapes),
+                    self._panels(*zero_shape),
                 )
             self._pack[1](
                 *self._tensors()[:2], self.hidden_size, self.gates[0], self.gates[1:],
@@ -226,6 +219,13 @@ class _Product:
             self._versions[1] = self.parameters.version
         return self._backward
 
+    def backward_shapes(self):
+        """The shapes of `BackwardWeights`' arrays: one, a tuple of them, one."""
+        panels = math.ceil(self.hidden_size / self.panel) if self.names[1] else 0
+        rows = [self.blocks * gates.size * self.units for gates in self.gates]
+        input_shape = math.ceil(self.input_size / self.panel), rows[0], self.panel
+        return input_shape, tuple([(panels, n, self.panel) for n in rows[1:]]), (self.panel,)
+
     def gradient_job(self, index, batch, buffers, a, a_rows, a_starts):
         """The job of a weight's gradient, for what product `index` takes of it (0: input, from 1: recurrent, a stage
         each); `a` is its factor."""
@@ -233,7 +233,7 @@ class _Product:
         return dense.GradientJob(
             buffers.recurrent[1] if index and self.by_row else buffers.dz, buffers.x_rows, self.units,
             self.firsts[index], self.gates[index], self.hidden_size, schedule.rows, a, a_rows, a_starts,
-            schedule.counts, max(1, _ROWS_PER_BLOCK // batch.batch), self._tensors(gradient=True)[min(index, 1)],
+            schedule.counts, dense.steps_per_block(batch.batch), self._tensors(gradient=True)[min(index, 1)],
         )  # fmt: skip
 
     def bias_job(self, batch, buffers):
@@ -241,7 +241,7 @@ class _Product:
         schedule = batch.schedule
         return dense.BiasJob(
             buffers.dz, buffers.x_rows, self.units, self.slot_gates, self.hidden_size, schedule.rows, schedule.counts,
-            max(1, _ROWS_PER_BLOCK // batch.batch), tuple(self._tensors(gradient=True)[2:]),
+            dense.steps_per_block(batch.batch), tuple(self._tensors(gradient=True)[2:]),
         )  # fmt: skip
 
     def accumulate_gradients(self, batch, arrays):

@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 
 from .gemm import PANEL_VECTORS, panel_product, transposed_product
-from .jit import kernel, subroutine
+from .jit import formula, kernel, subroutine
 from .layout import gather_rows, scatter_rows, stretch_rows
 from .parallel import in_parallel
 from .simd import lanes, load, load_first, splat, store, store_first
@@ -105,6 +105,13 @@ def dense_backward(dy, dx, weights, schedule, buffers, begin, end, stretch):
 
 _PANELS = 4  # of a's, whose sums are under way at once while dz's columns are in the cache
 SCRATCH_TILES = PANEL_VECTORS * _PANELS + 1  # (lanes, P) tiles of work space for a part's weight gradients
+_ROWS_PER_BLOCK = 512  # rows that a weight gradient sums before it rounds the sum into the total
+
+
+@formula
+def steps_per_block(batch):
+    """Steps of so many sequences that are summed together."""
+    return max(1, _ROWS_PER_BLOCK // batch)
 
 
 @subroutine(returns=types.intp)

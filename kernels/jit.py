@@ -4,11 +4,16 @@ Options: no fast-math flag at all, so that NaN and infinity stay visible and the
 wherever it is compiled; the GIL is released; division follows NumPy (no exception inside a kernel).
 """
 
+import functools
 import hashlib
+import importlib
 import pathlib
+import uuid
 
+import llvmlite.binding as llvm
 import numba
 from numba import types
+from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.core.compiler import Flags, compile_internal
 from numba.core.typing.templates import AbstractTemplate, builtin_registry, signature
@@ -47,6 +52,62 @@ class _KernelCache(FunctionCache):
         return sig, codegen.magic_tuple(), self._kernel_name, _KernelCache._digest, VECTOR_BYTES
 
 
+def _take_no_literals(dispatcher):
+    """Compiled callers' constant arguments are no reason to compile a kernel once more."""
+    get_call_template = dispatcher.get_call_template
+
+    def get_plain_call_template(args, kws):
+        named = {name: types.unliteral(arg) for name, arg in kws.items()}
+        return get_call_template(tuple(map(types.unliteral, args)), named)
+
+    dispatcher.get_call_template = get_plain_call_template
+
+
+_kernels = {}  # all kernels made so far by module and name
+
+
+def _bind(symbol, module, name, args):
+    """Let `symbol` stand for a kernel compiled for these types, for callers that are compiled or come from a cache."""
+    importlib.import_module(module)
+    dispatcher = _kernels[module, name]
+    dispatcher.compile(args)
+    compiled = dispatcher.overloads[args]
+    llvm.add_symbol(symbol, compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+def _call_in_place(dispatcher, module, name):
+    """Let compiled callers call a kernel where it is.
+
+    Numba would link its code into theirs and optimise all of it again: three times for a loop in parallel, and once
+    more in whatever calls that. Nor would code from a caller's cache know that a kernel has changed.
+    """
+    symbols = {}
+
+    def get_symbol(args):
+        """What stands for the implementation for these types."""
+        if args not in symbols:
+            symbol = f"fastrnn_{uuid.uuid4().hex}"
+            bind = functools.partial(_bind, symbol, module, name, args)
+            bind()
+            fndesc = dispatcher.overloads[args].fndesc
+
+            def call(context, builder, sig, values):
+                context.active_code_library._reload_init.add(bind)
+                convention = context.call_conv
+                function_type = convention.get_function_type(fndesc.restype, fndesc.argtypes)
+                function = cgutils.get_or_insert_function(builder.module, function_type, symbol)
+                status, result = convention.call_function(builder, function, fndesc.restype, fndesc.argtypes, values)
+                with cgutils.if_unlikely(builder, status.is_error):
+                    convention.return_status_propagate(builder, status)
+                return result
+
+            dispatcher.targetctx.insert_func_defn([(call, symbol, args)])
+            symbols[args] = symbol
+        return symbols[args]
+
+    dispatcher.get_overload = get_symbol
+
+
 def kernel(function=None, *, name=None):
     """Compile `function` as an entry point: cached on disk, callable from Python and from a user's `@njit` code.
 
@@ -58,6 +119,9 @@ def kernel(function=None, *, name=None):
         function.__name__ = function.__qualname__ = name
     dispatcher = numba.njit(**_OPTIONS)(function)
     if hasattr(dispatcher, "enable_caching"):  # absent under NUMBA_DISABLE_JIT
+        _take_no_literals(dispatcher)
+        _call_in_place(dispatcher, function.__module__, function.__qualname__)
+        _kernels[function.__module__, function.__qualname__] = dispatcher
         try:
             dispatcher._cache = _KernelCache(function, f"{function.__module__}.{function.__qualname__}")
         except RuntimeError:

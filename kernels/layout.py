@@ -18,6 +18,8 @@ from .gemm import PANEL_VECTORS, row_from_panels, row_to_panels
 from .jit import kernel, subroutine
 from .simd import lanes
 
+STRETCH = 16  # steps whose input is multiplied at once: their pre-activations stay in the cache
+
 
 class Schedule(NamedTuple):
     """Which rows are active when, and where they stand in the buffers. All int64.

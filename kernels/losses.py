@@ -78,7 +78,7 @@ def check_classes(targets, mask, ignore_index, classes):
 
 
 @subroutine(returns=lambda y, r: y.dtype)
-def _row_max(y, r):
+def row_max(y, r):
     classes = y.shape[1]
     full = classes - classes % lanes(y)
     start = r * classes
@@ -109,7 +109,7 @@ def _cross_entropy_row(y, r, targets, mask, ignore_index, smoothing, scale, out)
             out[r, j] = 0.0
         return 0.0
     scale *= weight
-    shift = _row_max(y, r)
+    shift = row_max(y, r)
     at_target = np.float64(y[r, target]) - shift
     exp_sum, sum_ = 0.0, 0.0  # of exp(y - shift) and of y - shift
     for j in range(classes - rest, classes):

@@ -31,6 +31,21 @@ class BackwardWeights(NamedTuple):
     zero: np.ndarray  # (P,) zeros, where a product starts
 
 
+def slot_gates(cell):
+    """(2 + stages, slots) int64: each slot's gate in the input's product, in the recurrent one and in each stage's part
+    of that; -1 where the slot has no part.
+
+    cell: None for a linear layer, which has one slot.
+    """
+    if cell is None:
+        return np.zeros((3, 1), np.int64)
+    table = np.full((2 + len(cell.products), cell.slots), -1)
+    table[0, list(cell.input_slots)] = table[1, list(cell.recurrent_slots)] = np.arange(cell.gates)
+    for row, slots in zip(table[2:], cell.products, strict=True):
+        row[list(slots)] = table[1, list(slots)]
+    return table
+
+
 @subroutine
 def clear(array, start, size):
     """Zeros in `size` numbers, whole vectors of them, from flat `start` on."""

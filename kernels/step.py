@@ -8,12 +8,9 @@ written out of bounds.
 `layer_steps` are what `layer.step` calls.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import types
 from numba.core import cgutils
-from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from .cells import CELLS, GRU, GRU_RESET_BEFORE, LSTM, RNN_RELU, RNN_SIGMOID, RNN_TANH
@@ -32,48 +29,7 @@ from .simd import (
     store_each,
     store_each_first,
 )
-
-
-class RNNTanhWeights(NamedTuple):
-    """`packing.Weights` of a tanh RNN: the class tells `rnn_step` the nonlinearity when it is compiled."""
-
-    input: np.ndarray
-    recurrent: np.ndarray
-    bias: np.ndarray
-
-
-class RNNReLUWeights(NamedTuple):
-    """`packing.Weights` of a ReLU RNN."""
-
-    input: np.ndarray
-    recurrent: np.ndarray
-    bias: np.ndarray
-
-
-class RNNSigmoidWeights(NamedTuple):
-    """`packing.Weights` of a sigmoid RNN."""
-
-    input: np.ndarray
-    recurrent: np.ndarray
-    bias: np.ndarray
-
-
-class GRUResetBeforeWeights(NamedTuple):
-    """`packing.Weights` of a GRU with the reset gate before the product."""
-
-    input: np.ndarray
-    recurrent: np.ndarray
-    bias: np.ndarray
-
-
-_CELLS_OF_WEIGHTS = {
-    RNNTanhWeights: RNN_TANH,
-    RNNReLUWeights: RNN_RELU,
-    RNNSigmoidWeights: RNN_SIGMOID,
-    GRUResetBeforeWeights: GRU_RESET_BEFORE,
-}
-# of the cells whose kernel has several, by name; all others' are `packing.Weights`
-STEP_WEIGHTS = {cell.name: weights for weights, cell in _CELLS_OF_WEIGHTS.items()}
+from .weights import cell_of
 
 
 def _call_flushed(context, builder, function, arguments_type, arguments):
@@ -216,14 +172,12 @@ _STEP_CELLS = {name: cell for name, cell in CELLS.items() if not (cell.vectors o
 _ADVANCES = {name: _make_advance(cell) for name, cell in _STEP_CELLS.items()}
 
 
-def _make_choice(*cells, default=None):
-    """`advance(arguments)`, as `_flushed`, for the one of `cells` that the class of the weights tells, or `default`."""
+def _make_choice(*cells):
+    """`advance(arguments)`, as `_flushed`, for the one of `cells` that the class of the weights tells."""
 
     @intrinsic
     def advance(typingctx, arguments):
-        cell = _CELLS_OF_WEIGHTS.get(arguments[0].instance_class, default)
-        if cell not in cells:
-            raise TypingError(f"weights must be those of {' or '.join(c.name for c in cells)}, got {arguments[0]}")
+        cell = cell_of(arguments[0], cells)
 
         def codegen(context, builder, sig, args):
             return _call_flushed(context, builder, _ADVANCES[cell.name], arguments, args[0])
@@ -233,8 +187,8 @@ def _make_choice(*cells, default=None):
     return advance
 
 
-_advance_lstm = _make_choice(LSTM, default=LSTM)
-_advance_gru = _make_choice(GRU, GRU_RESET_BEFORE, default=GRU)
+_advance_lstm = _make_choice(LSTM)
+_advance_gru = _make_choice(GRU, GRU_RESET_BEFORE)
 _advance_rnn = _make_choice(RNN_TANH, RNN_RELU, RNN_SIGMOID)
 
 

@@ -31,6 +31,9 @@ LAYERS = {
     "sigmoid": lambda: fastrnn.Sigmoid(),
     "dropout": lambda: fastrnn.Dropout(0.5, seed=0),
     "last": lambda: fastrnn.Last(),
+    "last of both": lambda: fastrnn.Sequential(
+        fastrnn.LSTM(F, H, bidirectional=True, seed=0), fastrnn.Last(bidirectional=True)
+    ),
     "mean": lambda: fastrnn.MeanPool(),
     "max": lambda: fastrnn.MaxPool(),
     "model": lambda: fastrnn.Sequential(

@@ -14,7 +14,7 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 def example(name):
     """The example as a module."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where Numba's cache looks for it
     spec.loader.exec_module(module)
     return module
 
@@ -63,6 +63,23 @@ def test_encoder_decoder_decodes_as_it_was_trained():
         state = tuple(part[:, b : b + 1] for part in final)
         chosen = decoder.forward(given, (None, state, None))[0].argmax(-1)[:, 0].tolist()
         assert chosen[: module.LONGEST + 1] == [*symbols, module.END][: module.LONGEST + 1] or len(symbols) > 8
+
+
+def test_evolve_policy(capsys, picture):
+    arguments = ["--generations", "25", "--seconds", "0.01", "--plot", str(picture)]
+    assert example("evolve_policy").main(arguments) > 400
+    assert "million steps a second" in capsys.readouterr().out
+
+
+def test_evolve_policy_plays_as_the_layers_do():
+    module = example("evolve_policy")
+    policy, rng = module.make_policy(1), np.random.default_rng(1)
+    starts = module.draw_starts(5, rng)
+    population = np.stack([policy.parameters_to_vector() * scale for scale in (1.0, 3.0)])
+    durations = module.Simulator(policy, 2).durations(population, starts, limit=100)
+    for parameters, row in zip(population, durations, strict=True):
+        policy.vector_to_parameters(parameters)
+        assert row.tolist() == [len(module.record(policy, start, 101)) - 1 for start in starts]
 
 
 def test_lbfgs(capsys, picture):

@@ -33,6 +33,7 @@ OTHERS = {
     "sigmoid": lambda: [fastrnn.Linear(F, 5, seed=0, **D), fastrnn.Sigmoid()],
     "dropout": lambda: [fastrnn.Dropout(0.5, seed=0, **D), _recurrent("GRU")],
     "last": lambda: [_recurrent("LSTM"), fastrnn.Last()],
+    "last-of-both": lambda: [_recurrent("LSTM", bidirectional=True), fastrnn.Last(bidirectional=True)],
     "mean-pool": lambda: [_recurrent("GRU"), fastrnn.MeanPool()],
     "max-pool": lambda: [_recurrent("GRU"), fastrnn.MaxPool()],
 }

@@ -49,7 +49,7 @@ def random_recurrent_of_keras(rng, *, last):
     if kind == "GRU":
         options["reset_after"] = flip(rng)
     both = flip(rng, 0.4)
-    layer = getattr(K, str(kind))(size(rng), return_sequences=both or not last or flip(rng), **options)
+    layer = getattr(K, str(kind))(size(rng), return_sequences=not last or flip(rng), **options)
     return K.Bidirectional(layer) if both else layer
 
 
@@ -126,7 +126,8 @@ def random_model(rng):
         features = layer.directions * layer.hidden_size
     pooling = str(rng.choice(["Last", "MeanPool", "MaxPool", "none"]))
     if pooling != "none":
-        layers.append(getattr(fastrnn, pooling)())
+        options = {"bidirectional": True} if pooling == "Last" and features % 2 == 0 and flip(rng) else {}
+        layers.append(getattr(fastrnn, pooling)(**options))
     layers += [fastrnn.Dropout(0.1, variational=flip(rng)), fastrnn.Linear(features, size(rng), bias=flip(rng), seed=3)]
     layers.append(getattr(fastrnn, str(rng.choice(["Tanh", "ReLU", "Sigmoid"])))())
     model = fastrnn.Sequential(*layers, batch_first=flip(rng))
@@ -355,7 +356,7 @@ def subclassed():
         (lambda: built(K.SimpleRNN(2, activation=None)), "SimpleRNN with activation=linear"),
         (lambda: built(K.LSTM(2, go_backwards=True)), "go_backwards=True"),
         (lambda: built(K.Bidirectional(K.LSTM(2, return_sequences=True), merge_mode="sum")), "merge_mode='sum'"),
-        (lambda: built(K.Bidirectional(K.LSTM(2))), "Bidirectional with return_sequences=False: its output joins"),
+        (lambda: built(K.Bidirectional(K.LSTM(2), merge_mode="ave")), "merge_mode='ave'"),
         (lambda: built(K.Bidirectional(K.LSTM(2, return_sequences=True, go_backwards=True),
                                        backward_layer=K.LSTM(2, return_sequences=True))), "the same backwards"),
         (lambda: built(K.Masking(), K.LSTM(2)), "Masking with mask_value=0.0: give lengths= instead"),
@@ -461,6 +462,32 @@ def test_interop_keras_layers_of_our_own_are_saved(tmp_path):
     x = np.arange(6).reshape(2, 3)
     np.testing.assert_allclose(predicted(again, x), ours.forward(x)[0], atol=TOLERANCE)
     assert len(interop.from_model(again).layers) == 3
+
+
+@pytest.mark.parametrize("kind", ["SimpleRNN", "GRU", "LSTM"])
+def test_interop_keras_bidirectional_gives_the_last_output_of_each_direction(kind):
+    rng = np.random.default_rng(0)
+    layers = K.Bidirectional(getattr(K, kind)(4, return_sequences=True)), K.Bidirectional(getattr(K, kind)(5))
+    theirs = randomised(built(*layers, K.Dense(2)), rng)
+    ours = interop.from_model(theirs)
+    assert repr(ours.layers[2]) == "Last(bidirectional=True)" and len(ours.layers) == 4
+    back = interop.to_model(ours)
+    assert [type(layer) for layer in back.layers] == [K.Bidirectional, K.Bidirectional, K.Dense]
+    assert not back.layers[1].return_sequences
+    x = random_input(rng, False)
+    for model in (theirs, back):
+        np.testing.assert_allclose(predicted(model, x), ours.forward(x)[0], atol=TOLERANCE)
+
+
+def test_interop_keras_last_of_both_directions_elsewhere_is_a_layer_of_our_own(tmp_path):
+    gru = fastrnn.GRU(3, 4, bidirectional=True, seed=0)
+    ours = fastrnn.Sequential(gru, fastrnn.Tanh(), fastrnn.Last(bidirectional=True), batch_first=True)
+    interop.to_model(ours).save(tmp_path / "model.keras")
+    theirs = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(theirs.layers[-1], keras_layers.Last) and theirs.layers[-1].bidirectional
+    x = random_input(np.random.default_rng(0), False)
+    for model in (ours, interop.from_model(theirs)):
+        np.testing.assert_allclose(predicted(theirs, x), model.forward(x)[0], atol=TOLERANCE)
 
 
 def test_interop_keras_one_layer_becomes_a_model():

@@ -545,21 +545,28 @@ def test_load_models_compute_what_the_graph_does(tmp_path_factory, data):
         "R": rng.uniform(-1, 1, (1, 3, 3)).astype("f4"),
     }
     constants |= {"flat": np.array([0, -1, 3]), "rows": np.array([-1, 3]), "many": np.array([3, 1, 1])}
-    choices = {
-        "RNN": (["W", "R"], {"hidden_size": 3}), "RNN batch": (["W", "R"], {"hidden_size": 3, "layout": 1}),
-        "Tanh": ([], {}), "MatMul": (["w"], {}), "Add": (["b"], {}), "Gather": (["last"], {"axis": 0}),
-        "Gather 1": (["last"], {"axis": 1}), "Squeeze": (["one"], {}), "Unsqueeze": (["axes"], {}),
-        "Transpose": ([], {"perm": [1, 0, 2]}), "Transpose 4": ([], {"perm": [0, 2, 1, 3]}), "Reshape": (["flat"], {}),
-        "Reshape 2": (["rows"], {}), "ReduceMean": ([], {"axes": [0], "keepdims": 0}), "Expand": (["many"], {}),
-        "ReduceMax": ([], {"axes": [1], "keepdims": 1}), "Gather first": (["first"], {"axis": 1}), "Softmax": ([], {}),
-    }  # fmt: skip
-    names = data.draw(st.lists(st.sampled_from(list(choices)), min_size=1, max_size=7))
+    cell = ("RNN", ["W", "R"], {"hidden_size": 3})
+    layers = [
+        [cell, ("Squeeze", ["one"], {})], [("Tanh", [], {})], [("MatMul", ["w"], {}), ("Add", ["b"], {})],
+        [("MatMul", ["w"], {})], [("Gather", ["last"], {"axis": 0})],
+        [("ReduceMean", [], {"axes": [0], "keepdims": 0})],
+        [("ReduceMax", [], {"axes": [0], "keepdims": 0}), ("Unsqueeze", ["axes"], {}), ("Expand", ["many"], {})],
+    ]  # fmt: skip
+    others = [
+        [("RNN", ["W", "R"], {"hidden_size": 3, "layout": 1})], [cell], [("Add", ["b"], {})], [("Softmax", [], {})],
+        [("Transpose", [], {"perm": [1, 0, 2]})], [("Transpose", [], {"perm": [0, 2, 1, 3]})],
+        [("Expand", ["many"], {})], [("Squeeze", ["one"], {})], [("Unsqueeze", ["axes"], {})],
+        [("Reshape", ["flat"], {})], [("Reshape", ["rows"], {})], [("Gather", ["last"], {"axis": 1})],
+        [("Gather", ["first"], {"axis": 1})],
+        [("ReduceMax", [], {"axes": [1], "keepdims": 1})],
+    ]  # fmt: skip
+    drawn = data.draw(st.lists(st.sampled_from(layers) | st.sampled_from(layers + others), min_size=1, max_size=6))
     nodes, values = [], ["x"]
-    for name in names:
-        more, attributes = choices[name]
-        source = data.draw(st.sampled_from(values[-2:])) if data.draw(st.integers(0, 5)) == 0 else values[-1]
+    for operator, more, attributes in itertools.chain(*drawn):
+        branches = data.draw(st.integers(0, 15)) == 0
+        source = data.draw(st.sampled_from(values)) if branches else values[-1]
         values.append(f"v{len(values)}")
-        nodes.append(helper.make_node(name.split()[0], [source, *more], [values[-1]], **attributes))
+        nodes.append(helper.make_node(operator, [source, *more], [values[-1]], **attributes))
     x = rng.uniform(-1, 1, (4, 2, 3)).astype(np.float32)
     proto = model_of(nodes, {"x": x}, [values[-1]], constants)
     try:

@@ -171,6 +171,71 @@ def test_layers_last_is_numpys(batch_first, lengths):
 
 @pytest.mark.parametrize("batch_first", SEQUENCES.values(), ids=SEQUENCES)
 @with_lengths
+def test_layers_last_of_both_directions_is_numpys(batch_first, lengths):
+    x, dy = with_nan_padding(normal(T, B, F), lengths), normal(B, F, seed=1)
+    y, dx = both_ways(fastrnn.Last(bidirectional=True, dtype="float64"), x, dy, lengths, batch_first)
+    ends = (np.full(B, T) if lengths is None else lengths) - 1
+    half = F // 2
+    np.testing.assert_array_equal(y, np.hstack([x[ends, np.arange(B), :half], x[0, :, half:]]))
+    expected = np.zeros((T, B, F))
+    expected[ends, np.arange(B), :half] = dy[:, :half]
+    expected[0, :, half:] = dy[:, half:]
+    np.testing.assert_array_equal(dx, expected)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+@settings(deadline=None, max_examples=8)
+@given(st.integers(0, 2**32), st.integers(1, T + 2), st.integers(1, B + 1), st.integers(1, 2), st.booleans())
+def test_layers_last_of_both_directions_is_pytorchs_final_state(kind, seed, steps, batch, layers, batch_first):
+    torch = pytest.importorskip("torch")
+    ours = RECURRENT[kind](bidirectional=True, num_layers=layers, batch_first=batch_first)
+    theirs = getattr(torch.nn, kind.upper())(F, H, layers, bidirectional=True, batch_first=batch_first).double()
+    theirs.load_state_dict({name: torch.tensor(array) for name, array in ours.state_dict().items()})
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((batch, steps, F) if batch_first else (steps, batch, F))
+    lengths, dy = rng.integers(1, steps + 1, batch), rng.standard_normal((batch, 2 * H))
+    leaf = torch.tensor(x, requires_grad=True)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(leaf, torch.tensor(lengths), batch_first, enforce_sorted=False)
+    final = theirs(packed)[1]
+    final = final[0] if kind == "lstm" else final
+    expected = torch.cat([final[-2], final[-1]], -1)
+    expected.backward(torch.tensor(dy))
+    model = fastrnn.Sequential(ours, fastrnn.Last(bidirectional=True), batch_first=batch_first)
+    workspace = model.workspace(steps, batch)
+    y, _ = model.forward(x, lengths=lengths, workspace=workspace)
+    np.testing.assert_allclose(y, expected.detach(), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(model.backward(dy, workspace=workspace)[0], leaf.grad, rtol=0, atol=1e-12)
+    gradients = model.grad_dict()
+    for name, parameter in theirs.named_parameters():
+        np.testing.assert_allclose(gradients[f"0.{name}"], parameter.grad, rtol=0, atol=1e-11, err_msg=name)
+
+
+def test_layers_last_of_both_directions_needs_halves_and_whole_sequences():
+    last = fastrnn.Last(bidirectional=True)
+    assert repr(last) == "Last(bidirectional=True)" and repr(fastrnn.Last()) == "Last()"
+    assert fastrnn.Last(bidirectional=False).config() == {"dtype": "float32"}
+    for workspace in (None, last.workspace(2, 2)):
+        with pytest.raises(ValueError, match="an even number of features for bidirectional=True, got 3"):
+            last.forward(np.zeros((2, 2, 3), "f"), workspace=workspace)
+    with pytest.raises(ValueError, match="bidirectional=True needs the whole sequence: it has no single step"):
+        last.step(np.zeros(4, "f"))
+    with pytest.raises(TypeError, match="bidirectional must be True or False"):
+        fastrnn.Last(bidirectional=1)
+    for layers in ((fastrnn.GRU(2, 3), last), (fastrnn.Tanh(), last, fastrnn.Linear(3, 2))):
+        with pytest.raises(ValueError, match="layer 1, Last, does not fit: bidirectional=True needs an even number"):
+            fastrnn.Sequential(*layers)
+    anything = fastrnn.Sequential(fastrnn.Tanh(), last)
+    for workspace in (None, anything.workspace(2, 2)):
+        with pytest.raises(ValueError, match="layer 1, Last, does not fit: .*got 5"):
+            anything.forward(np.zeros((2, 2, 5), "f"), workspace=workspace)
+        assert anything.forward(np.zeros((2, 2, 4), "f"), workspace=workspace)[0].shape == (2, 4)
+    skip = fastrnn.Concatenated(fastrnn.Tanh(), include_input=True)
+    doubled = fastrnn.Sequential(skip, fastrnn.Last(bidirectional=True))
+    assert doubled.forward(np.zeros((2, 2, 5), "f"))[0].shape == (2, 10)
+
+
+@pytest.mark.parametrize("batch_first", SEQUENCES.values(), ids=SEQUENCES)
+@with_lengths
 def test_layers_mean_pool_is_numpys(batch_first, lengths):
     x, dy = with_nan_padding(normal(T, B, F), lengths), normal(B, F, seed=1)
     y, dx = both_ways(fastrnn.MeanPool(dtype="float64"), x, dy, lengths, batch_first)
@@ -754,6 +819,7 @@ COPIED = {
     "linear": lambda: fastrnn.Linear(F, H, bias=False, dtype="float64", seed=2),
     "dropout": lambda: fastrnn.Dropout(0.5, dtype="float64", seed=2),
     "tanh": lambda: fastrnn.Tanh(dtype="float64"),
+    "last": lambda: fastrnn.Last(bidirectional=True, dtype="float64"),
     "mean": lambda: fastrnn.MeanPool(dtype="float64"),
     "max": lambda: fastrnn.MaxPool(dtype="float64"),
     "other generator": lambda: fastrnn.Dropout(0.5, dtype="float64", seed=np.random.Generator(np.random.MT19937(0))),

@@ -31,6 +31,9 @@ MODELS = {
     "batch first": lambda: fastrnn.Sequential(fastrnn.GRU(3, 4, seed=0), batch_first=True),
     "float64": lambda: fastrnn.Sequential(fastrnn.RNN(3, 4, nonlinearity="relu", dtype="float64", seed=0)),
     "layer": lambda: fastrnn.LSTM(3, 4, bias=False, batch_first=True, seed=0),
+    "last of both": lambda: fastrnn.Sequential(
+        fastrnn.GRU(3, 4, bidirectional=True, seed=0), fastrnn.Last(bidirectional=True)
+    ),
     "pooled": lambda: fastrnn.Sequential(fastrnn.GRU(3, 4, seed=0), fastrnn.MaxPool()),
     "no parameters": lambda: fastrnn.Sequential(fastrnn.OneHot(4), fastrnn.Dropout(0.5)),
 }

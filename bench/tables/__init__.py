@@ -16,6 +16,7 @@ NAMES = (
     "scaling",
     "phases",
     "streaming",
+    "rollout",
     "growth",
     "truncation",
     "language_model",

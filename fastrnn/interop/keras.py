@@ -185,7 +185,8 @@ def from_model(model: keras.Model, *, inference: bool = False) -> Layer:
     model: built, a `keras.Sequential` or a functional model that is a chain, of SimpleRNN, GRU, LSTM, Bidirectional,
         Dense, TimeDistributed of one, Embedding, Dropout, SpatialDropout1D, Activation, ReLU, RepeatVector,
         GlobalAveragePooling1D and GlobalMaxPooling1D, and models of them. `return_sequences=False` becomes `Last`,
-        a Dense layer's activation a layer of its own, a recurrent layer's `dropout` a variational `Dropout` before it.
+        with `bidirectional=True` of a Bidirectional, a Dense layer's activation a layer of its own, a recurrent layer's
+        `dropout` a variational `Dropout` before it.
     inference: what acts in training alone and fastrnn lacks, such as recurrent dropout or regularisers, is left out.
         Without it, it is a ValueError.
 

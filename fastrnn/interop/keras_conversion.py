@@ -126,7 +126,7 @@ class _Reader:
         if kind in _RECURRENT:
             yield from self._recurrent(layer)
         elif kind is keras.layers.Bidirectional:
-            yield self._bidirectional(layer)
+            yield from self._bidirectional(layer)
         elif kind is keras.layers.Dense:
             yield from_weights("dense", layer.get_weights(), dtype=self.dtype)
             yield from self._activation(layer)
@@ -149,7 +149,7 @@ class _Reader:
         elif kind is keras.layers.RepeatVector:
             yield Repeat(layer.n, dtype=self.dtype)
         elif kind is keras_layers.Last:
-            yield Last(dtype=self.dtype)
+            yield Last(bidirectional=layer.bidirectional, dtype=self.dtype)
         elif kind is keras_layers.OneHot:
             yield OneHot(layer.num, dtype=self.dtype)
         elif kind is keras.layers.Masking:
@@ -208,15 +208,14 @@ class _Reader:
                 f"layer {layer.name!r}: a Bidirectional must have a SimpleRNN, GRU or LSTM and the same backwards"
             )
         self._refuse(layer, self._unusual(layer, {"merge_mode": "concat"}))
-        if not layer.return_sequences:
-            hint = "its output joins the last step of one direction and the first of the other"
-            self._refuse(layer, [("return_sequences", False)], hint)
         options = self._options(ahead)
         if options != self._options(back):
             raise ValueError(f"layer {layer.name!r}: both directions of a Bidirectional must have the same options")
         if not self.inference:
             self._refuse(layer, [(n, v) for part in (ahead, back) for n, v in self._unusual(part, {"dropout": 0})])
-        return self._of_weights(ahead, options, layer.get_weights())
+        yield self._of_weights(ahead, options, layer.get_weights())
+        if not layer.return_sequences:
+            yield Last(bidirectional=True, dtype=self.dtype)
 
     def _of_weights(self, layer, options, weights):
         return from_weights(type(layer).__name__, weights, dtype=self.dtype, **options)
@@ -270,7 +269,8 @@ def to_model(model: Layer, *, inference: bool) -> keras.Sequential:
         place = place_of(layer, str(i))
         refuse_options(layer, place, "Keras", inference=inference)
         if isinstance(layer, (RNN, GRU, LSTM)):
-            last_done = not layer.bidirectional and isinstance(next(iter(layers[i + 1 :]), None), Last)
+            after = next(iter(layers[i + 1 :]), None)
+            last_done = isinstance(after, Last) and after.bidirectional == layer.bidirectional
             made += _stack(layer, return_sequences=not last_done)
         elif last_done:
             last_done = False
@@ -328,7 +328,7 @@ def _single(layer: Layer, place: str, sequences: bool) -> keras.Layer:
     if isinstance(layer, OneHot):
         return keras_layers.OneHot(layer.num, **dtype)
     if isinstance(layer, Last):
-        return keras_layers.Last(**dtype)
+        return keras_layers.Last(bidirectional=layer.bidirectional, **dtype)
     if isinstance(layer, Dropout):
         return _dropout(layer.p, layer.variational and sequences, layer.dtype)
     if isinstance(layer, Repeat):

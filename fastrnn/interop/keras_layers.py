@@ -10,11 +10,21 @@ import keras
 class Last(keras.layers.Layer):
     """`fastrnn.Last`: the last step of a sequence, (B,T,F) → (B,F)."""
 
+    def __init__(self, bidirectional: bool = False, **options):
+        super().__init__(**options)
+        self.bidirectional = bidirectional
+
     def call(self, x):
-        return x[:, -1]
+        if not self.bidirectional:
+            return x[:, -1]
+        half = x.shape[-1] // 2
+        return keras.ops.concatenate([x[:, -1, :half], x[:, 0, half:]], -1)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[2])
+
+    def get_config(self):
+        return {**super().get_config(), "bidirectional": self.bidirectional}
 
 
 @keras.saving.register_keras_serializable(package="fastrnn")

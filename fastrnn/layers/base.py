@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checks, summary
-from ..parameters import Parameters, aligned_empty
+from ..kernels.memory import aligned_empty
+from ..parameters import Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike

@@ -9,7 +9,7 @@ import numpy as np
 from .. import checks
 from ..init import Spec, fill, generator
 from ..kernels import jordan as kernels
-from ..parameters import aligned_empty
+from ..kernels.memory import aligned_empty
 from .base import Layer, Workspace
 
 if TYPE_CHECKING:

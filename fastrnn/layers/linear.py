@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import checks
 from ..dispatch import TypedKernel
 from ..init import Spec, fill, generator
+from ..kernels.layout import STRETCH
 from ..kernels.step import dense_step
-from ..passes import STRETCH, DensePass, PassBuffers, SequenceBatch, view
+from ..kernels.weights import DenseWeights
+from ..passes import DensePass, PassBuffers, SequenceBatch, view
 from ..threads import threads_for
+from .compiled import kernel_weights, kernel_workspace
 from .stateless import FloatInput, StatelessWorkspace
 
 if TYPE_CHECKING:
@@ -66,6 +69,14 @@ class Linear(FloatInput):
             "bias": self.bias,
             "dtype": self.dtype.name,
         }
+
+    def kernel_weights(self) -> NamedTuple:
+        """Weights for `fastrnn.kernels`' `dense_…` functions, as those of the recurrent layers."""
+        return kernel_weights(DenseWeights, self._pass)
+
+    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> NamedTuple:
+        """Buffers for `dense_forward` and `dense_backward`, as those of the recurrent layers."""
+        return kernel_workspace(self._pass, T, B, 0, threads, input_gradient)
 
     def _input_features(self):
         return self.in_features

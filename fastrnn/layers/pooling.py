@@ -65,9 +65,53 @@ class _Pooling(FloatInput):
 
 
 class Last(_Pooling):
-    """The last valid step of each sequence. `step` returns its input: so far, it is the last."""
+    """The last valid step of each sequence. `step` returns its input: so far, it is the last.
+
+    bidirectional: after a bidirectional layer, what each direction gives last: of the first half of the features the
+        last valid step, of the second half the first step. That needs the whole sequence: there is no `step`.
+    """
 
     _kernels = pool_last, pool_last_backward
+
+    def __init__(self, *, bidirectional=False, dtype="float32"):
+        self.bidirectional = checks.flag("bidirectional", bidirectional)
+        super().__init__(dtype=dtype)
+
+    def config(self):
+        return super().config() | ({"bidirectional": True} if self.bidirectional else {})
+
+    def step(self, x_t, state=None, *, resets=None, out=None):
+        """The input, the last step so far: see `Layer.step`. ValueError if `bidirectional`."""
+        if self.bidirectional:
+            raise ValueError("Last with bidirectional=True needs the whole sequence: it has no single step")
+        return super().step(x_t, state, resets=resets, out=out)
+
+    def _output_features(self, features):
+        if self.bidirectional and features is not None and features % 2:
+            raise ValueError(f"bidirectional=True needs an even number of features, got {features}")
+        return features
+
+    def _check_input(self, x):
+        x = super()._check_input(x)
+        if self.bidirectional and x.shape[-1] % 2:
+            raise ValueError(f"x must have an even number of features for bidirectional=True, got {x.shape[-1]}")
+        return x
+
+    def _compute(self, x, y, extent, workspace):
+        super()._compute(x, y, extent, workspace)
+        if self.bidirectional:
+            half = x.shape[-1] // 2
+            y[:, half:] = self._time_first(x)[0, :, half:]
+
+    def _differentiate(self, dy, dx, extent, workspace):
+        super()._differentiate(dy, dx, extent, workspace)
+        if self.bidirectional:
+            half, by_step = dx.shape[-1] // 2, self._time_first(dx)
+            by_step[extent.lengths - 1, np.arange(extent.batch_size), half:] = 0
+            by_step[0, :, half:] = dy[:, half:]
+
+    def _time_first(self, x):
+        return x.swapaxes(0, 1) if self.batch_first else x
 
     def _check_step_input(self, x_t):
         return checks.float_array("x_t", x_t, self.dtype, (None, None))

@@ -11,14 +11,15 @@ from .. import checks
 from ..dispatch import TypedKernel
 from ..init import fill, generator
 from ..kernels.cells import CELLS
-from ..kernels.packing import Weights
 from ..kernels.recurrence import Noise
-from ..kernels.step import STEP_WEIGHTS, layer_steps
+from ..kernels.step import layer_steps
+from ..kernels.weights import WEIGHTS
 from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
 from ..segments import Segments
 from ..threads import threads_for
 from . import initial_state as initial
 from .base import Layer, apart, put_into
+from .compiled import kernel_weights, kernel_workspace
 from .elementwise import draw_dropout, multiply_mask
 from .recurrent_workspace import RecurrentWorkspace
 
@@ -608,16 +609,28 @@ class Recurrent(Layer):
         return np.squeeze(y, time_axis), state
 
     def kernel_weights(self) -> NamedTuple:
-        """Weights for `fastrnn.kernels`' step functions: a NamedTuple of arrays that Numba takes as an argument.
+        """Weights for the functions of `fastrnn.kernels`: a NamedTuple of arrays that Numba takes as an argument.
 
         A snapshot in packed form: later changes of the layer do not show in it. One layer, one direction only.
         """
+        return kernel_weights(self._kernel_class("kernel_weights"), self.passes[0])
+
+    def kernel_workspace(self, T: int, B: int, *, threads: int = 1, input_gradient: bool = True) -> NamedTuple:
+        """Buffers for the sequence functions of `fastrnn.kernels`, for up to `T` steps in batches of up to `B`.
+
+        threads: how many threads a call may take; only 1 may be used in a `prange`.
+        input_gradient: whether backward passes give the gradient of the input.
+        """
+        self._kernel_class("kernel_workspace")
+        return kernel_workspace(self.passes[0], T, B, self.cell.parts, threads, input_gradient)
+
+    def _kernel_class(self, name):
+        """The class of the weights for `fastrnn.kernels`, if the layer can have some."""
         if self.num_layers > 1 or self.bidirectional or self.dilation > 1:
-            raise ValueError("kernel_weights needs a single layer in one direction, without dilation")
-        if self.cell.name not in layer_steps:
-            raise ValueError(f"there is no kernel for a single step of {self!r}")
-        kind = STEP_WEIGHTS.get(self.cell.name, Weights)
-        return kind(*(a.copy() for a in self.passes[0].forward_weights()))
+            raise ValueError(f"{name} needs a single layer in one direction, without dilation")
+        if self.cell.name not in WEIGHTS:
+            raise ValueError(f"there are no kernels for compiled code for {self!r}")
+        return WEIGHTS[self.cell.name]
 
 
 def _zoneout(value, states):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..buffers import NamedArrays
-from ..parameters import aligned_empty
+from ..kernels.memory import aligned_empty
 from ..passes import PassBuffers, SequenceBatch
 from .base import Workspace
 
