@@ -319,6 +319,28 @@ class Subclassed(keras.Model):
         return 2 * self.dense(x)
 
 
+class Doubled(keras.Sequential):
+    def call(self, x, **options):
+        return 2 * super().call(x, **options)
+
+
+def called(layer, **arguments):
+    """A functional model whose layer is called with constants beside its input."""
+    given = keras.Input((4, 3))
+    return keras.Model(given, layer(given, **arguments))
+
+
+def twice():
+    layer = K.Dense(3, name="a")
+    return built(layer, layer)
+
+
+def quantized():
+    model = built(K.Dense(2))
+    model.layers[0].quantize("int8")
+    return model
+
+
 def subclassed():
     model = Subclassed()
     model(np.zeros((1, 3), np.float32))
@@ -350,6 +372,12 @@ def subclassed():
         (joined, "must be a Sequential or a functional model in which each"),
         (branched, "must be a Sequential or a functional model"),
         (subclassed, "must be a Sequential or a functional model"),
+        (lambda: Doubled([keras.Input((None, 3)), K.Dense(2)]), "Doubled, has a call of its own"),
+        (lambda: called(K.GRU(2, name="a"), initial_state=keras.ops.ones((5, 2))), "'a'.*called with initial_state"),
+        (lambda: called(K.LSTM(2), mask=keras.ops.ones((5, 4), "bool")), "LSTM called with mask"),
+        (lambda: called(K.Dropout(0.5), training=True), "Dropout called with training"),
+        (twice, "layer 'a' is there twice"),
+        (quantized, "quantized to int8"),
         (lambda: keras.Sequential([K.LSTM(3)]), "has to be built"),
     ],
 )  # fmt: skip

@@ -268,6 +268,9 @@ def test_interop_torch_other_pairs_are_refused(join):
 
 REFUSED = {
     "first step": (lambda y, final: y[:, 0], lambda y: y, r"between 'rnn' and 'head.0'.*Select.*pass layers="),
+    "fifth step": (lambda y, final: y[:, 4], lambda y: y, "between 'rnn' and 'head.0'.*Select"),
+    "first steps": (lambda y, final: y[:, :5].mean(1), lambda y: y, "between 'rnn' and 'head.0'.*Slice"),
+    "long ones alone": (lambda y, final: y[:, -1] if y.shape[1] < 6 else y.mean(1), lambda y: y, "another length"),
     "memory": (lambda y, final: final[1][-1], lambda y: y, "between 'rnn' and 'head.0'"),
     "two things": (lambda y, final: y[:, -1] + y.mean(1), lambda y: y, r"several things are joined \(Add\)"),
     "both layers": (lambda y, final: torch.cat(tuple(final[0]), 0), lambda y: y, r"joined \(Cat\)"),
@@ -299,6 +302,24 @@ def test_interop_torch_sees_it_whatever_the_mode_and_the_numbers():
             parameter.zero_()  # all outputs are zero, whichever step
     with pytest.raises(ValueError, match="Select"):
         interop.from_module(dead)
+
+
+def hooked(hook):
+    module = nn.Sequential(nn.Linear(3, 3))
+    hook(module[0])
+    return module
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda part: part.register_forward_hook(lambda module, given, y: 2 * y),
+        lambda part: part.register_forward_pre_hook(lambda module, given: (2 * given[0],)),
+    ],
+)
+def test_interop_torch_hooks_are_refused(hook):
+    with pytest.raises(ValueError, match="module '0', Linear, has forward hooks"):
+        interop.from_module(hooked(hook))
 
 
 class Described(nn.Module):

@@ -49,6 +49,11 @@ def from_model(model: keras.Model, *, inference: bool) -> Layer:
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
     found = list(_chain(model))
+    for i, layer in enumerate(found):
+        if any(layer is other for other in found[:i]):
+            raise ValueError(f"layer {layer.name!r} is there twice: layers of fastrnn can't share parameters")
+        if layer.quantization_mode:
+            raise ValueError(f"layer {layer.name!r}: fastrnn has no layers quantized to {layer.quantization_mode}")
     weights = [float_values(layer.name, array) for layer in found for array in layer.get_weights()]
     reader = _Reader(common_dtype(weights, None), inference)
     layers = [made for layer in found for made in reader.layers(layer)]
@@ -61,6 +66,11 @@ def _chain(model) -> Iterator[keras.Layer]:
     """The layers of a model, those of models in it too, each of which takes what the one before gives."""
     if not model.built:
         raise ValueError(f"model {model.name!r} has to be built: call it once, or give it an Input")
+    if not _calls_as_kerass(model):
+        raise ValueError(
+            f"model {model.name!r}, {type(model).__name__}, has a call of its own: it must be a Sequential or a "
+            "functional model, whose layers alone say what is computed"
+        )
     sequential = isinstance(model, keras.Sequential)
     if not sequential and not _is_chain(model):
         raise ValueError(
@@ -74,6 +84,11 @@ def _chain(model) -> Iterator[keras.Layer]:
             yield layer
 
 
+def _calls_as_kerass(model):
+    """Whether what the model computes is up to Keras, not to a method of a class of the user's."""
+    return all(getattr(type(model), name).__module__.startswith("keras.") for name in ("call", "__call__"))
+
+
 def _is_chain(model):
     """Whether each layer of a functional model was called once, on the output of the one before."""
     try:
@@ -82,8 +97,20 @@ def _is_chain(model):
         (first,), (last,) = model.inputs, model.outputs
     except (AttributeError, ValueError):  # no functional model; several inputs; a layer called twice
         return False
+    for layer in inner:
+        _refuse_arguments(layer)
     ends = [first, *(output for _, output in steps)]
     return ends[-1] is last and all(given is end for (given, _), end in zip(steps, ends, strict=False))
+
+
+def _refuse_arguments(layer):
+    """`ValueError` for what a layer of a functional model was called with beside its input, such as a state."""
+    given = layer._inbound_nodes[0].arguments
+    others = [(f"argument {i}", value) for i, value in enumerate(given.args[1:], 1)]
+    others += [(name, value) for name, value in given.kwargs.items() if value is not layer.input]
+    names = ", ".join(name for name, value in others if value is not None and value is not False)  # the defaults
+    if names:
+        raise ValueError(f"layer {layer.name!r}: fastrnn has no {type(layer).__name__} called with {names}")
 
 
 class _Reader:

@@ -53,6 +53,7 @@ def from_module(module: nn.Module, layers: Sequence[Any] | None, example: Any) -
         raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
     leaves = _leaves(module)
     _refuse_shared(leaves)
+    _refuse_hooks(module)
     batch_first = _batch_first(leaves)
     tensors = [t for t in module.state_dict().values() if t.is_floating_point()]
     dtype = common_dtype([float_values("", t.new_zeros(())) for t in tensors], None)
@@ -111,6 +112,12 @@ def _refuse_shared(leaves):
                     f"modules {other!r} and {name!r} share a parameter, which layers of fastrnn can't: "
                     "from_state_dict gives each a copy"
                 )
+
+
+def _refuse_hooks(module):
+    for name, part in module.named_modules():
+        if part._forward_hooks or part._forward_pre_hooks:
+            raise ValueError(f"{_named(name, part)} has forward hooks, which may change what it computes: remove them")
 
 
 def _batch_first(leaves):

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..layers import Last, MaxPool, MeanPool, ReLU, Sigmoid, Tanh
 from ..layers.base import Layer
 
-_STEPS, _BATCH = 5, 3
+_STEPS, _MORE_STEPS, _BATCH = 5, 7, 3
 # Nodes of operations that move numbers, or some of them, and change none.
 _MOVES = {
     "Alias", "AsStrided", "Clone", "Expand", "Index", "IndexSelect", "Permute", "ReshapeAlias", "Select", "Slice",
@@ -58,19 +58,31 @@ def trace(module: nn.Module, leaves: dict[str, nn.Module], example: Any, batch_f
 
     `ValueError` if that can't be said: the caller is told to pass `layers`.
     """
+    order = _first_traced(module, leaves, _arguments(leaves, example, batch_first, _STEPS), batch_first)
+    for name, leaf in leaves.items():
+        if name not in order:
+            raise _Unclear(f"{name!r}, {type(leaf).__name__}, is not used when the module is run")
+    if example is None:  # as many steps are of no account to layers of fastrnn: `y[4]` is no last step
+        others = _arguments(leaves, None, batch_first, _MORE_STEPS)
+        if _kinds(_first_traced(module, leaves, others, batch_first)) != _kinds(order):
+            raise _Unclear(f"{type(module).__name__} does not do the same with sequences of another length")
+    return order
+
+
+def _first_traced(module, leaves, candidates, batch_first):
+    """The layers of a run with the first of these arguments that the module can be run with."""
     failed = None
-    for arguments in _arguments(leaves, example, batch_first):
+    for arguments in candidates:
         try:
-            order = _traced(module, leaves, arguments, batch_first)
+            return _traced(module, leaves, arguments, batch_first)
         except _CannotRun as error:
             failed = failed or error
-            continue
-        for name, leaf in leaves.items():
-            if name not in order:
-                raise _Unclear(f"{name!r}, {type(leaf).__name__}, is not used when the module is run")
-        return order
     assert failed is not None
     raise _Unclear(f"{failed}; pass another one as example=, or") from failed
+
+
+def _kinds(order):
+    return [item if isinstance(item, str) else type(item) for item in order]
 
 
 class _CannotRun(Exception):
@@ -106,25 +118,25 @@ def _traced(module, leaves, arguments, batch_first):
     return recording.order
 
 
-def _arguments(leaves, example, batch_first):
-    """What the module may be called with, the likeliest first."""
+def _arguments(leaves, example, batch_first, steps):
+    """What the module may be called with, the likeliest first; made up with so many steps if there is no example."""
     if example is None:
-        return [(x,) for x in _made_up(leaves.values(), batch_first)]
+        return [(x,) for x in _made_up(leaves.values(), batch_first, steps)]
     arguments = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     if not arguments or not isinstance(arguments[0], Tensor):
         raise TypeError("example must be a tensor, or a tuple of arguments, the first of which is one")
     return [arguments]
 
 
-def _made_up(leaves, batch_first):
+def _made_up(leaves, batch_first, steps):
     """Inputs for those leaves that take a certain one."""
     parameter = next((p for leaf in leaves for p in leaf.parameters()), torch.zeros(()))
     like = {"dtype": parameter.dtype, "device": parameter.device}
-    lead = (_BATCH, _STEPS) if batch_first else (_STEPS, _BATCH)
+    lead = (_BATCH, steps) if batch_first else (steps, _BATCH)
     for leaf in leaves:
         count = getattr(leaf, "num_embeddings", getattr(leaf, "num", None))  # of Embedding, of OneHot
         if count is not None:  # tokens come first in any model of fastrnn
-            yield torch.arange(_STEPS * _BATCH, device=like["device"]).reshape(lead) % count
+            yield torch.arange(steps * _BATCH, device=like["device"]).reshape(lead) % count
             return
     widths = [getattr(leaf, "input_size", getattr(leaf, "in_features", None)) for leaf in leaves]
     for width in dict.fromkeys(width for width in widths if width is not None):
