@@ -26,8 +26,11 @@ class Results(NamedTuple):
     def verdict(self) -> str:
         """How the backtest went, in a sentence."""
         others = [name for name in self.test.forecasts if name != "forecaster"]
-        ratios = [f"{self.test.ratio(name):.2f} times that of the {name.replace(' ', '-')} forecast" for name in others]
-        return f"Mean absolute error in the backtest: {', '.join(ratios)}."
+        return f"Mean absolute error in the backtest: {', '.join(map(self._beside, others))}."
+
+    def _beside(self, name):
+        what, ratio = f"that of the {name.replace(' ', '-')} forecast", self.test.ratio(name)
+        return f"{ratio:.2f} times {what}" if np.isfinite(ratio) else f"{what} is 0"
 
     def as_json(self) -> dict:
         """All of it as one object."""

@@ -46,9 +46,9 @@ class Backtest(NamedTuple):
         return float(((self.lower <= self.actual) & (self.actual <= self.upper)).mean())
 
     def ratio(self, name: str) -> float:
-        """The forecaster's MAE over that of the forecast `name`: below 1 if it is better."""
-        scores = self.scores
-        return scores["forecaster"]["MAE"] / scores[name]["MAE"]
+        """The forecaster's MAE over that of the forecast `name`: below 1 if it is better; infinite where that is 0."""
+        ours, theirs = (self.scores[which]["MAE"] for which in ("forecaster", name))
+        return ours / theirs if theirs > 0 else float("inf")
 
     def __str__(self):
         lines = [f"{'':15}" + "".join(f"{name:>10}" for name in _MEASURES)]

@@ -38,7 +38,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
 
     Rows are steps in time, oldest first. `fit(X)` takes X, (N,) or (N,F) numbers, as the series themselves;
     `fit(X, y)` takes y, (N,) or (N,F), as the series and X, (N,E), as exogenous columns. `predict` gives the steps that
-    follow. Arrays or pandas: given a Series or DataFrame, forecasts are one, with the index gone on with.
+    follow. Arrays or pandas: given a Series or DataFrame, forecasts are one, with the index gone on with;
+    dates in it must increase from row to row.
 
     The net sees `window` steps less the window's own seasonal means (or mean, without a season), measured in the mean
     distance from them, and puts out what is to be added to those means, for several quantiles by the pinball loss.
@@ -249,7 +250,6 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         layout, going_on = self._layout, self._goes_on(incremental)
         history, targets, exogenous = windows.gather(columns, layout)
         count, window, series = history.shape
-        checks.memory("the windows of X", 8 * count * window * (2 * series + 2 + exogenous.shape[2]))
         x = self._inputs(history, exogenous, first + window + np.arange(count))
         distance = (targets - windows.centre(history, layout)) / self._scales.target
         targets = distance.reshape(count, -1).astype(x.steps.dtype)

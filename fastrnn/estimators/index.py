@@ -6,9 +6,22 @@ import numpy as np
 
 
 def index_of(table: Any) -> Any:
-    """The index of a pandas Series or DataFrame; None of anything else."""
+    """The index of a pandas Series or DataFrame; None of anything else. ValueError for dates that do not increase."""
     index = getattr(table, "index", None)
-    return index if hasattr(index, "get_indexer") else None  # a list has an `index`, too: a method
+    if not hasattr(index, "get_indexer"):  # a list has an `index`, too: a method
+        return None
+    _check_order(index)
+    return index
+
+
+def _check_order(index):
+    """Refuse dates and periods out of order or twice: what is learnt would not be the series."""
+    if not hasattr(index, "freqstr"):
+        return  # numbers and names: rows are often picked by them
+    wrong = np.flatnonzero(np.asarray(index[1:] <= index[:-1]))
+    if wrong.size:
+        earlier, later = index[wrong[0]], index[wrong[0] + 1]
+        raise ValueError(f"the index must increase from row to row, oldest first, but {later} comes after {earlier}")
 
 
 def extended(index: Any, steps: int) -> Any:
@@ -35,5 +48,12 @@ def with_frequency(index: Any) -> Any:
 
 
 def followed(index: Any, later: Any) -> Any:
-    """An index and a later one; None if either is None or they are of different kinds."""
-    return None if index is None or type(index) is not type(later) else index.append(later)
+    """An index and a later one; None if either is None or they are of different kinds.
+
+    ValueError for dates that are not later.
+    """
+    if index is None or type(index) is not type(later):
+        return None
+    joined = index.append(later)
+    _check_order(joined)
+    return joined

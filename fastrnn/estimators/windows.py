@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import checks
+
 
 class Columns(NamedTuple):
     """Rows of time: what is forecast, and what goes along with it.
@@ -60,22 +62,29 @@ def scales(columns: Columns, layout: Layout) -> Scales:
     """Of all windows of the rows."""
     history, targets, _ = gather(columns, layout)
     level = history - history.mean(1, keepdims=True)
+    size, exogenous_size = (np.abs(part).mean(0) for part in columns)
     return Scales(
-        _nonzero(np.abs(targets - centre(history, layout)).mean((0, 1))),
-        _nonzero(np.sqrt((level**2).mean((0, 1)))),
+        _nonzero(np.abs(targets - centre(history, layout)).mean((0, 1)), size, 1e-3 * size),
+        _nonzero(np.sqrt((level**2).mean((0, 1))), size, 1e-3 * size),
         columns.exogenous.mean(0),
-        _nonzero(columns.exogenous.std(0)),
+        _nonzero(columns.exogenous.std(0), exogenous_size, exogenous_size),
     )
 
 
-def _nonzero(scale):
-    """A scale to divide by; constant columns, rounding errors aside, have 1."""
-    return np.where(scale > 1e-12, scale, 1.0)
+def _nonzero(scale, size, instead):
+    """A scale to divide by, for columns of numbers of this size; constant ones, rounding errors aside, have another
+    instead, or 1 if that is 0, too."""
+    return np.where(scale > 1e-13 * size, scale, np.where(instead > 0, instead, 1.0))
 
 
 def gather(columns: Columns, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All n windows of the rows, views: histories (n,W,F), targets (n,horizon,F), exogenous (n,W+horizon,E)."""
+    """All n windows of the rows, views: histories (n,W,F), targets (n,horizon,F), exogenous (n,W+horizon,E).
+
+    MemoryError if there is too little for what is made of them.
+    """
     window, length = layout.window, layout.window + layout.horizon
+    numbers = 2 * columns.series.shape[1] + 2 + columns.exogenous.shape[1]  # of a step
+    checks.memory("the windows of X", 8 * (len(columns.series) - length + 1) * window * numbers)
     series, exogenous = (
         np.lib.stride_tricks.sliding_window_view(part, length, axis=0).transpose(0, 2, 1) for part in columns
     )
