@@ -163,7 +163,7 @@ def test_export_names_states_as_parameters_are_named(tmp_path):
         "y": ["T", "B", 2], "1.0.h_n": [1, "B", 4], "1.0.c_n": [1, "B", 4], "2.0.h_n": [2, "B", 2],
     }  # fmt: skip
     text = onnx.load(tmp_path / "m.onnx").doc_string
-    assert "GRU(input_size=4, hidden_size=2" in text
+    assert "GRU(4, 2, num_layers=2)" in text
 
 
 def test_export_uses_one_node_a_layer(tmp_path):

@@ -126,8 +126,10 @@ def test_log_lines_stand_above_the_bar(monkeypatch):
 
 
 def test_no_print_in_the_library():
-    """But in the command line, whose business it is."""
+    """But in the command line, whose business it is, and where an estimator is `verbose`."""
+    printing = []
     for path in pathlib.Path(fastrnn.__file__).parent.rglob("*.py"):
         if "cli" not in path.parts:
             calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
-            assert not [call for call in calls if getattr(call.func, "id", None) == "print"], path
+            printing += [path.parts[-2:] for call in calls if getattr(call.func, "id", None) == "print"]
+    assert printing == [("estimators", "base.py")]

@@ -73,14 +73,21 @@ class Last(_Pooling):
 
     _kernels = pool_last, pool_last_backward
 
-    def __init__(self, *, bidirectional=False, dtype="float32"):
+    def __init__(self, *, bidirectional: bool = False, dtype: DTypeLike = "float32"):
         self.bidirectional = checks.flag("bidirectional", bidirectional)
         super().__init__(dtype=dtype)
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         return super().config() | ({"bidirectional": True} if self.bidirectional else {})
 
-    def step(self, x_t, state=None, *, resets=None, out=None):
+    def step(
+        self,
+        x_t: ArrayLike,
+        state: State = None,
+        *,
+        resets: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, State]:
         """The input, the last step so far: see `Layer.step`. ValueError if `bidirectional`."""
         if self.bidirectional:
             raise ValueError("Last with bidirectional=True needs the whole sequence: it has no single step")
