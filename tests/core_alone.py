@@ -6,11 +6,17 @@ Layers, training, gradients and streaming work; what needs more says which packa
 import importlib
 import importlib.metadata
 import importlib.util
+import pathlib
+import subprocess
 import sys
 
 import numpy as np
 
 import fastrnn
+import fastrnn.interop.keras
+import fastrnn.interop.onnx
+import fastrnn.interop.torch
+from fastrnn import interop, plot
 
 CORE = {"fastrnn", "numpy", "numba", "llvmlite"}
 TOOLS = {"pip", "setuptools", "wheel"}
@@ -55,8 +61,14 @@ def check_gradients():
 def check_missing():
     """Each optional part names the extra that it needs."""
     layer = fastrnn.Linear(1, 1)
+    pathlib.Path("series.csv").write_text("sales\n" + "1\n" * 99, "utf-8")
     for extra, use in {
         "train": lambda: fastrnn.save(layer, "never.safetensors"),
+        "plot": lambda: plot.history([{"step": 1, "loss": 0.5}]),
+        "sklearn": lambda: importlib.import_module("fastrnn.estimators"),
+        "torch": lambda: interop.torch.to_module(layer),
+        "keras": lambda: interop.keras.to_model(layer),
+        "onnx": lambda: interop.onnx.export(layer, "never.onnx"),
     }.items():
         try:
             use()
@@ -64,6 +76,14 @@ def check_missing():
             assert f"fastrnn[{extra}]" in str(error), error
         else:
             raise AssertionError(f"{extra}: nothing was missing")
+    for extra, command in {
+        "train": ["train", "series.csv"],
+        "forecast": ["forecast", "series.csv", "--target", "sales", "--horizon", "3"],
+        "completion": ["completion", "bash"],
+    }.items():
+        done = subprocess.run([sys.executable, "-m", "fastrnn", *command], capture_output=True, text=True)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, (command, done)
+        assert f"fastrnn[{extra}]" in done.stderr, (command, done.stderr)
 
 
 if __name__ == "__main__":
