@@ -7,3 +7,18 @@ from hypothesis import settings
 # Compiling takes seconds the first time, so no deadline; a failure in CI must come back when it is run again.
 settings.register_profile("fastrnn", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("fastrnn")
+
+# Whole files go to the workers (`--dist loadfile`). The slowest begin first, for the workers to end together.
+SLOWEST = [
+    "test_recurrent_options", "test_narrow_vectors", "test_docs", "test_recurrence", "test_njit", "test_layers",
+    "test_step", "test_contract", "test_memory", "test_estimators_checks", "test_forecaster", "test_torch_parity",
+    "test_interop_torch", "test_options", "test_interop_onnx_export", "test_out",
+]  # fmt: skip
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # or pytest-xdist would begin with the files of the most tests
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
