@@ -291,7 +291,7 @@ class PassBuffers:
         if product.by_row:
             self._recurrent = tuple(aligned_pieces([self.z.size, self.z.size if keep else 0], dtype))
         self._product = product
-        self._key = self._fitted = None  # the last batch, and what `fit` gave for it
+        self._key = self._fitted = self._fitted_backward = None  # the last batch, and what `fit` gave for it
         self.jobs = self.gradients = None  # of the weight gradients for that batch, and the buffer they are added to
 
     def _sequence_sizes(self, batch, dx_rows):
@@ -336,7 +336,13 @@ class PassBuffers:
             x, self.z, dz, self._recurrent, self.states, self.d_states, self.d_vectors, self.dx, batch.rows,
             batch.state_rows, dx_rows,
         )  # fmt: skip
+        self._fitted_backward = self._fitted._replace(x=self.x)
         return self._fitted
+
+    def fit_backward(self, batch):
+        """`fit` for the backward pass, which does not read the input: of one type whatever that was."""
+        self.fit(batch)
+        return self._fitted_backward
 
     def state_at(self, part, rows):
         """A part of the states in these rows: (n,H)."""
@@ -377,7 +383,7 @@ class RecurrentPass(_Product):
             for noisy in (False, True)
             for tokens in (False, True)
         }
-        self._backward_passes = {tokens: TypedKernel(backward_pass(cell.name)) for tokens in (False, True)}
+        self._backward_pass = TypedKernel(backward_pass(cell.name))
         self._scatter = TypedKernel(dense.accumulate_token_gradient)
         self._counts = None  # (K,) int64 of tokens, work space
 
@@ -405,7 +411,7 @@ class RecurrentPass(_Product):
 
         After tokens there is no `dx`: any `View` without columns.
         """
-        buffers, schedule = arrays.fit(batch), batch.schedule
+        buffers, schedule = arrays.fit_backward(batch), batch.schedule
         for sums in buffers.d_vectors:
             sums.fill(0)
         weights = self.backward_weights()
@@ -413,11 +419,10 @@ class RecurrentPass(_Product):
             dy, dx, add_dx, self.reverse, d_final, d_initial, weights, self.vectors, noise, carry_factor, schedule,
             buffers,
         )  # fmt: skip
-        run = self._backward_passes[arrays.takes_tokens]
         span = self._steps_per_call(batch)
         last = (batch.steps - 1) // span * span
         for begin in range(last, -1, -span):
-            run(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
+            self._backward_pass(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
         if parameters:
             self.accumulate_gradients(batch, arrays)
             if self.vector_names:

@@ -1,8 +1,11 @@
 """What all tests share."""
 
 import os
+import signal
 
 from hypothesis import settings
+
+import fastrnn
 
 # Compiling takes seconds the first time, so no deadline; a failure in CI must come back when it is run again.
 settings.register_profile("fastrnn", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -17,6 +20,10 @@ SLOWEST = [
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests raise it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: tests of several threads ask for them
+        fastrnn.set_num_threads(1)
     config.option.loadscopereorder = False  # or pytest-xdist would begin with the files of the most tests
 
 

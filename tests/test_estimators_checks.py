@@ -18,7 +18,7 @@ SMALL = {"hidden_size": 8, "epochs": 25, "dtype": "float64"}
 @parametrize_with_checks(
     [
         RNNClassifier(**SMALL),
-        RNNRegressor(dtype="float64"),
+        RNNRegressor(hidden_size=16, dtype="float64"),
         SequenceTagger(**SMALL),
         SequenceTagger(task="regress", **SMALL),
         SequenceScaler(),

@@ -93,7 +93,7 @@ def test_forecaster_uses_exogenous_columns():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((400, 2))
     y = 2 * x[:, 0] + 0.1 * rng.standard_normal(400)
-    options = {"hidden_size": 16, "epochs": 40, "random_state": 0}
+    options = {"window": 8, "hidden_size": 16, "epochs": 40, "random_state": 0}
     known = RNNForecaster(3, **options).fit(x[:380], y[:380])
     assert known.score(x[380:], y[380:]) > 0.6
     past = RNNForecaster(3, exogenous="past", **options).fit(x[:380], y[:380])
