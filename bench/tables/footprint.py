@@ -44,12 +44,12 @@ def _with_requirements(name, found):
 
 
 def _megabytes(distribution):
-    """Of a distribution's files, without the byte code that Python makes of them."""
+    """Of a distribution's files, without what Python and Numba compile of them."""
     files = [pathlib.Path(distribution.locate_file(file)) for file in distribution.files or ()]
     if distribution.name == "fastrnn":  # which may be installed as a link to a checkout
         folders = {pathlib.Path(module.__file__).parent for module in (fastrnn, fastrnn.kernels)}
         files = [file for folder in folders for file in folder.rglob("*")]
-    return sum(file.stat().st_size for file in set(files) if file.is_file() and file.suffix != ".pyc") / 1e6
+    return sum(file.stat().st_size for file in set(files) if file.is_file() and "__pycache__" not in file.parts) / 1e6
 
 
 def run(options):
