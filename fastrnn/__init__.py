@@ -13,6 +13,8 @@ Everything takes and returns NumPy arrays; shapes and names are PyTorch's.
 import importlib.util as _importlib_util
 import logging as _logging
 import sys as _sys
+from importlib import import_module as _import_module
+from typing import Any as _Any
 
 if _importlib_util.find_spec("fastrnn.kernels") is None:
     _message = (
@@ -71,7 +73,9 @@ from .trainer import Trainer  # noqa: E402
 from .threads import get_num_threads, set_num_threads  # noqa: E402
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> _Any:
+    if name in ("estimators", "interop", "plot", "types"):  # which few programs need
+        return _import_module(f"{__name__}.{name}")
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version  # only now: it takes longer to import than much of fastrnn

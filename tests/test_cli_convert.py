@@ -105,6 +105,33 @@ def test_cli_convert_batch_first_vectors_and_single_layers(to, tmp_path, capsys)
         assert float(out.split()[-1]) < 1e-5, out
 
 
+@pytest.mark.parametrize("to", ["fastrnn", "torch", "onnx", "keras"])
+def test_cli_convert_makes_a_classifiers_scaling_part_of_it(to, tmp_path, capsys):
+    if not all(HAS[package] for package in TARGETS[to][0]):
+        pytest.skip(f"without {TARGETS[to][0]}")
+    model = fastrnn.Sequential(
+        fastrnn.GRU(2, 4, bidirectional=True, seed=0), fastrnn.Last(), fastrnn.Linear(8, 2, seed=1), batch_first=True
+    )
+    mean, scale = np.array([100.0, -3.0]), np.array([20.0, 0.5])
+    extra = {"task": "classify", "classes": ["no", "yes"], "mean": mean.tolist(), "scale": scale.tolist()}
+    fastrnn.save(model, tmp_path / "model.safetensors", extra=extra)
+    assert cli.main(["convert", str(tmp_path / "model.safetensors"), "--to", to, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["classes"] == ["no", "yes"] and json.loads(out)["largest_difference"] < 1e-5
+    assert "scaling" in err and "no, yes" in err
+    if to == "fastrnn":
+        scaled = np.random.default_rng(0).standard_normal((5, 6, 2))
+        found = fastrnn.load(tmp_path / "model.fastrnn.safetensors").forward(scaled * scale + mean)[0]
+        np.testing.assert_allclose(found, model.forward(scaled)[0], atol=1e-5)
+
+
+def test_cli_convert_refuses_a_damaged_scaling(tmp_path, capsys):
+    extra = {"task": "classify", "classes": ["no", "yes"], "mean": [1.0] * 5, "scale": [1.0] * 5}
+    model = fastrnn.Sequential(fastrnn.GRU(2, 4), fastrnn.Last(), fastrnn.Linear(4, 2), batch_first=True)
+    fastrnn.save(model, tmp_path / "model.safetensors", extra=extra)
+    assert_refused(capsys, "its classes or its scaling are damaged", tmp_path / "model.safetensors", "--to", "torch")
+
+
 def test_cli_convert_takes_the_folder_of_a_run(saved, capsys):
     run(capsys, saved.parent, "--to", "torch")
     assert (saved.parent / "model.torch.safetensors").exists()

@@ -97,3 +97,17 @@ def test_packaging_checkout_that_is_not_installed_says_so(tmp_path, module):
     assert run.returncode == 2
     assert run.stdout == ""
     assert len(run.stderr.splitlines()) == 1 and "pip install -e ." in run.stderr
+
+
+def test_packaging_optional_modules_are_imported_when_they_are_used():
+    code = """
+import sys, fastrnn
+optional = {f"fastrnn.{name}" for name in ("estimators", "interop", "plot")}
+assert not optional & set(sys.modules), sys.modules
+fastrnn.plot.history, fastrnn.interop.torch.load, fastrnn.interop.onnx.load, fastrnn.interop.keras.to_weights
+assert optional & set(sys.modules) == optional - {"fastrnn.estimators"}
+for module in fastrnn, fastrnn.interop:
+    assert not hasattr(module, "misspelt")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr

@@ -12,7 +12,7 @@ from .. import layers, storage
 from ..interop import torch as interop_torch
 from ..interop.common import named_layers
 from ..model import Container
-from .common import MODEL_FILE, CommandError, add_json, check_output, file_in_run, report, require
+from .common import MODEL_FILE, CommandError, add_json, check_output, file_in_run, report, require, say
 
 _STEPS, _BATCH = 7, 3  # of the input that outputs are compared on
 _TOLERANCE = 1e-3  # of outputs, relative to the largest
@@ -67,12 +67,12 @@ def run(arguments) -> None:
         raise CommandError(f"--output: a file for {target.title} must end in {' or '.join(target.endings)}: {output}")
     if os.path.realpath(source) == os.path.realpath(output):
         raise CommandError(f"--output: {output} is the model itself")
-    model = _read(arguments, source)
+    model, scaling = _read(arguments, source)
     # Written and checked in a folder of its own: an existing file is replaced whole, or stays as it was.
     with tempfile.TemporaryDirectory(prefix=".fastrnn-", dir=os.path.dirname(output) or os.curdir) as folder:
         draft = os.path.join(folder, os.path.basename(output))
         target.write(model, draft, arguments.inference)
-        difference = _largest_difference(model, draft, target)
+        difference = _largest_difference(model, draft, target, scaling)
         os.replace(draft, output)
     names = [type(layer).__name__ for _, layer in named_layers(model)]
     compared = f"not run, for {target.runner} is not installed"
@@ -82,20 +82,36 @@ def run(arguments) -> None:
         "output": output, "format": arguments.to, "layers": names, "parameters": model.num_parameters,
         "largest_difference": difference,
     }  # fmt: skip
+    if scaling is not None:
+        figures["classes"] = scaling.classes
+        say(
+            "the scaling of the input is part of the first layer now; the classes, in the order of the outputs: "
+            + ", ".join(map(str, scaling.classes))
+        )
     report(arguments, figures, f"{output}: {', '.join(names)}; {model.num_parameters:,} parameters; {compared}")
 
 
+class _Scaling(NamedTuple):
+    """What `classify` saved with its model, which takes (x − mean) / scale, and whose outputs stand for the classes."""
+
+    classes: list
+    mean: np.ndarray  # (features,)
+    scale: np.ndarray  # (features,)
+
+
 def _read(arguments, source):
+    """The model to convert, and the `_Scaling` that became part of it; None if there was none."""
     hints = {"nonlinearity": arguments.nonlinearity, "layers": arguments.layers, "batch_first": arguments.batch_first}
     given = {name: value for name, value in hints.items() if value}
     if arguments.source == "fastrnn":
         for name in given:
             raise CommandError(f"--{name.replace('_', '-')} goes with --from torch")
-        return storage.load(source)
+        model, extra = storage.load(source), storage.load_extra(source) or {}
+        return (model, None) if extra.get("task") != "classify" else _scaled(model, extra, source)
     if arguments.layers:
         given["layers"] = [_described(word) for word in arguments.layers.split(",")]
     try:
-        return interop_torch.load(source, **given)
+        return interop_torch.load(source, **given), None
     except storage.FormatError:
         raise
     except (ValueError, TypeError) as error:
@@ -103,6 +119,22 @@ def _read(arguments, source):
             str(error).replace("pass layers=", "pass --layers ").replace("pass nonlinearity=", "pass --nonlinearity ")
         )
         raise CommandError(f"{source}: {text}") from None
+
+
+def _scaled(model, extra, source):
+    """A classifier for input as it comes, and its `_Scaling`: W (x − mean) / scale + b is V x + (b − V mean)."""
+    try:
+        scaling = _Scaling(list(extra["classes"]), *(np.array(extra[name], np.float64) for name in ("mean", "scale")))
+        parameters = model.state_dict()
+        for name in [name for name in parameters if name.startswith("0.weight_ih_l0")]:
+            bias = name.replace("weight", "bias")
+            weight = parameters[name] / scaling.scale
+            parameters[name] = weight.astype(model.dtype)
+            parameters[bias] = (parameters[bias] - weight @ scaling.mean).astype(model.dtype)
+        model.load_state_dict(parameters)
+    except (ValueError, TypeError, KeyError):
+        raise CommandError(f"{source}: its classes or its scaling are damaged") from None
+    return model, scaling
 
 
 def _described(word):
@@ -117,11 +149,13 @@ def _described(word):
 # ---- checking ----
 
 
-def _largest_difference(model, path, target):
+def _largest_difference(model, path, target, scaling):
     """Between the model's output and that of the file at `path`; None where there is nothing to run it with."""
     if importlib.util.find_spec(target.runner) is None:
         return None
     x = _example(model)
+    if scaling is not None:
+        x = (x * scaling.scale + scaling.mean).astype(model.dtype)
     expected, _ = model.forward(x)
     found = target.output(model, path, x)
     if found.shape != expected.shape:
