@@ -214,6 +214,39 @@ def test_cli_forecast_of_numeric_dates_with_a_gap_names_the_gap(tmp_path):
         read(tmp_path, dates.strftime("%d/%m/%Y"))
 
 
+@pytest.mark.parametrize("form", ["{}Q{}", "{}-Q{}"])
+def test_cli_forecast_takes_quarters(form, tmp_path):
+    quarters = [form.format(year, quarter) for year in (2000, 2001) for quarter in (1, 2, 3, 4)]
+    series = read(tmp_path, quarters)
+    assert series.season == 4 and series.span == "2000-01-01 to 2001-10-01"
+
+
+@pytest.mark.parametrize("form", [str, pd.Timestamp.isoformat, lambda time: f"{time:%Y-%m-%d %H:%M%z}"])
+def test_cli_forecast_takes_hours_with_daylight_saving_time(form, tmp_path):
+    times = pd.date_range("2024-03-30", periods=48, freq="h", tz="Europe/Paris")
+    series = read(tmp_path, [form(time) for time in times])
+    assert series.season == 24 and (series.values.index == times).all()
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_cli_forecast_takes_other_separators(separator, tmp_path):
+    frame().to_csv(tmp_path / "sales.csv", index=False, sep=separator)
+    read = table.read(str(tmp_path / "sales.csv"), "sales", "month", ["price"])
+    np.testing.assert_allclose(read.exogenous.price, frame().price)
+    (tmp_path / "sales.csv").write_text("a;b\n1,5;2\n")
+    with pytest.raises(CommandError, match="has no column 'sales': it has a, b"):
+        table.read(str(tmp_path / "sales.csv"), "sales", None)
+
+
+def test_cli_forecast_takes_columns_by_their_names(tmp_path):
+    path = tmp_path / "y.csv"
+    path.write_text("t, y , z,z,\n1,10,0,0,0\n2,11,0,0,0\n3,12,0,0,0\n")
+    assert list(table.read(str(path), "y", "t").values) == [10, 11, 12]
+    for name in ("y", "t"):
+        with pytest.raises(CommandError, match="has several columns 'z'"):
+            table.read(str(path), name, None, ["z"])
+
+
 @pytest.mark.parametrize("frequency", ["YS", "YE", "QS-FEB", "QE", "MS", "ME", "W-SAT", "D", "B", "h", "15min"])
 def test_cli_forecast_fills_missing_rows(frequency, tmp_path):
     times = pd.date_range("2020-01-03", periods=40, freq=frequency)

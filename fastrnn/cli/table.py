@@ -66,13 +66,15 @@ def read(path: str, target: str, time: str | None, exogenous: Sequence[str] = ()
     `CommandError` for what is not a series: missing columns and values, text, times out of order or at irregular
     distances.
     """
-    frame = _read_file(path)
+    frame = _read_file(path, target)
     import pandas as pd
 
     chosen = [name for name in (time, target, *exogenous) if name is not None]
     for name in chosen:
         if name not in frame.columns:
-            raise CommandError(f"{path} has no column {name!r}: it has {', '.join(map(str, frame.columns))}")
+            raise CommandError(f"{path} has no column {name!r}: it has {', '.join(frame.columns)}")
+        if (frame.columns == name).sum() > 1:
+            raise CommandError(f"{path} has several columns {name!r}")
     if len(set(chosen)) < len(chosen):
         raise CommandError(f"--time, --target and --exogenous must name different columns, got {', '.join(chosen)}")
     if frame.empty:
@@ -98,7 +100,8 @@ def read(path: str, target: str, time: str | None, exogenous: Sequence[str] = ()
     )
 
 
-def _read_file(path):
+def _read_file(path, target):
+    """The table, its columns' names without spaces around them."""
     require("pandas", "a table of data", "forecast")
     import pandas as pd
 
@@ -107,10 +110,27 @@ def _read_file(path):
     try:
         if os.path.splitext(path)[1].lower() in (".parquet", ".pq"):
             require("pyarrow", "a Parquet file", "forecast")
-            return pd.read_parquet(path).reset_index()
-        return pd.read_csv(path)
+            frame = pd.read_parquet(path).reset_index()
+            frame.columns = [str(name).strip() for name in frame.columns]
+            return frame
+        frame = _read_csv(path, ",")
+        if len(frame.columns) == 1 and target not in frame.columns:
+            other = next((separator for separator in ";\t" if separator in frame.columns[0]), None)
+            frame = frame if other is None else _read_csv(path, other)
+        return frame
     except (ValueError, OSError) as error:  # pandas' parsers raise kinds of ValueError, pyarrow's of both
         raise CommandError(f"{path} can't be read as a table: {error}") from None
+
+
+def _read_csv(path, separator):
+    """The table, with its columns' names as they are: pandas numbers those that come twice."""
+    import pandas as pd
+
+    frame = pd.read_csv(path, sep=separator)
+    names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    if len(names) == len(frame.columns):  # else, the first column has no name and is the index
+        frame.columns = [name.strip() or unnamed for name, unnamed in zip(names, frame.columns, strict=True)]
+    return frame
 
 
 def _times(column, path):
@@ -195,8 +215,10 @@ def _parsed(column, day_first, in_utc):
 
 def _gaps(index):
     """The distances of times, of dates in nanoseconds."""
-    gaps = np.diff(index.to_numpy())
-    return gaps.astype("timedelta64[ns]").astype(np.int64) if gaps.dtype.kind == "m" else gaps
+    import pandas as pd
+
+    dates = isinstance(index, pd.DatetimeIndex)
+    return np.diff(index.to_numpy("datetime64[ns]").astype(np.int64) if dates else index.to_numpy())
 
 
 def _increases(index):
