@@ -204,7 +204,7 @@ def test_cli_forecast_refuses_to_guess_day_or_month(tmp_path):
     dates = pd.date_range("2015-01-01", periods=12, freq="MS")
     with pytest.raises(CommandError, match=r"month or the day first, such as '01/02/2015' in row 2: write ISO dates"):
         read(tmp_path, dates.strftime("%d/%m/%Y"))
-    with pytest.raises(CommandError, match=r"can't be read, '32/01/2015' in row 14"):
+    with pytest.raises(CommandError, match=r"can't be read, '32/01/2015' in row 14: write ISO dates"):
         read(tmp_path, [*(f"{day:02}/01/2015" for day in range(1, 14)), "32/01/2015"])
 
 

@@ -14,6 +14,7 @@ _PER_DAY = 24 * 60 * 60
 _COMPACT = {r"\d{8}": "%Y%m%d", r"\d{6}": "%Y%m"}  # dates that look like numbers
 _COMPACT_YEARS = 1800, 2200  # any other number of so many digits is not taken for a date
 _MONTH_AND_DAY = r"\d{1,2}([/.-])\d{1,2}\1\d{4}(\D.*)?"  # in either order
+_REMEDY = "write ISO dates, such as 2015-01-31"
 _QUARTER = r"\d{4}-?Q[1-4]"
 _OFFSET = r":\d{2}[\d.]*\s*(Z|[+-]\d{2}:?\d{2})$"  # from UTC, after the time of day
 
@@ -185,7 +186,7 @@ def _dates(column, path):
     if not readable:
         row = max(_row(dates.isna()) for dates in readings)
         raise CommandError(
-            f"{path}: {column.name} has a time that can't be read, {column.iloc[row - 1]!r} in row {row}"
+            f"{path}: {column.name} has a time that can't be read, {column.iloc[row - 1]!r} in row {row}: {_REMEDY}"
         )
     if len(readable) == 1 or readable[0].equals(readable[1]):
         return readable[0]
@@ -196,7 +197,7 @@ def _dates(column, path):
     row = _row(readable[0] != readable[1])
     raise CommandError(
         f"{path}: {column.name} can be read with the month or the day first, such as {column.iloc[row - 1]!r} in row "
-        f"{row}: write ISO dates, such as 2015-01-31"
+        f"{row}: {_REMEDY}"
     )
 
 
