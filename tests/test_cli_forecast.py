@@ -9,6 +9,7 @@ import pytest
 import fastrnn
 from fastrnn import cli
 from fastrnn.cli import table
+from fastrnn.cli.common import CommandError
 
 pytest.importorskip("sklearn", minversion="1.6")
 pd = pytest.importorskip("pandas")
@@ -161,6 +162,132 @@ def test_cli_forecast_season_goes_by_the_times(frequency, season, tmp_path):
     assert table.read(str(tmp_path / "y.csv"), "y", "t").season == season
 
 
+def read(tmp_path, times, values=None, **options):
+    """The series of these times."""
+    pd.DataFrame({"t": times, "y": np.arange(len(times)) if values is None else values}).to_csv(
+        tmp_path / "y.csv", index=False
+    )
+    return table.read(str(tmp_path / "y.csv"), "y", "t", **options)
+
+
+@pytest.mark.parametrize(
+    ("form", "frequency", "last"), [("%Y%m%d", "D", "20150111"), ("%Y%m%d", "MS", "20151101"), ("%Y%m", "MS", "201511")]
+)
+def test_cli_forecast_takes_compact_dates(form, frequency, last, tmp_path):
+    dates = pd.date_range("2015-01-01", periods=11, freq=frequency)
+    series = read(tmp_path, dates.strftime(form))
+    assert series.values.index.equals(dates) and series.values.index.freqstr == frequency
+    assert series.span.endswith(f" to {last}")
+
+
+def test_cli_forecast_writes_compact_dates_as_they_came(sales, tmp_path, capsys):
+    compact = changed(sales, month=frame().month.str.replace("-", ""))
+    assert run(compact, "--no-plot", "--json", "--output", tmp_path / "out") == 0
+    assert json.loads(capsys.readouterr().out)["forecast"][5]["month"] == "202006"
+    assert list(pd.read_csv(tmp_path / "out" / "forecast.csv").month) == list(range(202001, 202007))
+    assert "201001 to 201912" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("first", [201595, 20150125, 100000])
+def test_cli_forecast_takes_other_numbers_for_numbers(first, tmp_path):
+    assert list(read(tmp_path, np.arange(first, first + 10)).values.index) == list(range(first, first + 10))
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m-%d-%Y", "%d/%m/%Y %H:%M"])
+@pytest.mark.parametrize(("start", "frequency"), [("2015-01-01", "MS"), ("2015-01-01", "D"), ("2015-01-31", "ME")])
+def test_cli_forecast_tells_day_from_month(form, start, frequency, tmp_path):
+    dates = pd.date_range(start, periods=40, freq=frequency)
+    assert read(tmp_path, dates.strftime(form)).values.index.equals(dates)
+
+
+def test_cli_forecast_refuses_to_guess_day_or_month(tmp_path):
+    dates = pd.date_range("2015-01-01", periods=12, freq="MS")
+    with pytest.raises(CommandError, match=r"month or the day first, such as '01/02/2015' in row 2: write ISO dates"):
+        read(tmp_path, dates.strftime("%d/%m/%Y"))
+    with pytest.raises(CommandError, match=r"can't be read, '32/01/2015' in row 14: write ISO dates"):
+        read(tmp_path, [*(f"{day:02}/01/2015" for day in range(1, 14)), "32/01/2015"])
+
+
+def test_cli_forecast_of_numeric_dates_with_a_gap_names_the_gap(tmp_path):
+    dates = pd.date_range("2015-01-01", periods=60, freq="D").delete(20)
+    with pytest.raises(CommandError, match="1 missing, first between 2015-01-20 and 2015-01-22"):
+        read(tmp_path, dates.strftime("%d/%m/%Y"))
+
+
+@pytest.mark.parametrize("form", ["{}Q{}", "{}-Q{}"])
+def test_cli_forecast_takes_quarters(form, tmp_path):
+    quarters = [form.format(year, quarter) for year in (2000, 2001) for quarter in (1, 2, 3, 4)]
+    series = read(tmp_path, quarters)
+    assert series.season == 4 and series.span == "2000-01-01 to 2001-10-01"
+
+
+@pytest.mark.parametrize("form", [str, pd.Timestamp.isoformat, lambda time: f"{time:%Y-%m-%d %H:%M%z}"])
+def test_cli_forecast_takes_hours_with_daylight_saving_time(form, tmp_path):
+    times = pd.date_range("2024-03-30", periods=48, freq="h", tz="Europe/Paris")
+    series = read(tmp_path, [form(time) for time in times])
+    assert series.season == 24 and (series.values.index == times).all()
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_cli_forecast_takes_other_separators(separator, tmp_path):
+    frame().to_csv(tmp_path / "sales.csv", index=False, sep=separator)
+    read = table.read(str(tmp_path / "sales.csv"), "sales", "month", ["price"])
+    np.testing.assert_allclose(read.exogenous.price, frame().price)
+    (tmp_path / "sales.csv").write_text("a;b\n1,5;2\n")
+    with pytest.raises(CommandError, match="has no column 'sales': it has a, b"):
+        table.read(str(tmp_path / "sales.csv"), "sales", None)
+
+
+def test_cli_forecast_takes_columns_by_their_names(tmp_path):
+    path = tmp_path / "y.csv"
+    path.write_text("t, y , z,z,\n1,10,0,0,0\n2,11,0,0,0\n3,12,0,0,0\n")
+    assert list(table.read(str(path), "y", "t").values) == [10, 11, 12]
+    for name in ("y", "t"):
+        with pytest.raises(CommandError, match="has several columns 'z'"):
+            table.read(str(path), name, None, ["z"])
+
+
+@pytest.mark.parametrize("frequency", ["YS", "YE", "QS-FEB", "QE", "MS", "ME", "W-SAT", "D", "B", "h", "15min"])
+def test_cli_forecast_fills_missing_rows(frequency, tmp_path):
+    times = pd.date_range("2020-01-03", periods=40, freq=frequency)
+    few = times.delete([7, 8, 21])
+    with pytest.raises(CommandError, match="but 3 missing, first between"):
+        read(tmp_path, few)
+    values = read(tmp_path, few, fill=True).values
+    assert values.index.equals(times) and values.index.freq == pd.DatetimeIndex(times, freq="infer").freq
+    assert list(values[5:11]) == [5, 6, 6, 6, 7, 8]
+
+
+def test_cli_forecast_fills_missing_numbers_of_rows(tmp_path):
+    values = read(tmp_path, [10, 20, 30, 50, 60], fill=True).values
+    assert list(values.index) == [10, 20, 30, 40, 50, 60] and list(values) == [0, 1, 2, 2, 3, 4]
+    with pytest.raises(CommandError, match="regular distances; the widest gap is between 3 and 7; without --time"):
+        read(tmp_path, [1, 3, 7, 8], fill=True)
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_cli_forecast_goes_on_from_the_last_value(fill, tmp_path):
+    series = read(tmp_path, pd.date_range("2020-01-01", periods=9), [1, 2, 3, 4, 5, 6, *[None] * 3], fill=fill)
+    assert len(series.values) == 6 and series.ahead is None and series.span == "2020-01-01 to 2020-01-06"
+
+
+def test_cli_forecast_fills_what_is_known_ahead(tmp_path):
+    data = {"y": [1, 2, 3, *[None] * 4], "price": [1, 2, 3, None, 5, 6, None]}
+    pd.DataFrame(data).to_csv(tmp_path / "y.csv", index=False)
+    ahead = table.read(str(tmp_path / "y.csv"), "y", None, ["price"], fill=True).ahead
+    assert list(ahead.price) == [3, 5, 6] and list(ahead.index) == [4, 5, 6]
+    with pytest.raises(CommandError, match="price has 1 missing values, first in row 4"):
+        table.read(str(tmp_path / "y.csv"), "y", None, ["price"])
+
+
+def test_cli_forecast_leaves_no_plot_of_another_run(sales, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert run(sales, "--output", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "forecast.png").exists()
+    assert run(sales, "--output", tmp_path / "out", "--no-plot") == 0
+    assert not (tmp_path / "out" / "forecast.png").exists()
+
+
 # ---- what is refused ----
 
 
@@ -174,14 +301,20 @@ def test_cli_forecast_refuses_tables(sales, tmp_path, capsys):
         ({"month": data.month.where(data.index != 4, data.month[3])}, "increase, but 2010-04-01 in row 5 comes twice"),
         ({"month": data.month[::-1].to_numpy()}, "increase, but 2019-11-01 in row 2 is before the one above it"),
         ({"month": data.month.where(data.index != 4)}, "month has no time in row 5"),
-        ({"month": data.shop}, "month has no times that can be read, such as 'main'"),
+        ({"month": data.shop}, "month has a time that can't be read, 'main' in row 1"),
         ({"month": data.holiday}, "month has neither dates nor numbers"),
-        ({"month": data.index.where(data.index < 50, data.index + 3)}, "the widest gap is between 49 and 53"),
+        ({"month": data.month.where(data.index != 4, "soon")}, "month has a time that can't be read, 'soon' in row 5"),
+        ({"month": data.index.where(data.index < 50, data.index + 3)}, "3 missing, first between 49 and 53; --fill"),
+        ({"month": data.index.where(data.index < 50, data.index + 0.3)}, "; the widest gap is between 49.0 and 50.3"),
+        ({"sales": np.nan}, "sales has no values"),
     ):
         assert words in refused(capsys, changed(sales, **columns))
     gap = tmp_path / "gap.csv"
     data.drop(index=50).to_csv(gap, index=False)
-    assert "at regular distances; the widest gap is between 2014-02-01 and 2014-04-01" in refused(capsys, gap)
+    words = "at regular distances, but 1 missing, first between 2014-02-01 and 2014-04-01; --fill adds rows"
+    assert words in refused(capsys, gap)
+    data[:2].to_csv(gap, index=False)
+    assert "there must be at least three times in month, got 2" in refused(capsys, gap)
     short = tmp_path / "short.csv"
     data[:30].to_csv(short, index=False)
     assert "is too short: it has 30 rows, and 6 steps ahead with a season of 12 and a backtest need 32" in refused(
@@ -220,3 +353,5 @@ def test_cli_forecast_goes_on_without_matplotlib(sales, tmp_path, capsys, monkey
 def test_cli_forecast_says_what_it_needs(sales, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pandas" else True)
     assert "pip install pandas (extra fastrnn[forecast])" in refused(capsys, sales)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sklearn" else True)
+    assert "pip install scikit-learn (extra fastrnn[forecast])" in refused(capsys, sales)

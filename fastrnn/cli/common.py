@@ -92,6 +92,7 @@ def use_threads(count: int | None) -> None:
 def require(package: str, user: str, extra: str = "train") -> None:
     """`CommandError` if an optional package that `user` needs is not installed."""
     if importlib.util.find_spec(package) is None:
+        package = {"sklearn": "scikit-learn"}.get(package, package)  # as PyPI calls it
         raise CommandError(f"{user} needs the {package} package: pip install {package} (extra fastrnn[{extra}])")
 
 

@@ -43,7 +43,9 @@ def add_parser(commands) -> None:
         help="columns that go along with the target; if they are known ahead, rows for the steps to come stand at the "
         "end of the file, without a target",
     )  # fmt: skip
-    parser.add_argument("--fill", action="store_true", help="take the value before for a missing one", default=False)
+    parser.add_argument(
+        "--fill", action="store_true", default=False, help="take the value before for a missing one, or a missing row"
+    )
     parser.add_argument("--log", action="store_true", help="forecast logarithms, of a positive series", default=False)
 
     group = parser.add_argument_group("net and training")
@@ -91,6 +93,8 @@ def run(arguments) -> None:
         results = Results(series, season, test, forecast)
         results.write_csv(folder)
         drawn = not arguments.no_plot and results.draw(folder)
+        if not drawn:
+            results.remove_plot(folder)
         results.write_report(folder, arguments, drawn)
         text = f"{test}\n\nforecast, {'plot, ' if drawn else ''}report: {folder}\n{styled(results.verdict(), 'result')}"
         report(arguments, {**results.as_json(), "folder": folder}, text)

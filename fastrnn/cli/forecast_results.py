@@ -1,5 +1,6 @@
 """What `fastrnn forecast` writes: the forecast, a plot and a report."""
 
+import contextlib
 import os
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from .. import plot, storage
 from .common import say
-from .table import Series, shown
+from .table import Series
 
 FORECAST_FILE, PLOT_FILE, REPORT_FILE = "forecast.csv", "forecast.png", "report.md"
 
@@ -44,13 +45,13 @@ class Results(NamedTuple):
             "scores": self.test.scores,
             "coverage": self.test.coverage,
             "nominal_coverage": self.test.nominal,
-            "forecast": [{time: shown(when), **row} for when, row in rows],
+            "forecast": [{time: self.series.shown(when), **row} for when, row in rows],
         }
 
     def write_csv(self, folder: str) -> None:
         """The forecast: time, forecast, lower, upper."""
         with storage.atomic_write(os.path.join(folder, FORECAST_FILE)) as file:
-            self.forecast.to_csv(file)
+            self.forecast.to_csv(file, date_format=self.series.form)
 
     def draw(self, folder: str) -> bool:
         """The forecast and the backtest as a picture; False without matplotlib, which is said."""
@@ -70,6 +71,12 @@ class Results(NamedTuple):
         before.set(ylabel=name)
         plot.save(figure, os.path.join(folder, PLOT_FILE), dpi=120)
         return True
+
+    @staticmethod
+    def remove_plot(folder: str) -> None:
+        """Leave no picture of an earlier run beside this one's results."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, PLOT_FILE))
 
     def _draw_backtest(self, ax, times, values):
         """Forecasts that do not overlap, from the last origin back, upon what came."""
@@ -117,7 +124,7 @@ class Results(NamedTuple):
             "",
             *_table(
                 self.forecast.index.name,
-                {shown(time): row for time, row in zip(self.forecast.index, self.forecast.to_numpy(), strict=True)},
+                dict(zip(map(series.shown, self.forecast.index), self.forecast.to_numpy(), strict=True)),
                 ["forecast", *bounds],
                 ".6g",
             ),
