@@ -613,7 +613,8 @@ def test_load_gives_the_final_states_of_both_directions(tmp_path, how, layers, o
     kinds = [*[options.get("kind", "LSTM")] * layers, "Last", "Linear"]
     assert [type(layer).__name__ for layer in graph.model.layers] == kinds
     assert repr(graph.model.layers[-2]) == "Last(bidirectional=True)"
-    x = np.random.default_rng(0).standard_normal((5, 7, 3)).astype(np.float32)
+    sizes = (4, 6) if options.get("dynamo") else (5, 7)  # that exporter does not always keep sizes open
+    x = np.random.default_rng(0).standard_normal((*sizes, 3)).astype(np.float32)
     import torch
 
     expected = module(torch.from_numpy(x)).detach().numpy()

@@ -294,6 +294,25 @@ def test_interop_torch_names_what_it_does_not_recognise(case):
     assert module.training and not module.rnn._forward_hooks and not module.rnn._forward_pre_hooks
 
 
+def swallowing(y):
+    try:
+        return torch.relu(y) if y.mean() > 0 else y
+    except ValueError:
+        return y
+
+
+def scripted(y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript's retirement
+        return torch.jit.script(branching)(y)
+
+
+def branching(y):
+    if bool(y.mean() > 0):
+        y = torch.relu(y)
+    return y
+
+
 BRANCHES = {
     "a mean": (lambda y: torch.relu(y) if y.mean() > 0 else y, "item"),
     "its contrary": (lambda y: torch.relu(y) if y.mean() <= 0 else y, "item"),
@@ -307,6 +326,8 @@ BRANCHES = {
     "is_nonzero": (lambda y: torch.relu(y) if torch.is_nonzero((y > 0).any()) else y, "item"),
     "nonzero": (lambda y: torch.relu(y) if len((y > 0).nonzero()) > 9 else y, "nonzero"),
     "a mask": (lambda y: torch.relu(y) if len(y.detach()[y > 0]) > 9 else y, "index"),
+    "a script": (lambda y: scripted(y), "item"),
+    "a swallowed error": (lambda y: swallowing(y), "item"),
     "an index": (lambda y: (torch.relu(y), y)[(y.mean() > 0).long()], "item"),
 }
 
@@ -334,6 +355,20 @@ def test_interop_torch_what_the_input_decides_is_refused():
 
     with pytest.raises(ValueError, match="decided by the data: Guarded, after the input"):
         interop.from_module(Guarded())
+
+
+def test_interop_torch_the_last_step_before_padding_is_not_the_last_step():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x):
+            lengths = (x != 0).any(-1).sum(1)
+            return self.rnn(x)[0][torch.arange(len(x)), lengths - 1]
+
+    with pytest.raises(ValueError, match="between 'rnn' and the output.*Index"):
+        interop.from_module(Padded())
 
 
 def test_interop_torch_what_layers_and_shapes_decide_is_not_decided_by_the_data():

@@ -111,13 +111,15 @@ def _traced(module, leaves, arguments, batch_first):
         try:
             with _WatchFunctions(watch), watch:
                 result = module(x, *arguments[1:])
-        except _Unclear:
-            raise
         except Exception as error:  # a module of the caller's may raise anything
+            if isinstance(error, _Unclear) or watch.refusal:
+                raise watch.refusal or error from None
             raise _CannotRun(
                 f"{type(module).__name__} can't be run on an input of shape {tuple(arguments[0].shape)} and dtype "
                 f"{arguments[0].dtype} ({type(error).__name__}: {error})"
             ) from error
+    if watch.refusal:  # the module has caught it
+        raise watch.refusal
     if isinstance(result, (tuple, list)) and result:
         result = result[0]
     if not isinstance(result, Tensor):
@@ -130,12 +132,14 @@ class _Watch(TorchDispatchMode):
     """Refuses operations that tell Python what numbers there are in tensors, or how many are of some kind.
 
     place: the module after which the run is, outside of any that is a layer; None within these, which may do so.
+    refusal: the first error, which the module's own code may turn into another.
     """
 
     def __init__(self, name):
         super().__init__()
         self._name = name
-        self.place = "the input"
+        self.place: str | None = "the input"
+        self.refusal: _Unclear | None = None
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         masks = func.overloadpacket is not torch.ops.aten.index or any(t.dtype == torch.bool for t in _tensors(args[1]))
@@ -146,10 +150,11 @@ class _Watch(TorchDispatchMode):
 
     def refuse(self, operation):
         if self.place is not None:
-            raise _Unclear(
+            self.refusal = self.refusal or _Unclear(
                 f"what is computed is decided by the data: {self._name}, after {self.place}, takes numbers out of a "
                 f"tensor ({operation})"
             )
+            raise self.refusal
 
 
 class _WatchFunctions(TorchFunctionMode):
@@ -211,6 +216,8 @@ class _Recording:
         variables = self._variables(given)
         if isinstance(leaf, nn.RNNBase):
             self._set_final_state(leaf, *self._handed[:2])
+        elif leaf is None:
+            self._pad(self._handed[0])
         return _clones(variables)
 
     def _variables(self, given):
@@ -227,6 +234,12 @@ class _Recording:
         """The final state of the last layer's directions is a step of their output, as it has to be."""
         for direction, part in enumerate(y.chunk(2 if leaf.bidirectional else 1, -1)):
             h[(-2 if leaf.bidirectional else -1) + direction] = part.select(self.time, 0 if direction else -1)
+
+    @torch.no_grad()
+    def _pad(self, x):
+        """The first sequence ends with zeros, as padding does: who looks for the last step before it finds another."""
+        if x.is_floating_point() and x.dim() == 3:
+            x.select(self.time, -1)[0] = 0
 
     def before(self, name):
         """The hook for the call of leaf `name`."""
