@@ -272,7 +272,9 @@ def test_load_run_checks_its_inputs(tmp_path):
     assert [array.shape for array in graph.run(feeds)] == [(4, 2, 2), (1, 2, 2)]  # other precisions are converted
     for wrong, error, message in (
         ({"h": None}, ValueError, "inputs must be x, lengths, h, got them without h"),
-        ({"z": feeds["x"]}, ValueError, "got them with z"),
+        ({"x": None, "h": None}, ValueError, "inputs must be x, lengths, h, got them without x, h$"),
+        ({"z": feeds["x"]}, ValueError, "got them with z$"),
+        ({"x": None, "z": feeds["x"], "y": feeds["x"]}, ValueError, "got them without x and with z, y$"),
         ({"x": np.zeros((4, 2, 5))}, ValueError, r"x must have shape \(any, any, 3\), got \(4, 2, 5\)"),
         ({"x": np.zeros((4, 2, 3), int)}, TypeError, "x must hold float32, got int64"),
         ({"lengths": np.array([4, 2**40])}, ValueError, "lengths must hold numbers that fit into int32"),
@@ -541,6 +543,100 @@ def test_load_gives_models_of_pytorch(tmp_path, name):
     np.testing.assert_allclose(graph.model.forward(x.numpy())[0], expected, rtol=0, atol=1e-6)
 
 
+def both_directions(h, layers, how):
+    import torch
+
+    forward, reverse = 2 * layers - 2, 2 * layers - 1
+    return {
+        "from the end": lambda: torch.cat((h[-2], h[-1]), 1),
+        "from the start": lambda: torch.cat((h[forward], h[reverse]), dim=-1),
+        "slices": lambda: torch.cat((h[-2:-1], h[-1:]), 2).squeeze(0),
+        "reshaped": lambda: h[-2:].transpose(0, 1).reshape(-1, 8),
+        "the wrong way round": lambda: torch.cat((h[-1], h[-2]), 1),
+        "one twice": lambda: torch.cat((h[-2], h[-2]), 1),
+        "added": lambda: h[-2] + h[-1],
+        "the layer below": lambda: torch.cat((h[0], h[1]), 1),
+        "one of the layer below": lambda: torch.cat((h[0], h[-1]), 1),
+    }[how]()
+
+
+def ends_of_pytorch(path, how, layers, kind="LSTM", batch_first=True, dynamo=False):
+    """A classifier of final states, exported by PyTorch; and what is read from the file."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = getattr(nn, kind)(3, 4, layers, bidirectional=True, batch_first=batch_first)
+            self.head = nn.Linear(4 if how == "added" else 8, 2)
+
+        def forward(self, x):
+            final = self.rnn(x)[1]
+            return self.head(both_directions(final[0] if kind == "LSTM" else final, layers, how))
+
+    torch.manual_seed(0)
+    module = Classifier().eval()
+    names = {0: "a", 1: "b"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's retirement, and of batch sizes
+        if dynamo:
+            sizes = {i: torch.export.Dim(name) for i, name in names.items()}
+            torch.onnx.export(
+                module, (torch.zeros(4, 6, 3),), path, dynamo=True, dynamic_shapes=(sizes,), verbose=False
+            )
+        else:
+            torch.onnx.export(
+                module, (torch.zeros(4, 6, 3),), path, dynamo=False, input_names=["x"], dynamic_axes={"x": names}
+            )
+    return module, load(path)
+
+
+@pytest.mark.parametrize(
+    ("how", "layers", "options"),
+    [
+        ("from the end", 1, {}),
+        ("from the end", 2, {}),
+        ("from the end", 2, {"kind": "GRU", "batch_first": False}),
+        ("from the start", 2, {}),
+        ("slices", 1, {}),
+        ("slices", 2, {}),
+        ("reshaped", 2, {}),
+        ("from the end", 2, {"dynamo": True}),
+    ],
+)
+def test_load_gives_the_final_states_of_both_directions(tmp_path, how, layers, options):
+    if options.get("dynamo"):
+        pytest.importorskip("onnxscript")
+    module, graph = ends_of_pytorch(tmp_path / "m.onnx", how, layers, **options)
+    assert graph.obstacle is None
+    kinds = [*[options.get("kind", "LSTM")] * layers, "Last", "Linear"]
+    assert [type(layer).__name__ for layer in graph.model.layers] == kinds
+    assert repr(graph.model.layers[-2]) == "Last(bidirectional=True)"
+    sizes = (4, 6) if options.get("dynamo") else (5, 7)  # that exporter does not always keep sizes open
+    x = np.random.default_rng(0).standard_normal((*sizes, 3)).astype(np.float32)
+    import torch
+
+    expected = module(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(graph.model.forward(x)[0], expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(graph.run({graph.inputs[0]: x})[0], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("how", "layers", "obstacle"),
+    [
+        ("the wrong way round", 1, "Concat node '/Concat' is used in a way"),
+        ("one twice", 1, "Concat node '/Concat' is used in a way"),
+        ("added", 1, "Add node '/Add' is used in a way"),
+        ("the layer below", 2, "Gather node '/Gather' is used in a way"),
+        ("one of the layer below", 2, "Gather node '/Gather' is used in a way"),
+    ],
+)
+def test_load_takes_no_other_final_states_for_them(tmp_path, how, layers, obstacle):
+    _, graph = ends_of_pytorch(tmp_path / "m.onnx", how, layers)
+    assert graph.model is None and obstacle in graph.obstacle
+
+
 def obstacles():
     """Graphs that are no chains, by what is in the way."""
     rng = np.random.default_rng(0)
@@ -577,6 +673,9 @@ def obstacles():
         "Mul node 'end' is none of": graph(*squeezed, node("Mul", ["y", "X"])),
         "2 of its outputs are data": model_of(
             [*squeezed, helper.make_node("Cast", ["y"], ["z"], to=1)], x, ["y", "z"], constants
+        ),
+        "Tanh node 'end' computes with what is not the data": graph(
+            gru("X", ["Y"], "", "", "h"), node("Tanh", ["h"]), inputs={**x, "h": np.zeros((1, 2, 3), np.float32)}
         ),
         "it has no layers": graph(node("Identity", ["X"])),
     }  # fmt: skip

@@ -271,6 +271,8 @@ REFUSED = {
     "fifth step": (lambda y, final: y[:, 4], lambda y: y, "between 'rnn' and 'head.0'.*Select"),
     "first steps": (lambda y, final: y[:, :5].mean(1), lambda y: y, "between 'rnn' and 'head.0'.*Slice"),
     "long ones alone": (lambda y, final: y[:, -1] if y.shape[1] < 6 else y.mean(1), lambda y: y, "another length"),
+    "small batches alone": (lambda y, final: y[:, -1] if len(y) == 3 else y.mean(1), lambda y: y, "length or batch"),
+    "batches of three": (lambda y, final: y.view(3, -1, 5), lambda y: y, r"can't be run on an input of shape \(4, 7\)"),
     "memory": (lambda y, final: final[1][-1], lambda y: y, "between 'rnn' and 'head.0'"),
     "two things": (lambda y, final: y[:, -1] + y.mean(1), lambda y: y, r"several things are joined \(Add\)"),
     "both layers": (lambda y, final: torch.cat(tuple(final[0]), 0), lambda y: y, r"joined \(Cat\)"),
@@ -290,6 +292,103 @@ def test_interop_torch_names_what_it_does_not_recognise(case):
     with pytest.raises(ValueError, match=pattern):
         interop.from_module(module)
     assert module.training and not module.rnn._forward_hooks and not module.rnn._forward_pre_hooks
+
+
+def swallowing(y):
+    try:
+        return torch.relu(y) if y.mean() > 0 else y
+    except ValueError:
+        return y
+
+
+def scripted(y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript's retirement
+        return torch.jit.script(branching)(y)
+
+
+def branching(y):
+    if bool(y.mean() > 0):
+        y = torch.relu(y)
+    return y
+
+
+BRANCHES = {
+    "a mean": (lambda y: torch.relu(y) if y.mean() > 0 else y, "item"),
+    "its contrary": (lambda y: torch.relu(y) if y.mean() <= 0 else y, "item"),
+    "item": (lambda y: torch.relu(y) if y[0, 0, 0].item() > 0 else y, "item"),
+    "float": (lambda y: torch.relu(y) if float(y.detach().sum()) > 0 else y, "item"),
+    "a list": (lambda y: torch.relu(y) if sum(y.detach()[0, 0].tolist()) > 0 else y, "tolist"),
+    "an array": (lambda y: torch.relu(y) if y.detach().numpy().sum() > 0 else y, "numpy"),
+    "NumPy's": (lambda y: torch.relu(y) if np.sum(np.asarray(y.detach())) > 0 else y, "__array__"),
+    "equal": (lambda y: y if torch.equal(y, torch.relu(y)) else torch.relu(y), "equal"),
+    "allclose": (lambda y: y if torch.allclose(y, torch.relu(y)) else torch.relu(y), "allclose|item"),
+    "is_nonzero": (lambda y: torch.relu(y) if torch.is_nonzero((y > 0).any()) else y, "item"),
+    "nonzero": (lambda y: torch.relu(y) if len((y > 0).nonzero()) > 9 else y, "nonzero"),
+    "a mask": (lambda y: torch.relu(y) if len(y.detach()[y > 0]) > 9 else y, "index"),
+    "a script": (lambda y: scripted(y), "item"),
+    "a swallowed error": (lambda y: swallowing(y), "item"),
+    "an index": (lambda y: (torch.relu(y), y)[(y.mean() > 0).long()], "item"),
+}
+
+
+@pytest.mark.parametrize("case", BRANCHES)
+def test_interop_torch_what_the_data_decide_is_refused(case):
+    branch, operation = BRANCHES[case]
+    decided = r"decided by the data: Tagger, after {}, takes numbers out of a tensor \(({})\).*pass layers="
+    with pytest.raises(ValueError, match=decided.format("'rnn'", operation)):
+        interop.from_module(Tagger(lambda y, final: branch(y)))
+    with pytest.raises(ValueError, match=decided.format("'head.3'", operation)):
+        interop.from_module(Tagger(after=branch))
+    with pytest.raises(ValueError, match=decided.format("'rnn'", operation)):
+        interop.from_module(Tagger(lambda y, final: branch(y)), example=torch.zeros(2, 6, dtype=torch.long))
+
+
+def test_interop_torch_what_the_input_decides_is_refused():
+    class Guarded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(3, 4)
+
+        def forward(self, x):
+            return torch.relu(self.rnn(x)[0]) if x.mean() > 0 else self.rnn(x)[0]
+
+    with pytest.raises(ValueError, match="decided by the data: Guarded, after the input"):
+        interop.from_module(Guarded())
+
+
+def test_interop_torch_the_last_step_before_padding_is_not_the_last_step():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x):
+            lengths = (x != 0).any(-1).sum(1)
+            return self.rnn(x)[0][torch.arange(len(x)), lengths - 1]
+
+    with pytest.raises(ValueError, match="between 'rnn' and the output.*Index"):
+        interop.from_module(Padded())
+
+
+def test_interop_torch_what_layers_and_shapes_decide_is_not_decided_by_the_data():
+    def last(y, final):
+        assert y.shape[-1] == 5 and len(y) == y.size(0)
+        return y[:, [y.shape[1] - 1]][:, 0]
+
+    names = [type(layer).__name__ for layer in interop.from_module(Tagger(last)).layers]
+    assert names[:3] == ["Embedding", "LSTM", "Last"]
+
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encode = interop.to_module(fastrnn.OneHot(5))  # looks for the smallest of its integers
+            self.rnn = nn.RNN(5, 4)
+
+        def forward(self, tokens):
+            return self.rnn(self.encode(tokens))[0]
+
+    assert [type(layer).__name__ for layer in interop.from_module(Reading()).layers] == ["OneHot", "RNN"]
 
 
 def test_interop_torch_sees_it_whatever_the_mode_and_the_numbers():

@@ -203,12 +203,13 @@ def from_module(module: nn.Module, layers: Sequence[Any] | None = None, *, examp
 
     module: RNN, GRU, LSTM (or a cell), Linear, Embedding, Tanh, ReLU, Sigmoid, Dropout, a module that `to_module` made,
         an `nn.Sequential` of them (a recurrent module in it hands on its output), or a module of one's own that calls
-        such modules one after the other. The latter is run once, in evaluation mode, on random numbers, to see what
-        goes from one to the next: the output (`[0]`), its last step or the final state `h[-1]`, its mean or maximum
-        over time, tanh, relu or sigmoid of it. What a functional dropout does in training can't be seen.
+        such modules one after the other. The latter is run twice, in evaluation mode, on random numbers of two sizes,
+        to see what goes from one to the next: the output (`[0]`), its last step or the final state `h[-1]`, its mean or
+        maximum over time, tanh, relu or sigmoid of it. What a functional dropout does in training can't be seen, nor a
+        branch on sizes that neither run has; one that the data decide is refused.
     layers: says instead what is computed, and nothing is run: a list of submodules' names in the order of the calls,
         and of layers without parameters between them, such as `["embed", "lstm", fastrnn.Last(), "head"]`.
-    example: input to run it on, a tensor or a tuple of arguments. None makes one up.
+    example: input to run it on, once, a tensor or a tuple of arguments. None makes inputs up.
 
     Returns a layer for a layer, else a `Sequential`. ValueError that names the module, or what happens between two of
     them, if fastrnn has no such thing. Training alone is concerned by what `requires_grad`, and an embedding's

@@ -2,7 +2,8 @@
 
 In place of a layer's output go random numbers, a new variable of autograd's. What then comes to the next layer has a
 graph of operations that goes back to just these variables. An operation is recognised by its name in the graph, and by
-what it made of the numbers; nothing is overlooked, for everything leaves a node.
+what it made of the numbers; nothing is overlooked, for everything leaves a node. One run sees one branch of an `if`, so
+that numbers may not leave their tensors between the layers, and a second run has other sizes.
 """
 
 import contextlib
@@ -14,17 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..layers import Last, MaxPool, MeanPool, ReLU, Sigmoid, Tanh
 from ..layers.base import Layer
 
-_STEPS, _MORE_STEPS, _BATCH = 5, 7, 3
+_SIZES, _OTHER_SIZES = (5, 3), (7, 4)  # steps and batch of the inputs that are made up
 # Nodes of operations that move numbers, or some of them, and change none.
 _MOVES = {
     "Alias", "AsStrided", "Clone", "Expand", "Index", "IndexSelect", "Permute", "ReshapeAlias", "Select", "Slice",
     "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy", "Transpose", "Unbind", "UnsafeView", "Unsqueeze", "View",
 }  # fmt: skip
 _JOIN = "Cat"
+# Methods that give a tensor's numbers without an operation of PyTorch's.
+_WAYS_OUT = {"numpy", "tolist", "__array__", "__dlpack__", "storage", "untyped_storage", "data_ptr"}
 _ELEMENTWISE = {"Relu": ReLU, "Tanh": Tanh, "Sigmoid": Sigmoid}
 _OVER_TIME = {"Mean": MeanPool, "Max": MaxPool, "Amax": MaxPool}
 _LAST_OF_BOTH = functools.partial(Last, bidirectional=True)
@@ -58,14 +63,14 @@ def trace(module: nn.Module, leaves: dict[str, nn.Module], example: Any, batch_f
 
     `ValueError` if that can't be said: the caller is told to pass `layers`.
     """
-    order = _first_traced(module, leaves, _arguments(leaves, example, batch_first, _STEPS), batch_first)
+    order = _first_traced(module, leaves, _arguments(leaves, example, batch_first, _SIZES), batch_first)
     for name, leaf in leaves.items():
         if name not in order:
             raise _Unclear(f"{name!r}, {type(leaf).__name__}, is not used when the module is run")
-    if example is None:  # as many steps are of no account to layers of fastrnn: `y[4]` is no last step
-        others = _arguments(leaves, None, batch_first, _MORE_STEPS)
+    if example is None:  # sizes are of no account to layers of fastrnn: `y[4]` is no last step
+        others = _arguments(leaves, None, batch_first, _OTHER_SIZES)
         if _kinds(_first_traced(module, leaves, others, batch_first)) != _kinds(order):
-            raise _Unclear(f"{type(module).__name__} does not do the same with sequences of another length")
+            raise _Unclear(f"{type(module).__name__} does not do the same with another length or batch")
     return order
 
 
@@ -101,15 +106,20 @@ def _traced(module, leaves, arguments, batch_first):
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         module.eval()
+        x = recording.hand_on("the input", arguments[0])
+        watch = recording.watch = _Watch(type(module).__name__)
         try:
-            result = module(recording.hand_on("the input", arguments[0]), *arguments[1:])
-        except _Unclear:
-            raise
+            with _WatchFunctions(watch), watch:
+                result = module(x, *arguments[1:])
         except Exception as error:  # a module of the caller's may raise anything
+            if isinstance(error, _Unclear) or watch.refusal:
+                raise watch.refusal or error from None
             raise _CannotRun(
                 f"{type(module).__name__} can't be run on an input of shape {tuple(arguments[0].shape)} and dtype "
                 f"{arguments[0].dtype} ({type(error).__name__}: {error})"
             ) from error
+    if watch.refusal:  # the module has caught it
+        raise watch.refusal
     if isinstance(result, (tuple, list)) and result:
         result = result[0]
     if not isinstance(result, Tensor):
@@ -118,30 +128,73 @@ def _traced(module, leaves, arguments, batch_first):
     return recording.order
 
 
-def _arguments(leaves, example, batch_first, steps):
-    """What the module may be called with, the likeliest first; made up with so many steps if there is no example."""
+class _Watch(TorchDispatchMode):
+    """Refuses operations that tell Python what numbers there are in tensors, or how many are of some kind.
+
+    place: the module after which the run is, outside of any that is a layer; None within these, which may do so.
+    refusal: the first error, which the module's own code may turn into another.
+    """
+
+    def __init__(self, name):
+        super().__init__()
+        self._name = name
+        self.place: str | None = "the input"
+        self.refusal: _Unclear | None = None
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        masks = func.overloadpacket is not torch.ops.aten.index or any(t.dtype == torch.bool for t in _tensors(args[1]))
+        if torch.Tag.data_dependent_output in func.tags or (torch.Tag.dynamic_output_shape in func.tags and masks):
+            name = func.overloadpacket.__name__
+            self.refuse("item" if name == "_local_scalar_dense" else name)
+        return func(*args, **(kwargs or {}))
+
+    def refuse(self, operation):
+        if self.place is not None:
+            self.refusal = self.refusal or _Unclear(
+                f"what is computed is decided by the data: {self._name}, after {self.place}, takes numbers out of a "
+                f"tensor ({operation})"
+            )
+            raise self.refusal
+
+
+class _WatchFunctions(TorchFunctionMode):
+    """Lets `watch` refuse `_WAYS_OUT`."""
+
+    def __init__(self, watch):
+        super().__init__()
+        self._watch = watch
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in _WAYS_OUT:
+            self._watch.refuse(name)
+        return func(*args, **(kwargs or {}))
+
+
+def _arguments(leaves, example, batch_first, sizes):
+    """What the module may be called with, the likeliest first; made up in these `_SIZES` if there is no example."""
     if example is None:
-        return [(x,) for x in _made_up(leaves.values(), batch_first, steps)]
+        return [(x,) for x in _made_up(leaves.values(), batch_first, *sizes)]
     arguments = tuple(example) if isinstance(example, (tuple, list)) else (example,)
     if not arguments or not isinstance(arguments[0], Tensor):
         raise TypeError("example must be a tensor, or a tuple of arguments, the first of which is one")
     return [arguments]
 
 
-def _made_up(leaves, batch_first, steps):
+def _made_up(leaves, batch_first, steps, batch):
     """Inputs for those leaves that take a certain one."""
     parameter = next((p for leaf in leaves for p in leaf.parameters()), torch.zeros(()))
     like = {"dtype": parameter.dtype, "device": parameter.device}
-    lead = (_BATCH, steps) if batch_first else (steps, _BATCH)
+    lead = (batch, steps) if batch_first else (steps, batch)
     for leaf in leaves:
         count = getattr(leaf, "num_embeddings", getattr(leaf, "num", None))  # of Embedding, of OneHot
         if count is not None:  # tokens come first in any model of fastrnn
-            yield torch.arange(steps * _BATCH, device=like["device"]).reshape(lead) % count
+            yield torch.arange(steps * batch, device=like["device"]).reshape(lead) % count
             return
     widths = [getattr(leaf, "input_size", getattr(leaf, "in_features", None)) for leaf in leaves]
     for width in dict.fromkeys(width for width in widths if width is not None):
         yield torch.zeros(*lead, width, **like)
-        yield torch.zeros(_BATCH, width, **like)
+        yield torch.zeros(batch, width, **like)
     if not any(widths):
         yield torch.zeros(*lead, 4, **like)
 
@@ -152,6 +205,7 @@ class _Recording:
     def __init__(self, time):
         self.time = time
         self.order = []  # names of leaves, and layers
+        self.watch = None  # during the run
         self._generator = torch.Generator().manual_seed(0)
         self._handed = []  # what the last leaf has given, its output first
         self._giver = ""
@@ -162,6 +216,8 @@ class _Recording:
         variables = self._variables(given)
         if isinstance(leaf, nn.RNNBase):
             self._set_final_state(leaf, *self._handed[:2])
+        elif leaf is None:
+            self._pad(self._handed[0])
         return _clones(variables)
 
     def _variables(self, given):
@@ -179,10 +235,17 @@ class _Recording:
         for direction, part in enumerate(y.chunk(2 if leaf.bidirectional else 1, -1)):
             h[(-2 if leaf.bidirectional else -1) + direction] = part.select(self.time, 0 if direction else -1)
 
+    @torch.no_grad()
+    def _pad(self, x):
+        """The first sequence ends with zeros, as padding does: who looks for the last step before it finds another."""
+        if x.is_floating_point() and x.dim() == 3:
+            x.select(self.time, -1)[0] = 0
+
     def before(self, name):
         """The hook for the call of leaf `name`."""
 
         def hook(leaf, arguments, options):
+            self.watch.place = None
             place = f"{name!r}, {type(leaf).__name__},"
             if name in self.order:
                 raise _Unclear(f"{place} is called more than once")
@@ -203,7 +266,13 @@ class _Recording:
 
     def after(self, name):
         """The hook for the result of leaf `name`."""
-        return lambda leaf, arguments, result: self.hand_on(repr(name), result, leaf)
+
+        def hook(leaf, arguments, result):
+            handed = self.hand_on(repr(name), result, leaf)
+            self.watch.place = repr(name)
+            return handed
+
+        return hook
 
     def connect(self, x, taker):
         """Add the layers that stand for what was done to what was handed on, until it became `x`, which `taker` takes.

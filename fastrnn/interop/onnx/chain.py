@@ -3,6 +3,7 @@
 The data are followed through the graph by what their dimensions are made of: see `axes`.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,9 +52,9 @@ _GLUE = {
 class _Tensor(NamedTuple):
     """A value that depends on inputs.
 
-    kind: "data", what runs through the layers; "final", the last h of a layer in one direction; "finals", those of
-        several layers; "sum", over the steps; "forward" and "reverse", halves of the features, which become "last" and
-        "first", those of these steps;
+    kind: "data", what runs through the layers; "final", the last h of a layer; "finals", those of several layers;
+        "sum", over the steps; "forward" and "reverse", halves of the features, which become "last" and "first", those
+        of these steps, as are the two directions of "final";
         "state", what states are made of or become; "zeros" and "learned", states that depend on sizes alone; "sizes",
         of other tensors; "lengths", "ends", "steps" and "mask": the numbers of valid steps, the last of these, the
         numbers of all steps, and which are valid.
@@ -92,6 +93,7 @@ class _Walk:
         self._values: dict[str, _Tensor | np.ndarray] = dict(constants)
         self._layers: list[Layer] = []
         self._age = 0
+        self._node: onnx.NodeProto | None = None  # that is being visited
         self._input_time: Atom | None = None  # which of the input's dimensions are the steps, once that is known
         self._time: Atom | None = None  # the same of the data now
         self._ragged: bool | None = None  # whether nodes know where sequences end, once that is known
@@ -124,6 +126,7 @@ class _Walk:
 
     def visit(self, node):
         """Find out what the outputs of a node are."""
+        self._node = node
         inputs = [self._values[name] if name else None for name in node.input]
         kinds = {value.kind for value in inputs if isinstance(value, _Tensor)}
         if node.op_type in OPERATORS:
@@ -163,14 +166,17 @@ class _Walk:
     def _take(self, value):
         """The axes of the data, before a node changes it."""
         if not isinstance(value, _Tensor) or value.kind not in ("data", "final"):
-            raise NotAChain("a node computes with what is not the data")
+            raise NotAChain(f"{_name(self._node)} computes with what is not the data")
         if value.age != self._age:
             raise NotAChain("it branches: the output of a layer is used twice")
         if value.fill not in (None, 0):
             raise NotAChain("the padding is filled with numbers that are no zeros")
         self._age += 1
         if value.kind == "final":
-            self._layers.append(Last())
+            directions = [axis for axis in value.axes if Atom("D", 2) in axis]
+            if not all(map(are_features, directions)):
+                raise NotAChain("the final states of both directions are not joined as features")
+            self._layers.append(Last(bidirectional=bool(directions), dtype=self._dtype))
             self._time = None
         return value.axes
 
@@ -244,8 +250,7 @@ class _Walk:
         features = (Atom("F", layer.hidden_size),)
         lead = (batch, time, directions) if options.batch_first else (time, directions, batch)
         final = (batch, directions, features) if options.batch_first else (directions, batch, features)
-        h_kind = "state" if layer.bidirectional else "final"
-        return self._data((*lead, features)), _Tensor(h_kind, final, self._age), _Tensor("state")
+        return self._data((*lead, features)), _Tensor("final", final, self._age), _Tensor("state")
 
     def _matmul(self, node, x, weight):
         if not isinstance(weight, np.ndarray) or weight.ndim != 2:
@@ -330,19 +335,19 @@ class _Walk:
         axes, steps = [
             _argument(arguments, i, given, name, default) for i, name, default in ((2, "axes", [0]), (3, "steps", [1]))
         ]
-        if len(starts) != 1 or ends[0] < 2**31 - 1 or steps != [1]:
+        if len(starts) != 1 or steps != [1]:
             return None
-        return self._last_step(x, axes[0], starts[0], keep=True)
+        if x.kind in ("final", "finals"):
+            return _final_states(x, axes[0] % len(x.axes), slice(starts[0], ends[0]), keep=True)
+        return self._last_step(x, axes[0], starts[0], keep=True) if ends[0] >= 2**31 - 1 else None
 
     def _last_step(self, x, axis, index, keep):
         """The data of one step, the last one; or without a dimension of size 1."""
         axis %= len(x.axes)
         if not x.axes[axis] and index in (0, -1):
             return x._replace(axes=x.axes if keep else x.axes[:axis] + x.axes[axis + 1 :])
-        if x.kind == "finals" and [atom.name for atom in x.axes[axis]] == ["layers"]:
-            is_last = index in (-1, x.axes[axis][0].size - 1)
-            axes = (*x.axes[:axis], *([()] if keep else []), *x.axes[axis + 1 :])
-            return x._replace(kind="final", axes=axes) if is_last else None
+        if x.kind in ("final", "finals"):
+            return _final_states(x, axis, slice(index, index + 1 or None), keep)
         if (x.kind, index) in (("forward", -1), ("reverse", 0)):
             return None if keep else self._end(x, axis, False)
         if x.kind != "data" or index != -1:
@@ -450,9 +455,13 @@ class _Walk:
         """The last h of all layers, one after the other; or the halves of the features, each at its end."""
         if [isinstance(state, _Tensor) and state.kind for state in states] == list(_ENDS.values()):
             return self._join_ends(node, *states)
-        if not all(isinstance(state, _Tensor) and state.kind == "final" and state.axes[0] == () for state in states):
+        if not all(isinstance(state, _Tensor) and state.kind == "final" for state in states):
             return None
-        return states[-1]._replace(kind="finals", axes=((Atom("layers", len(states)),), *states[-1].axes[1:]))
+        directions, *rest = states[-1].axes
+        one_a_layer = directions in ((), (Atom("D", 2),)) and all(state.axes[0] == directions for state in states)
+        if not one_a_layer or _attributes(node)["axis"] not in (0, -len(states[-1].axes)):
+            return None
+        return states[-1]._replace(kind="finals", axes=((Atom("layers", len(states)), *directions), *rest))
 
     def _transpose(self, node, x):
         order = _attributes(node).get("perm", range(len(x.axes))[::-1])
@@ -525,6 +534,29 @@ def _linear(weight, bias=None):
     layer = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
     layer.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
     return layer
+
+
+def _final_states(x, axis, chosen, keep):
+    """Those of the last layer, of the final states along an axis: of both directions, or of either; None for others.
+
+    chosen: slice of these states.
+    """
+    atoms = x.axes[axis]
+    *layers, last = [atom.name for atom in atoms] or [""]
+    if [*layers, last] not in ((["layers"], ["layers", "D"]) if x.kind == "finals" else (["D"],)):
+        return None
+    which = range(-math.prod(atom.size for atom in atoms), 0)[chosen]
+    left = () if keep else None
+    if last == "layers":
+        kind, fits = "final", which == range(-1, 0)
+    elif len(which) == 2:
+        kind, fits, left = "final", which == range(-2, 0), atoms[-1:]
+    else:
+        kind, fits = ("first" if which == range(-1, 0) else "last"), which in (range(-2, -1), range(-1, 0))
+    if not fits:
+        return None
+    axes = x.axes if kind == "final" else [(Atom("D", 2), *a) if are_features(a) else a for a in x.axes]
+    return x._replace(kind=kind, axes=(*axes[:axis], *([] if left is None else [left]), *axes[axis + 1 :]))
 
 
 def _sizes(node, x):

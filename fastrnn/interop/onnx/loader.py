@@ -59,9 +59,11 @@ class OnnxModel:
         Floats of another precision and integers of another size are converted. `ValueError` or `TypeError` for inputs
         that don't fit, and for a graph that can't compute them.
         """
-        unknown, missing = inputs.keys() - self._declared.keys(), set(self.inputs) - inputs.keys()
-        if unknown or missing:
-            text = f"without {', '.join(sorted(missing))}" if missing else f"with {', '.join(map(str, unknown))}"
+        missing = [name for name in self.inputs if name not in inputs]
+        unknown = [str(name) for name in inputs if name not in self._declared]
+        if missing or unknown:
+            wrong = [("without", missing), ("with", unknown)]
+            text = " and ".join(f"{word} {', '.join(names)}" for word, names in wrong if names)
             raise ValueError(f"inputs must be {', '.join(self.inputs)}, got them {text}")
         feeds = {name: _fitting(name, value, *self._declared[name]) for name, value in inputs.items()}
         with _errors_as(ValueError, "the graph can't compute these inputs"), np.errstate(all="ignore"):
