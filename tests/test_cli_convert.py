@@ -132,6 +132,11 @@ def test_cli_convert_refuses_a_damaged_scaling(tmp_path, capsys):
     assert_refused(capsys, "its classes or its scaling are damaged", tmp_path / "model.safetensors", "--to", "torch")
 
 
+def test_cli_convert_takes_no_files_of_other_libraries(tmp_path, capsys):
+    (tmp_path / "m.onnx").write_bytes(b"")
+    assert_refused(capsys, "fastrnn.interop reads others", tmp_path / "m.onnx", "--to", "torch")
+
+
 def test_cli_convert_takes_the_folder_of_a_run(saved, capsys):
     run(capsys, saved.parent, "--to", "torch")
     assert (saved.parent / "model.torch.safetensors").exists()

@@ -61,6 +61,8 @@ def run(arguments) -> None:
     for package in target.packages:
         require(package, f"converting to {target.title}", arguments.to)
     source = file_in_run(arguments.model, MODEL_FILE)
+    if source.endswith((".onnx", ".keras", ".h5")):
+        raise CommandError(f"{source}: only fastrnn's and PyTorch's files are converted; fastrnn.interop reads others")
     output = arguments.output or os.path.splitext(source)[0] + target.endings[0]
     check_output("--output", output)
     if not output.endswith(target.endings):
