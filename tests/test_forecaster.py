@@ -295,7 +295,67 @@ def test_forecaster_pandas_with_columns():
     found = forecaster.predict(frame[["price"]][50:])
     assert found.index.equals(days[50:]) and list(forecaster.feature_names_in_) == ["price"]
     forecaster.observe(frame[["price"]][50:], frame["a"][50:])
-    assert len(forecaster.predict(frame[["price"]][:2])) == 2
+    assert len(forecaster.predict(frame[["price"]][:2].reset_index(drop=True))) == 2
+    with pytest.raises(ValueError, match="2024-01-01 00:00:00 comes after 2024-02-29"):
+        forecaster.predict(frame[["price"]][:2])
+
+
+def test_forecaster_pairs_rows_by_the_same_index_alone():
+    pd = pytest.importorskip("pandas")
+    months = pd.date_range("2020-01-01", periods=50, freq="MS")
+    prices, sales = pd.DataFrame({"price": np.arange(50.0)}, months), pd.Series(seasonal(50), months)
+    forecaster = RNNForecaster(2, **SMALL)
+    for other, words in (
+        (prices.set_index(months + pd.DateOffset(months=1)), "got 2020-02-01 00:00:00 in X and 2020-01-01 00:00:00 in"),
+        (prices.reset_index(drop=True), "X and y must have the same index, got 0 in X"),
+        (prices[::-1], "the index must increase"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            forecaster.fit(other, sales)
+    numbers = prices.reset_index(drop=True)
+    with pytest.raises(ValueError, match="X and y must have the same index, got 49 in X and 0 in y at row 0"):
+        forecaster.fit(numbers[::-1], sales.reset_index(drop=True))
+    forecaster.fit(prices.set_index(months.as_unit("ns")), sales.set_axis(months.as_unit("s")))
+    forecaster.fit(prices.to_numpy(), sales).fit(numbers[::2][:40], sales.reset_index(drop=True)[::2][:40])
+
+
+@pytest.mark.parametrize("kind", ["dates", "periods", "spans", "dates without frequency"])
+def test_forecaster_takes_the_steps_that_follow_alone(kind):
+    pd = pytest.importorskip("pandas")
+    index = {
+        "dates": lambda: pd.date_range("2024-01-31", periods=60, freq="ME"),
+        "periods": lambda: pd.period_range("2024-01", periods=60, freq="M"),
+        "spans": lambda: pd.timedelta_range("1h", periods=60, freq="h"),
+        "dates without frequency": lambda: pd.DatetimeIndex(pd.date_range("2024-01-31", periods=60, freq="D").to_numpy()),
+    }[kind]()
+    prices, sales = pd.DataFrame({"price": np.arange(60.0)}, index), pd.Series(seasonal(60), index)
+    beside, alone = (RNNForecaster(2, **SMALL).fit(*rows) for rows in ((prices[:50], sales[:50]), (sales[:50],)))
+    assert beside.predict(prices[50:52]).index.equals(index[50:52])
+    assert beside.predict(prices[50:52].reset_index(drop=True)).index.equals(index[50:52])
+    for rows, words in ((prices[:2], "the index must increase"), (prices[51:53], "must go on with .* the next after")):
+        with pytest.raises(ValueError, match=words):
+            beside.predict(rows)
+    with pytest.raises(ValueError, match="must go on with") as error:
+        alone.observe(pd.concat([sales[50:52], sales[53:]]))
+    assert all(str(index[row]) in str(error.value) for row in (51, 52, 53))
+    with pytest.raises(ValueError, match="must go on with"):
+        alone.score(sales[53:55])
+    assert np.isfinite(alone.score(sales[50:52])) and alone.predict().index.equals(index[50:52])
+    for rows in (sales[50:51].to_numpy(), sales[51:52].reset_index(drop=True), sales[52:53]):
+        alone.observe(rows)
+    assert alone.predict().index.equals(index[53:55])
+
+
+def test_forecaster_does_not_mix_kinds_of_dates():
+    pd = pytest.importorskip("pandas")
+    sales = pd.Series(seasonal(60), pd.date_range("2024-01-01", periods=60, freq="D"))
+    forecaster = RNNForecaster(2, **SMALL).fit(sales[:50])
+    with pytest.raises(ValueError, match="the index must go on as DatetimeIndex, got PeriodIndex"):
+        forecaster.observe(sales[50:].to_period("D"))
+    with pytest.raises(ValueError, match=r"the index must go on with entries of datetime64.*, got datetime64\[.*UTC"):
+        forecaster.observe(sales[50:].tz_localize("UTC"))
+    gaps = RNNForecaster(2, **SMALL).fit(sales.drop(sales.index[20])[:50])  # has no frequency: any later date is next
+    assert gaps.observe(sales[55:]).predict().index[0] == 55
 
 
 # ---- what is refused ----
