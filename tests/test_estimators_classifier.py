@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.class_weight import compute_sample_weight
 
 import fastrnn
-from fastrnn.estimators import RNNClassifier, SequenceScaler
+from fastrnn.estimators import RNNClassifier, RNNRegressor, SequenceScaler, SequenceTagger
 
 SMALL = {"hidden_size": 6, "epochs": 4, "batch_size": 8, "random_state": 0}
 
@@ -251,6 +251,36 @@ def test_estimators_classifier_goes_on_with_other_settings():
     assert not same(before, still) and still.n_iter_ == 3
     still.set_params(early_stopping=True).fit(X, y)
     assert len(still.validation_scores_) == 1 and still.n_iter_ == 4
+
+
+@pytest.mark.parametrize("estimator", [RNNClassifier, RNNRegressor, SequenceTagger], ids=lambda kind: kind.__name__)
+def test_estimators_stay_as_they_were_fitted(estimator):
+    X, y = stacked()
+    y = np.repeat(y[:, np.newaxis], 5, axis=1) if estimator is SequenceTagger else y
+    fitted = estimator(**SMALL).fit(X, y)
+    other = {
+        "cell": "gru",
+        "hidden_size": 3,
+        "num_layers": 2,
+        "bidirectional": True,
+        "dropout": 0.5,
+        "dtype": "float64",
+    }
+    other |= {"task": "regress"} if estimator is SequenceTagger else {"pooling": "mean"}
+    other |= {"features_per_step": 7}
+    changed = copy.deepcopy(fitted).set_params(**other)
+    np.testing.assert_array_equal(changed.predict(X), fitted.predict(X))
+    assert changed.score(X, y) == fitted.score(X, y)
+    assert hasattr(changed, "predict_proba") == hasattr(fitted, "predict_proba")
+    for name, value in other.items():
+        changed = copy.deepcopy(fitted).set_params(**{name: value, "warm_start": True})
+        for fit in (changed.fit, changed.partial_fit):
+            with pytest.raises(
+                ValueError, match=f"{name} must be that of the first fit, .* for a fit that goes on, got"
+            ):
+                fit(X, y)
+        assert same(fitted, changed)
+    assert estimator(**SMALL).fit(X, y).set_params(epochs=1, **other | {"features_per_step": 2}).fit(X, y).n_iter_ == 1
 
 
 def test_estimators_classifier_stops_early_with_the_best_weights():

@@ -246,6 +246,31 @@ def test_forecaster_warm_start():
     assert forecaster.set_params(warm_start=False).fit(y).n_iter_ == 3
 
 
+@pytest.mark.parametrize("strategy", ["direct", "recursive"])
+def test_forecaster_stays_as_it_was_fitted(strategy):
+    y = np.exp(0.1 * seasonal(80))
+    levels = [0.2, 0.8]
+    forecaster = RNNForecaster(3, strategy=strategy, log=True, quantiles=levels, warm_start=True, **SMALL).fit(y)
+    expected, twin = forecaster.predict_quantiles(), pickle.loads(pickle.dumps(forecaster))
+    twin.set_params(
+        horizon=5, window=9, season_length=4, strategy="direct" if strategy == "recursive" else "recursive",
+        exogenous="past", quantiles=(0.4,), log=False, dtype="float64", hidden_size=3,
+    )  # fmt: skip
+    np.testing.assert_array_equal(twin.predict_quantiles(), expected)
+    assert twin.predict().shape == (3,) and twin.predict(steps=5).shape == (5,)
+    gone_on = pickle.loads(pickle.dumps(forecaster)).observe(y[:9])
+    np.testing.assert_array_equal(twin.observe(y[:9]).predict(), gone_on.predict())
+    for name, value in {"horizon": 4, "window": 9, "season_length": 4, "quantiles": (0.4,), "log": False}.items():
+        twin = pickle.loads(pickle.dumps(forecaster)).set_params(**{name: value})
+        for fit in (twin.fit, twin.partial_fit):
+            with pytest.raises(ValueError, match=f"{name} must be that of the first fit, .* for a fit that goes on"):
+                fit(y)
+        np.testing.assert_array_equal(twin.predict_quantiles(), expected)
+    levels.append(0.9)
+    with pytest.raises(ValueError, match=r"quantiles must be that of the first fit, \[0.2, 0.8\]"):
+        forecaster.fit(y)
+
+
 def test_forecaster_can_be_repeated_and_copied():
     y = seasonal(80)
     forecaster = RNNForecaster(3, strategy="recursive", **SMALL).fit(y)
@@ -319,15 +344,15 @@ def test_forecaster_pairs_rows_by_the_same_index_alone():
     forecaster.fit(prices.to_numpy(), sales).fit(numbers[::2][:40], sales.reset_index(drop=True)[::2][:40])
 
 
-@pytest.mark.parametrize("kind", ["dates", "periods", "spans", "dates without frequency"])
+@pytest.mark.parametrize("kind", ["dates", "periods", "spans", "dates that show a frequency"])
 def test_forecaster_takes_the_steps_that_follow_alone(kind):
     pd = pytest.importorskip("pandas")
     index = {
-        "dates": lambda: pd.date_range("2024-01-31", periods=60, freq="ME"),
-        "periods": lambda: pd.period_range("2024-01", periods=60, freq="M"),
-        "spans": lambda: pd.timedelta_range("1h", periods=60, freq="h"),
-        "dates without frequency": lambda: pd.DatetimeIndex(pd.date_range("2024-01-31", periods=60, freq="D").to_numpy()),
-    }[kind]()
+        "dates": pd.date_range("2024-01-31", periods=60, freq="ME"),
+        "periods": pd.period_range("2024-01", periods=60, freq="M"),
+        "spans": pd.timedelta_range("1h", periods=60, freq="h"),
+        "dates that show a frequency": pd.DatetimeIndex(pd.date_range("2024-01-31", periods=60).to_numpy()),
+    }[kind]
     prices, sales = pd.DataFrame({"price": np.arange(60.0)}, index), pd.Series(seasonal(60), index)
     beside, alone = (RNNForecaster(2, **SMALL).fit(*rows) for rows in ((prices[:50], sales[:50]), (sales[:50],)))
     assert beside.predict(prices[50:52]).index.equals(index[50:52])

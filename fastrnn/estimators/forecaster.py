@@ -64,6 +64,10 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
     Attributes: `window_`, `quantiles_` (Q,), increasing and with 0.5, `n_series_`, and those of `RecurrentEstimator`.
     """
 
+    _of_the_model = (
+        *RecurrentEstimator._of_the_model,
+        *("horizon", "window", "season_length", "strategy", "exogenous", "quantiles", "log"),
+    )
     window_: int
     quantiles_: np.ndarray
     n_series_: int
@@ -156,7 +160,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
 
         The first call begins the series. Window and scales stay those of that call, and nothing is held out.
         """
-        if not hasattr(self, "model_"):
+        if not self._goes_on(incremental=True):
             return self._learn(self._begin(X, y, reset=True), 0, incremental=True)
         before, first = self._recent, self._seen - len(self._recent.series)
         return self._learn(before.followed_by(self._go_on(X, y)), first, incremental=True)
@@ -175,6 +179,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             self._layout, self.window_ = layout, layout.window
             self._form, self.n_series_ = form, columns.series.shape[1]
             self._scales = windows.scales(columns, layout)
+            self._keep_parameters()
         self._frequency = frequency_of(index)
         self._note(columns, index, len(columns.series))
         return columns
@@ -223,7 +228,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         elif series.reshape(len(series), -1).shape[1] != self.n_series_:
             raise ValueError(f"{'y' if exogenous else 'X'} must have {self.n_series_} columns, as in fit")
         series = series.reshape(len(series), -1)
-        if checks.flag("log", self.log):
+        if checks.flag("log", self.log) if reset else self._fitted["log"]:
             if not series.min() > 0:
                 raise ValueError(f"log=True needs a series of positive numbers, got {series.min():g}")
             series = np.log(series)
@@ -305,7 +310,9 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         return shift
 
     def _inputs(self, history, exogenous, ends):
-        return Sequences.of_array(windows.inputs(history, exogenous, ends, self._layout, self._scales, self.dtype))
+        return Sequences.of_array(
+            windows.inputs(history, exogenous, ends, self._layout, self._scales, self._fitted["dtype"])
+        )
 
     def _quantiles_of(self, x):
         """The net's quantiles (n,H,F,Q), in the scale of the targets, in order (Chernozhukov et al. 2010)."""
@@ -331,7 +338,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         A direct forecast has them for at most `horizon` steps: beyond, the spread of what is fed back would be missing.
         """
         ahead, steps = self._ahead(X, steps)
-        if self.strategy == "direct" and steps > self._layout.horizon:
+        if self._fitted["strategy"] == "direct" and steps > self._layout.horizon:
             raise ValueError(f"steps must be at most the horizon {self._layout.horizon} for quantiles, got {steps}")
         values = self._forecast(ahead, steps)
         return values[:, 0] if self._form.single else values
@@ -369,7 +376,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             if steps is not None and len(X) < steps:
                 raise ValueError(f"X must have a row for each of {steps} steps, got {len(X)}")
             steps = steps or len(X)
-        steps = steps or self.horizon
+        steps = steps or self._fitted["horizon"]
         if self._layout.known:
             if X is None:
                 raise ValueError("X must hold the exogenous columns of the steps to come, got None")
@@ -383,7 +390,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
     def _forecast(self, ahead, steps):
         """Quantiles (steps,F,Q) in the units of the series. ahead: (steps,E), or None."""
         window, horizon = self._layout.window, self._layout.horizon
-        recursive, blocks = self.strategy == "recursive", -(-steps // horizon)
+        recursive, blocks = self._fitted["strategy"] == "recursive", -(-steps // horizon)
         if ahead is None:  # never read
             ahead = np.zeros((steps, self._recent.exogenous.shape[1]))
         ahead = np.concatenate([ahead, np.repeat(ahead[-1:], blocks * horizon - steps, axis=0)])
@@ -410,7 +417,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             below, point = np.arange(len(self.quantiles_)) < self._median, point[..., np.newaxis]
             values = np.where(below, np.minimum(values, point), np.maximum(values, point))
             values[..., self._median] = point[..., 0]
-        return np.exp(values) if self.log else values
+        return np.exp(values) if self._fitted["log"] else values
 
     def _drawn(self, quantiles, rng):
         """One value each (n,H,F) from distributions that have these quantiles (n,H,F,Q): piecewise linear in the normal

@@ -82,8 +82,7 @@ def extended(index: Any, steps: int, frequency: Any = None) -> Any:
 
 
 def with_frequency(index: Any) -> Any:
-    """An index of dates or time spans with the frequency that it has, or that it shows in three or more; else without.
-    """
+    """An index of dates or time spans with the frequency that it has, or that three or more show; else without."""
     return type(index)(index, freq="infer") if index.freq is None and len(index) > 2 else index
 
 
