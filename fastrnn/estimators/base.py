@@ -16,7 +16,7 @@ from ..callbacks import EarlyStopping
 from ..layers import GRU, LSTM, RNN, Dropout, Last, Linear, MaxPool, MeanPool
 from ..model import Sequential
 from ..trainer import Trainer
-from .sequences import Batches, Sequences, Targets, joined, listed, shape_of, take
+from .sequences import Batches, Sequences, Targets, form_of, joined, take
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 POOLING = {"last": Last, "mean": MeanPool, "max": MaxPool}
@@ -55,8 +55,8 @@ class SequenceInput(BaseEstimator):
         """
         reset = features_per_step is not None
         features = self._step_features if features_per_step is None else features_per_step
-        arrays = listed(X)
-        table = arrays is None and len(shape_of(X)) != 3
+        arrays, shape = form_of(X)
+        table = arrays is None and len(shape) != 3
         if table and (reset or self._has_columns):
             X = validate_data(self, X, dtype=dtype, order="C", reset=reset)
         else:
@@ -68,7 +68,7 @@ class SequenceInput(BaseEstimator):
             x = Sequences(steps, np.full(len(X), len(steps) // len(X)))
         else:
             if arrays is None:
-                checks.shape("X", shape_of(X), (None, None, None))
+                checks.shape("X", shape, (None, None, None))
                 x = Sequences.of_array(np.asarray(X))
             else:
                 x = joined("X", [in_steps(f"X[{i}]", a, features) if a.ndim == 1 else a for i, a in enumerate(arrays)])
@@ -178,8 +178,21 @@ class RecurrentEstimator(SequenceInput):
         """How good the model's outputs for held-out sequences are; higher is better."""
 
     def _sequences(self, X: Any, features_per_step: int | None = None) -> Sequences:
-        dtype = self._fitted["dtype"] if features_per_step is None else self.dtype
+        """The sequences in `X`; with None for `features_per_step`, those of a net that there is."""
+        dtype = self.dtype
+        if features_per_step is None:
+            dtype = self._fitted["dtype"]
+            self._refuse_single(X)
         return self._check_X(X, checks.float_dtype(dtype), features_per_step)
+
+    def _refuse_single(self, X: Any) -> None:
+        """Refuse one sequence (T,F) where sequences are wanted: it would be taken for T sequences of one step."""
+        _, shape = form_of(X)
+        if not self._has_columns and len(shape) == 2 and shape[0] > 1 and shape[1] == self._step_features:
+            raise ValueError(
+                f"X must hold sequences, as in fit, got one array of shape {shape}: pass X[None] for one sequence of "
+                f"{shape[0]} steps, X[:, None] for {shape[0]} sequences of one step"
+            )
 
     def _require_y(self, y: Any) -> None:
         if y is None:

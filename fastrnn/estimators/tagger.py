@@ -13,7 +13,7 @@ from ..losses import CrossEntropy
 from .base import RecurrentEstimator, checked_weights
 from .labels import ClassTargets, probabilities
 from .regression import StandardizedTargets
-from .sequences import Sequences, joined, listed, shape_of
+from .sequences import Sequences, form_of, is_list, joined, listed, shape_of
 
 TASKS = ("classify", "regress")
 
@@ -170,9 +170,9 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         """The numbers of a step in rows of numbers."""
         if self.features_per_step is not None:
             return self.features_per_step
-        arrays = listed(X)
+        arrays, shape = form_of(X)
         if arrays is None:
-            return max(1, shape_of(X)[-1] // y.longest)
+            return max(1, shape[-1] // y.longest)
         return max(1, len(arrays[0]) // int(y.lengths[0]))
 
     def predict(self, X: Any) -> Any:
@@ -212,7 +212,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         if self._one_step and x.longest == 1:
             return steps
         result = x.with_steps(steps)
-        return result.array if listed(X) is None else list(result)
+        return list(result) if is_list(X) else result.array
 
     def _score(self, outputs, targets, weights):
         weights = None if weights is None else weights.steps
@@ -237,7 +237,7 @@ def _step_weights(sample_weight, x):
     if sample_weight is None:
         return None
     arrays = listed(sample_weight)
-    if arrays is None and len(shape_of(sample_weight)) != 2:
+    if arrays is None and len(shape_of(sample_weight, "sample_weight")) != 2:
         return np.repeat(checked_weights(sample_weight, len(x)), x.lengths)
     rows = Sequences.of_array(np.asarray(sample_weight)) if arrays is None else joined("sample_weight", arrays)
     _check_same_steps("sample_weight", rows, x)
