@@ -357,9 +357,10 @@ def test_forecaster_takes_the_steps_that_follow_alone(kind):
     beside, alone = (RNNForecaster(2, **SMALL).fit(*rows) for rows in ((prices[:50], sales[:50]), (sales[:50],)))
     assert beside.predict(prices[50:52]).index.equals(index[50:52])
     assert beside.predict(prices[50:52].reset_index(drop=True)).index.equals(index[50:52])
-    for rows, words in ((prices[:2], "the index must increase"), (prices[51:53], "must go on with .* the next after")):
-        with pytest.raises(ValueError, match=words):
-            beside.predict(rows)
+    for start in (0, 51):
+        with pytest.raises(ValueError, match="the index must go on with") as error:
+            beside.predict(prices[start : start + 2])
+        assert all(str(index[row]) in str(error.value) for row in (49, 50, start))
     with pytest.raises(ValueError, match="must go on with") as error:
         alone.observe(pd.concat([sales[50:52], sales[53:]]))
     assert all(str(index[row]) in str(error.value) for row in (51, 52, 53))

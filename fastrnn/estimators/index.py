@@ -102,9 +102,9 @@ def followed(index: Any, later: Any, steps: int, frequency: Any) -> Any:
     joined = index.append(later)
     if is_dated(index) and not is_dated(joined):
         raise ValueError(f"the index must go on with entries of {index.dtype}, got {later.dtype}")
-    _check_order(joined)
     if frequency is not None:
         _check_next(index, later, extended(index, steps, frequency))
+    _check_order(joined)
     return joined
 
 
