@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.class_weight import compute_sample_weight
 
 import fastrnn
-from fastrnn.estimators import RNNClassifier, SequenceScaler
+from fastrnn.estimators import RNNClassifier, RNNRegressor, SequenceScaler, SequenceTagger
 
 SMALL = {"hidden_size": 6, "epochs": 4, "batch_size": 8, "random_state": 0}
 
@@ -161,7 +161,11 @@ def test_estimators_classifier_padding_and_length_do_not_matter_in_training():
         ([np.ones((3, 2)), np.full((2, 2), np.nan)], "Input X contains NaN"),
         (np.full((2, 3, 2), np.inf), "Input X contains infinity"),
         (np.full((2, 3, 2), 1e300), "too large for dtype"),
-        (np.ones((2, 3, 2, 2)), "Found array with dim 4"),
+        (np.ones((2, 3, 2, 2)), r"X must be an array \(n,T,F\), a list of .*, got shape \(2, 3, 2, 2\)"),
+        (None, r"X must be an array \(n,T,F\), a list of .*, got None"),
+        ([], r"X must be an array \(n,T,F\), a list of .*, got \[\]"),
+        ([np.ones((3, 2)), np.ones(3)], r"all \(T_i,F\) or all \(T_i,\), got shapes \(3, 2\) of X\[0\] and \(3,\)"),
+        ([np.ones((3, 2)), [[1], [2, 3]]], r"X\[1\] must be an array \(T,F\) or \(T,\), got rows of different lengths"),
         (np.ones((2, 0, 2)), "must not be empty"),
         (np.ones(2), "Expected 2D array"),
         (np.ones((3, 4)), "inconsistent numbers of samples"),
@@ -172,6 +176,38 @@ def test_estimators_classifier_padding_and_length_do_not_matter_in_training():
 def test_estimators_classifier_refuses_input(X, error):
     with pytest.raises(ValueError, match=error):
         RNNClassifier(**SMALL).fit(X, [0, 1])
+
+
+@pytest.mark.parametrize("estimator", [RNNClassifier, RNNRegressor, SequenceTagger], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    ("X", "error"),
+    [
+        (None, "X must be an array .*, got None"),
+        ([], r"X must be an array .*, got \[\]"),
+        (np.ones((2, 5, 2, 2)), r"X must be an array .*, got shape \(2, 5, 2, 2\)"),
+        ([np.ones((3, 2)), np.ones(3)], "X must be a list of arrays that are all"),
+    ],
+    ids=["None", "nothing", "4-D", "mixed"],
+)
+def test_estimators_say_what_they_take(estimator, X, error):
+    sequences, y = stacked(10)
+    y = np.repeat(y[:, np.newaxis], 5, axis=1) if estimator is SequenceTagger else y
+    for call in (lambda: estimator(**SMALL).fit(X, y[:2]), lambda: estimator(**SMALL).fit(sequences, y).predict(X)):
+        with pytest.raises(ValueError, match=error):
+            call()
+
+
+@pytest.mark.parametrize("estimator", [RNNClassifier, RNNRegressor, SequenceTagger], ids=lambda kind: kind.__name__)
+def test_estimators_do_not_take_one_sequence_for_many(estimator):
+    X, y = stacked()
+    y = np.repeat(y[:, np.newaxis], 5, axis=1) if estimator is SequenceTagger else y
+    for form in (X, list(X)):
+        fitted = estimator(**SMALL).fit(form, y)
+        with pytest.raises(ValueError, match=r"one array of shape \(5, 2\): pass X\[None\] for one sequence of 5"):
+            fitted.predict(X[0])
+        assert len(fitted.predict(X[0][None])) == 1 and len(fitted.predict(X[0][:1])) == 1
+    rows = estimator(**SMALL, features_per_step=2).fit(X[:, 0], y[..., 0] if y.ndim == 2 else y)
+    assert len(rows.predict(X[0])) == 5
 
 
 def test_estimators_classifier_refuses_other_input_than_it_was_fitted_to():
@@ -251,6 +287,36 @@ def test_estimators_classifier_goes_on_with_other_settings():
     assert not same(before, still) and still.n_iter_ == 3
     still.set_params(early_stopping=True).fit(X, y)
     assert len(still.validation_scores_) == 1 and still.n_iter_ == 4
+
+
+@pytest.mark.parametrize("estimator", [RNNClassifier, RNNRegressor, SequenceTagger], ids=lambda kind: kind.__name__)
+def test_estimators_stay_as_they_were_fitted(estimator):
+    X, y = stacked()
+    y = np.repeat(y[:, np.newaxis], 5, axis=1) if estimator is SequenceTagger else y
+    fitted = estimator(**SMALL).fit(X, y)
+    other = {
+        "cell": "gru",
+        "hidden_size": 3,
+        "num_layers": 2,
+        "bidirectional": True,
+        "dropout": 0.5,
+        "dtype": "float64",
+    }
+    other |= {"task": "regress"} if estimator is SequenceTagger else {"pooling": "mean"}
+    other |= {"features_per_step": 7}
+    changed = copy.deepcopy(fitted).set_params(**other)
+    np.testing.assert_array_equal(changed.predict(X), fitted.predict(X))
+    assert changed.score(X, y) == fitted.score(X, y)
+    assert hasattr(changed, "predict_proba") == hasattr(fitted, "predict_proba")
+    for name, value in other.items():
+        changed = copy.deepcopy(fitted).set_params(**{name: value, "warm_start": True})
+        for fit in (changed.fit, changed.partial_fit):
+            with pytest.raises(
+                ValueError, match=f"{name} must be that of the first fit, .* for a fit that goes on, got"
+            ):
+                fit(X, y)
+        assert same(fitted, changed)
+    assert estimator(**SMALL).fit(X, y).set_params(epochs=1, **other | {"features_per_step": 2}).fit(X, y).n_iter_ == 1
 
 
 def test_estimators_classifier_stops_early_with_the_best_weights():
@@ -355,8 +421,10 @@ def test_estimators_scaler():
     rows = np.random.default_rng(0).standard_normal((8, 6)) * ([1, 2, 3] * 2)
     scaled = SequenceScaler(features_per_step=3).fit_transform(rows)
     np.testing.assert_allclose(scaled.reshape(-1, 3).std(axis=0), 1, rtol=1e-12)
-    numbers = SequenceScaler().fit_transform([np.ones(3), np.zeros(5)])
-    assert [row.shape for row in numbers] == [(3,), (5,)]
+    scaler = SequenceScaler().fit([np.ones(3), np.zeros(5)])
+    for lengths in ((3, 5), (4, 4)):
+        numbers = scaler.transform([np.ones(length) for length in lengths])
+        assert isinstance(numbers, list) and tuple(map(len, numbers)) == lengths
     constant = SequenceScaler().fit_transform(np.full((2, 3, 1), 0.1))
     assert np.abs(constant).max() < 1e-15
 

@@ -91,6 +91,19 @@ def test_estimators_tagger_takes_the_same_sequences_in_every_form():
     assert [row.shape for row in of_numbers.predict(numbers)] == [row.shape for row in numbers]
 
 
+def test_estimators_tagger_gives_lists_for_lists():
+    numbers = [np.arange(n) - 2.0 for n in (3, 5, 4, 4)]
+    tagger = SequenceTagger(**SMALL).fit(numbers, [row > 0 for row in numbers])
+    objects = np.empty(2, object)
+    objects[:] = numbers[2:]
+    array = tagger.predict_proba(np.array(numbers[2:]))
+    assert array.shape == (2, 4, 2)
+    for form in (numbers[2:], tuple(numbers[2:]), [row.tolist() for row in numbers[2:]], objects):
+        found = tagger.predict_proba(form)
+        assert isinstance(found, list) and np.array_equal(found, array)
+        assert isinstance(tagger.predict(form), list)
+
+
 def test_estimators_tagger_of_single_steps():
     rows = np.random.default_rng(0).standard_normal((50, 4))
     y = NAMES[(rows[:, 0] > 0).astype(int)]

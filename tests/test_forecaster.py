@@ -246,6 +246,31 @@ def test_forecaster_warm_start():
     assert forecaster.set_params(warm_start=False).fit(y).n_iter_ == 3
 
 
+@pytest.mark.parametrize("strategy", ["direct", "recursive"])
+def test_forecaster_stays_as_it_was_fitted(strategy):
+    y = np.exp(0.1 * seasonal(80))
+    levels = [0.2, 0.8]
+    forecaster = RNNForecaster(3, strategy=strategy, log=True, quantiles=levels, warm_start=True, **SMALL).fit(y)
+    expected, twin = forecaster.predict_quantiles(), pickle.loads(pickle.dumps(forecaster))
+    twin.set_params(
+        horizon=5, window=9, season_length=4, strategy="direct" if strategy == "recursive" else "recursive",
+        exogenous="past", quantiles=(0.4,), log=False, dtype="float64", hidden_size=3,
+    )  # fmt: skip
+    np.testing.assert_array_equal(twin.predict_quantiles(), expected)
+    assert twin.predict().shape == (3,) and twin.predict(steps=5).shape == (5,)
+    gone_on = pickle.loads(pickle.dumps(forecaster)).observe(y[:9])
+    np.testing.assert_array_equal(twin.observe(y[:9]).predict(), gone_on.predict())
+    for name, value in {"horizon": 4, "window": 9, "season_length": 4, "quantiles": (0.4,), "log": False}.items():
+        twin = pickle.loads(pickle.dumps(forecaster)).set_params(**{name: value})
+        for fit in (twin.fit, twin.partial_fit):
+            with pytest.raises(ValueError, match=f"{name} must be that of the first fit, .* for a fit that goes on"):
+                fit(y)
+        np.testing.assert_array_equal(twin.predict_quantiles(), expected)
+    levels.append(0.9)
+    with pytest.raises(ValueError, match=r"quantiles must be that of the first fit, \[0.2, 0.8\]"):
+        forecaster.fit(y)
+
+
 def test_forecaster_can_be_repeated_and_copied():
     y = seasonal(80)
     forecaster = RNNForecaster(3, strategy="recursive", **SMALL).fit(y)
@@ -295,7 +320,68 @@ def test_forecaster_pandas_with_columns():
     found = forecaster.predict(frame[["price"]][50:])
     assert found.index.equals(days[50:]) and list(forecaster.feature_names_in_) == ["price"]
     forecaster.observe(frame[["price"]][50:], frame["a"][50:])
-    assert len(forecaster.predict(frame[["price"]][:2])) == 2
+    assert len(forecaster.predict(frame[["price"]][:2].reset_index(drop=True))) == 2
+    with pytest.raises(ValueError, match="2024-01-01 00:00:00 comes after 2024-02-29"):
+        forecaster.predict(frame[["price"]][:2])
+
+
+def test_forecaster_pairs_rows_by_the_same_index_alone():
+    pd = pytest.importorskip("pandas")
+    months = pd.date_range("2020-01-01", periods=50, freq="MS")
+    prices, sales = pd.DataFrame({"price": np.arange(50.0)}, months), pd.Series(seasonal(50), months)
+    forecaster = RNNForecaster(2, **SMALL)
+    for other, words in (
+        (prices.set_index(months + pd.DateOffset(months=1)), "got 2020-02-01 00:00:00 in X and 2020-01-01 00:00:00 in"),
+        (prices.reset_index(drop=True), "X and y must have the same index, got 0 in X"),
+        (prices[::-1], "the index must increase"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            forecaster.fit(other, sales)
+    numbers = prices.reset_index(drop=True)
+    with pytest.raises(ValueError, match="X and y must have the same index, got 49 in X and 0 in y at row 0"):
+        forecaster.fit(numbers[::-1], sales.reset_index(drop=True))
+    forecaster.fit(prices.set_index(months.as_unit("ns")), sales.set_axis(months.as_unit("s")))
+    forecaster.fit(prices.to_numpy(), sales).fit(numbers[::2][:40], sales.reset_index(drop=True)[::2][:40])
+
+
+@pytest.mark.parametrize("kind", ["dates", "periods", "spans", "dates that show a frequency"])
+def test_forecaster_takes_the_steps_that_follow_alone(kind):
+    pd = pytest.importorskip("pandas")
+    index = {
+        "dates": pd.date_range("2024-01-31", periods=60, freq="ME"),
+        "periods": pd.period_range("2024-01", periods=60, freq="M"),
+        "spans": pd.timedelta_range("1h", periods=60, freq="h"),
+        "dates that show a frequency": pd.DatetimeIndex(pd.date_range("2024-01-31", periods=60).to_numpy()),
+    }[kind]
+    prices, sales = pd.DataFrame({"price": np.arange(60.0)}, index), pd.Series(seasonal(60), index)
+    beside, alone = (RNNForecaster(2, **SMALL).fit(*rows) for rows in ((prices[:50], sales[:50]), (sales[:50],)))
+    assert beside.predict(prices[50:52]).index.equals(index[50:52])
+    assert beside.predict(prices[50:52].reset_index(drop=True)).index.equals(index[50:52])
+    for start in (0, 51):
+        with pytest.raises(ValueError, match="the index must go on with") as error:
+            beside.predict(prices[start : start + 2])
+        assert all(str(index[row]) in str(error.value) for row in (49, 50, start))
+    with pytest.raises(ValueError, match="must go on with") as error:
+        alone.observe(pd.concat([sales[50:52], sales[53:]]))
+    assert all(str(index[row]) in str(error.value) for row in (51, 52, 53))
+    with pytest.raises(ValueError, match="must go on with"):
+        alone.score(sales[53:55])
+    assert np.isfinite(alone.score(sales[50:52])) and alone.predict().index.equals(index[50:52])
+    for rows in (sales[50:51].to_numpy(), sales[51:52].reset_index(drop=True), sales[52:53]):
+        alone.observe(rows)
+    assert alone.predict().index.equals(index[53:55])
+
+
+def test_forecaster_does_not_mix_kinds_of_dates():
+    pd = pytest.importorskip("pandas")
+    sales = pd.Series(seasonal(60), pd.date_range("2024-01-01", periods=60, freq="D"))
+    forecaster = RNNForecaster(2, **SMALL).fit(sales[:50])
+    with pytest.raises(ValueError, match="the index must go on as DatetimeIndex, got PeriodIndex"):
+        forecaster.observe(sales[50:].to_period("D"))
+    with pytest.raises(ValueError, match=r"the index must go on with entries of datetime64.*, got datetime64\[.*UTC"):
+        forecaster.observe(sales[50:].tz_localize("UTC"))
+    gaps = RNNForecaster(2, **SMALL).fit(sales.drop(sales.index[20])[:50])  # has no frequency: any later date is next
+    assert gaps.observe(sales[55:]).predict().index[0] == 55
 
 
 # ---- what is refused ----

@@ -1,5 +1,6 @@
 """What the estimators share: parameters, sequences out of `X`, and training."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from ..callbacks import EarlyStopping
 from ..layers import GRU, LSTM, RNN, Dropout, Last, Linear, MaxPool, MeanPool
 from ..model import Sequential
 from ..trainer import Trainer
-from .sequences import Batches, Sequences, Targets, joined, listed, shape_of, take
+from .sequences import Batches, Sequences, Targets, form_of, joined, take
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 POOLING = {"last": Last, "mean": MeanPool, "max": MaxPool}
@@ -54,8 +55,8 @@ class SequenceInput(BaseEstimator):
         """
         reset = features_per_step is not None
         features = self._step_features if features_per_step is None else features_per_step
-        arrays = listed(X)
-        table = arrays is None and len(shape_of(X)) != 3
+        arrays, shape = form_of(X)
+        table = arrays is None and len(shape) != 3
         if table and (reset or self._has_columns):
             X = validate_data(self, X, dtype=dtype, order="C", reset=reset)
         else:
@@ -67,7 +68,7 @@ class SequenceInput(BaseEstimator):
             x = Sequences(steps, np.full(len(X), len(steps) // len(X)))
         else:
             if arrays is None:
-                checks.shape("X", shape_of(X), (None, None, None))
+                checks.shape("X", shape, (None, None, None))
                 x = Sequences.of_array(np.asarray(X))
             else:
                 x = joined("X", [in_steps(f"X[{i}]", a, features) if a.ndim == 1 else a for i, a in enumerate(arrays)])
@@ -102,12 +103,18 @@ class RecurrentEstimator(SequenceInput):
     verbose: print a line an epoch.
     warm_start: `fit` goes on with the net of the last fit.
 
+    What makes the net and gives its outputs their meaning is that of the fit: parameters set after it change no
+    prediction, and are a ValueError where a fit goes on, with `warm_start` or in `partial_fit`. Those of training alone
+    may change.
+
     Attributes after fitting: `model_`, the `fastrnn.Sequential`; `loss_curve_`, the mean loss of each epoch since the
     model was made; `validation_scores_`, the same of the scores, None without `early_stopping`; `n_iter_`, the number
     of these epochs; `n_features_in_`, the columns of a two-dimensional `X`, else the features of a step;
     `feature_names_in_`, if `X` was a data frame.
     """
 
+    _of_the_model: tuple[str, ...] = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "dtype")
+    _fitted: dict[str, Any]  # the values, in the fit that made the model, of the parameters that are `_of_the_model`
     model_: Sequential
     loss_curve_: list[float]
     validation_scores_: list[float] | None
@@ -171,7 +178,21 @@ class RecurrentEstimator(SequenceInput):
         """How good the model's outputs for held-out sequences are; higher is better."""
 
     def _sequences(self, X: Any, features_per_step: int | None = None) -> Sequences:
-        return self._check_X(X, checks.float_dtype(self.dtype), features_per_step)
+        """The sequences in `X`; with None for `features_per_step`, those of a net that there is."""
+        dtype = self.dtype
+        if features_per_step is None:
+            dtype = self._fitted["dtype"]
+            self._refuse_single(X)
+        return self._check_X(X, checks.float_dtype(dtype), features_per_step)
+
+    def _refuse_single(self, X: Any) -> None:
+        """Refuse one sequence (T,F) where sequences are wanted: it would be taken for T sequences of one step."""
+        _, shape = form_of(X)
+        if not self._has_columns and len(shape) == 2 and shape[0] > 1 and shape[1] == self._step_features:
+            raise ValueError(
+                f"X must hold sequences, as in fit, got one array of shape {shape}: pass X[None] for one sequence of "
+                f"{shape[0]} steps, X[:, None] for {shape[0]} sequences of one step"
+            )
 
     def _require_y(self, y: Any) -> None:
         if y is None:
@@ -180,8 +201,20 @@ class RecurrentEstimator(SequenceInput):
     # Training.
 
     def _goes_on(self, incremental: bool) -> bool:
-        """Whether a fit goes on with the model there is."""
-        return (incremental or checks.flag("warm_start", self.warm_start)) and hasattr(self, "model_")
+        """Whether a fit goes on with the model there is; ValueError if that was made with other parameters."""
+        if not ((incremental or checks.flag("warm_start", self.warm_start)) and hasattr(self, "model_")):
+            return False
+        for name, value in self._fitted.items():
+            if not np.array_equal(getattr(self, name), value):
+                raise ValueError(
+                    f"{name} must be that of the first fit, {value!r}, for a fit that goes on, "
+                    f"got {getattr(self, name)!r}"
+                )
+        return True
+
+    def _keep_parameters(self) -> None:
+        """Take note of the parameters that are `_of_the_model`: they may be set to others after the fit."""
+        self._fitted = {name: copy.deepcopy(getattr(self, name)) for name in self._of_the_model}
 
     def _make_model(self, inputs: int, outputs: int) -> Sequential:
         recurrent, dropout, linear = (int(seed) for seed in self._rng.integers(2**63, size=3))
@@ -232,6 +265,7 @@ class RecurrentEstimator(SequenceInput):
         if not self._goes_on(incremental):
             self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
             self.model_ = self._make_model(x.steps.shape[1], width)
+            self._keep_parameters()
             self._optimizer_state = None
             self.loss_curve_, self.validation_scores_ = [], None
         if early and self.validation_scores_ is None:
@@ -301,6 +335,7 @@ class PooledEstimator(RecurrentEstimator):
 
     pooling: str
     features_per_step: int
+    _of_the_model = (*RecurrentEstimator._of_the_model, "pooling", "features_per_step")
 
     def _pooling_layers(self):
         kind = POOLING[checks.choice("pooling", self.pooling, tuple(POOLING))]

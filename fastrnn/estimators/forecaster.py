@@ -14,7 +14,7 @@ from ..layers import Last
 from ..losses import Quantile
 from . import backtest, windows
 from .base import RecurrentEstimator
-from .index import extended, followed, index_of
+from .index import check_same, extended, followed, frequency_of, index_of, is_dated
 from .sequences import Sequences
 from .windows import Columns, Layout, Scales
 
@@ -39,7 +39,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
     Rows are steps in time, oldest first. `fit(X)` takes X, (N,) or (N,F) numbers, as the series themselves;
     `fit(X, y)` takes y, (N,) or (N,F), as the series and X, (N,E), as exogenous columns. `predict` gives the steps that
     follow. Arrays or pandas: given a Series or DataFrame, forecasts are one, with the index gone on with;
-    dates in it must increase from row to row.
+    dates in it must increase from row to row, be the same in X and y, and, where they have a frequency, go on without a
+    gap in what comes later; rows without an index are taken to be the next ones.
 
     The net sees `window` steps less the window's own seasonal means (or mean, without a season), measured in the mean
     distance from them, and puts out what is to be added to those means, for several quantiles by the pinball loss.
@@ -63,6 +64,10 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
     Attributes: `window_`, `quantiles_` (Q,), increasing and with 0.5, `n_series_`, and those of `RecurrentEstimator`.
     """
 
+    _of_the_model = (
+        *RecurrentEstimator._of_the_model,
+        *("horizon", "window", "season_length", "strategy", "exogenous", "quantiles", "log"),
+    )
     window_: int
     quantiles_: np.ndarray
     n_series_: int
@@ -74,6 +79,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
     _recent: Columns  # the last rows, as many as a window and its targets, less one; with `log`, logarithms
     _seen: int  # rows since the series began
     _index: Any  # the end of it, if there is one
+    _frequency: Any  # of its dates, if all of the series' first rows follow each other in one
 
     def __init__(
         self,
@@ -154,7 +160,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
 
         The first call begins the series. Window and scales stay those of that call, and nothing is held out.
         """
-        if not hasattr(self, "model_"):
+        if not self._goes_on(incremental=True):
             return self._learn(self._begin(X, y, reset=True), 0, incremental=True)
         before, first = self._recent, self._seen - len(self._recent.series)
         return self._learn(before.followed_by(self._go_on(X, y)), first, incremental=True)
@@ -173,14 +179,21 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             self._layout, self.window_ = layout, layout.window
             self._form, self.n_series_ = form, columns.series.shape[1]
             self._scales = windows.scales(columns, layout)
+            self._keep_parameters()
+        self._frequency = frequency_of(index)
         self._note(columns, index, len(columns.series))
         return columns
 
     def _go_on(self, X, y):
         """The rows that follow those seen, taken note of."""
         columns, _, index = self._read(X, y, reset=False)
-        self._note(self._recent.followed_by(columns), followed(self._index, index), self._seen + len(columns.series))
+        index = self._followed(index, len(columns.series))
+        self._note(self._recent.followed_by(columns), index, self._seen + len(columns.series))
         return columns
+
+    def _followed(self, index, rows):
+        """The index with that of rows that follow; ValueError if they do not."""
+        return followed(self._index, index, rows, self._frequency)
 
     def _note(self, columns, index, seen):
         kept = columns.rows(-(self._layout.window + self._layout.horizon - 1), None)
@@ -195,24 +208,27 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             raise ValueError("y must be given, as in fit: X has exogenous columns")
         if not exogenous and y is not None:
             raise ValueError("y must be None, as in fit: X is the series")
-        given = y if exogenous else X
+        given, index = y if exogenous else X, index_of(X)
         if exogenous:
+            index_of_y = index_of(y)
             X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, multi_output=True)
             series = check_array(y, dtype=np.float64, ensure_2d=False, estimator=self, input_name="y")
+            check_same(index, index_of_y)
+            index = index if index_of_y is None else index_of_y
         elif getattr(given, "ndim", None) == 1 or np.ndim(given) == 1:
             series = check_array(X, dtype=np.float64, ensure_2d=False, estimator=self, input_name="X")
             if reset:
                 self.n_features_in_ = 1
         else:
             series = validate_data(self, X, reset=reset, dtype=np.float64)
-        index = index_of(given)
         if reset:
-            names = getattr(given, "columns", getattr(given, "name", None)) if index is not None else None
-            form = _Form(exogenous, series.ndim == 1, index is not None, names)
+            pandas = index_of(given) is not None
+            names = getattr(given, "columns", getattr(given, "name", None)) if pandas else None
+            form = _Form(exogenous, series.ndim == 1, pandas, names)
         elif series.reshape(len(series), -1).shape[1] != self.n_series_:
             raise ValueError(f"{'y' if exogenous else 'X'} must have {self.n_series_} columns, as in fit")
         series = series.reshape(len(series), -1)
-        if checks.flag("log", self.log):
+        if checks.flag("log", self.log) if reset else self._fitted["log"]:
             if not series.min() > 0:
                 raise ValueError(f"log=True needs a series of positive numbers, got {series.min():g}")
             series = np.log(series)
@@ -294,7 +310,9 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         return shift
 
     def _inputs(self, history, exogenous, ends):
-        return Sequences.of_array(windows.inputs(history, exogenous, ends, self._layout, self._scales, self.dtype))
+        return Sequences.of_array(
+            windows.inputs(history, exogenous, ends, self._layout, self._scales, self._fitted["dtype"])
+        )
 
     def _quantiles_of(self, x):
         """The net's quantiles (n,H,F,Q), in the scale of the targets, in order (Chernozhukov et al. 2010)."""
@@ -307,7 +325,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         """The medians of the steps that follow the rows seen, float64: (steps,), or (steps,F) as the series in fit.
 
         X: (steps,E) the exogenous columns of these steps, for a forecaster with exogenous columns that are known;
-            up to a multiple of the horizon, what is missing is taken to be like the last row.
+            up to a multiple of the horizon, what is missing is taken to be like the last row. With dates, those that
+            follow the rows seen.
         steps: how many; None for as many as X has rows, else the horizon. Beyond the horizon, forecasts are fed back.
         """
         ahead, steps = self._ahead(X, steps)
@@ -319,7 +338,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         A direct forecast has them for at most `horizon` steps: beyond, the spread of what is fed back would be missing.
         """
         ahead, steps = self._ahead(X, steps)
-        if self.strategy == "direct" and steps > self._layout.horizon:
+        if self._fitted["strategy"] == "direct" and steps > self._layout.horizon:
             raise ValueError(f"steps must be at most the horizon {self._layout.horizon} for quantiles, got {steps}")
         values = self._forecast(ahead, steps)
         return values[:, 0] if self._form.single else values
@@ -334,6 +353,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         """R² of `predict` for the rows that follow those seen: the series X, or y with the exogenous columns X."""
         check_is_fitted(self)
         series = X if y is None else y
+        check_same(index_of(X), index_of(series))
+        self._followed(index_of(series), len(series))
         forecast = self.predict(None if y is None else X, steps=len(series))
         return float(r2_score(series, forecast, sample_weight=sample_weight))
 
@@ -349,11 +370,13 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         if X is not None:
             if not self._form.exogenous:
                 raise ValueError("X must be None: the forecaster was fitted to a series without exogenous columns")
+            index = index_of(X)
             X = validate_data(self, X, reset=False, dtype=np.float64)
+            self._followed(index, len(X))
             if steps is not None and len(X) < steps:
                 raise ValueError(f"X must have a row for each of {steps} steps, got {len(X)}")
             steps = steps or len(X)
-        steps = steps or self.horizon
+        steps = steps or self._fitted["horizon"]
         if self._layout.known:
             if X is None:
                 raise ValueError("X must hold the exogenous columns of the steps to come, got None")
@@ -367,7 +390,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
     def _forecast(self, ahead, steps):
         """Quantiles (steps,F,Q) in the units of the series. ahead: (steps,E), or None."""
         window, horizon = self._layout.window, self._layout.horizon
-        recursive, blocks = self.strategy == "recursive", -(-steps // horizon)
+        recursive, blocks = self._fitted["strategy"] == "recursive", -(-steps // horizon)
         if ahead is None:  # never read
             ahead = np.zeros((steps, self._recent.exogenous.shape[1]))
         ahead = np.concatenate([ahead, np.repeat(ahead[-1:], blocks * horizon - steps, axis=0)])
@@ -394,7 +417,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             below, point = np.arange(len(self.quantiles_)) < self._median, point[..., np.newaxis]
             values = np.where(below, np.minimum(values, point), np.maximum(values, point))
             values[..., self._median] = point[..., 0]
-        return np.exp(values) if self.log else values
+        return np.exp(values) if self._fitted["log"] else values
 
     def _drawn(self, quantiles, rng):
         """One value each (n,H,F) from distributions that have these quantiles (n,H,F,Q): piecewise linear in the normal
@@ -417,8 +440,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         import pandas as pd
 
         index = index_of(X)
-        if index is None and self._index is not None:
-            index = extended(self._index, len(values))
+        if self._index is not None and (index is None or is_dated(self._index) and not is_dated(index)):
+            index = extended(self._index, len(values), self._frequency)
         if index is None:
             index = pd.RangeIndex(self._seen, self._seen + len(values))
         index = index[: len(values)]

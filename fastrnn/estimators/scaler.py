@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .base import SequenceInput
 from .regression import moments
-from .sequences import listed, shape_of
+from .sequences import is_list, listed, shape_of
 
 
 class SequenceScaler(OneToOneFeatureMixin, TransformerMixin, SequenceInput):
@@ -39,6 +39,6 @@ class SequenceScaler(OneToOneFeatureMixin, TransformerMixin, SequenceInput):
         check_is_fitted(self)
         x = self._check_X(X, np.float64)
         scaled = x.with_steps((x.steps - self.mean_) / self.scale_)
-        if listed(X) is None:
+        if listed(X) is None and (self._has_columns or not is_list(X)):  # lists of rows are a table if fit's were
             return scaled.array.reshape(shape_of(X))
         return [row.reshape(shape_of(entry)) for row, entry in zip(scaled, X, strict=True)]

@@ -67,17 +67,55 @@ def take(rows: Any, indices: np.ndarray) -> Any:
     return rows.take(indices) if isinstance(rows, Sequences) else None if rows is None else rows[indices]
 
 
-def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of an array or what can be taken as one."""
-    return value.shape if hasattr(value, "shape") else np.asarray(value).shape
+def shape_of(value: Any, name: str = "X") -> tuple[int, ...]:
+    """The shape of an array or what can be taken as one; ValueError for a list whose entries do not fit together."""
+    if hasattr(value, "shape"):
+        return value.shape
+    try:
+        return np.asarray(value).shape
+    except ValueError:
+        shapes = [_entry_shape(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
+        i = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        raise ValueError(
+            f"{name} must be a list of arrays that are all (T_i,F) or all (T_i,), got shapes {shapes[0]} of {name}[0] "
+            f"and {shapes[i]} of {name}[{i}]"
+        ) from None
+
+
+def _entry_shape(name, entry):
+    try:
+        return np.shape(entry)
+    except ValueError:
+        raise ValueError(f"{name} must be an array (T,F) or (T,), got rows of different lengths") from None
+
+
+def form_of(X: Any) -> tuple[list[np.ndarray] | None, tuple[int, ...]]:
+    """What `listed` makes of X, and the shape of an X that is one array, () of others.
+
+    ValueError for what is neither, but for one-dimensional arrays, of which scikit-learn has something to say.
+    """
+    arrays = listed(X)
+    shape = shape_of(X) if arrays is None else ()
+    if arrays is None and (shape in ((), (0,)) or len(shape) > 3):
+        got = f"shape {shape}" if len(shape) > 3 else repr(X)
+        raise ValueError(
+            f"X must be an array (n,T,F), a list of arrays (T_i,F) or (T_i,), or rows of numbers (n,T·F), got {got}"
+        )
+    return arrays, shape
+
+
+def is_list(X: Any) -> bool:
+    """Whether X is a list of sequences, or what is taken as one, rather than one array."""
+    return isinstance(X, (list, tuple)) or listed(X) is not None
 
 
 def listed(X: Any) -> list[np.ndarray] | None:
-    """The arrays (T_i,F), or (T_i,) of different lengths, of a list, a tuple or a one-dimensional array of objects.
+    """The arrays (T_i,F), or (T_i,), of a list, a tuple or a one-dimensional array of objects.
 
-    None if X is none of these, or its entries are plain rows: then it is one array, if anything.
+    None if X is none of these, or a list of rows that are equally long: then it is one array, if anything.
     """
-    if not isinstance(X, (list, tuple)):
+    objects = not isinstance(X, (list, tuple))
+    if objects:
         if getattr(X, "ndim", None) != 1 or X.dtype.kind != "O":
             return None
         X = np.asarray(X).tolist()
@@ -86,7 +124,7 @@ def listed(X: Any) -> list[np.ndarray] | None:
     except ValueError:
         return None  # ragged within an entry
     dimensions = {array.ndim for array in arrays}
-    if dimensions == {2} or (dimensions == {1} and len({len(array) for array in arrays}) > 1):
+    if dimensions == {2} or (dimensions == {1} and (objects or len({len(array) for array in arrays}) > 1)):
         return arrays
     return None
 

@@ -13,13 +13,14 @@ from ..losses import CrossEntropy
 from .base import RecurrentEstimator, checked_weights
 from .labels import ClassTargets, probabilities
 from .regression import StandardizedTargets
-from .sequences import Sequences, joined, listed, shape_of
+from .sequences import Sequences, form_of, is_list, joined, listed, shape_of
 
 TASKS = ("classify", "regress")
 
 
 def _classifies(tagger):
-    return isinstance(tagger.task, str) and tagger.task == "classify"
+    """Whether a tagger gives classes: as fitted, or, before, as its parameter says."""
+    return getattr(tagger, "_fitted", {"task": tagger.task})["task"] == "classify"
 
 
 class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
@@ -42,6 +43,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
     `RecurrentEstimator`.
     """
 
+    _of_the_model = (*RecurrentEstimator._of_the_model, "task", "features_per_step")
     _one_step: bool  # whether y was one-dimensional
     _scalar: bool  # whether an entry of y is one number
 
@@ -103,7 +105,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        if _classifies(self):
+        if self.task == "classify":
             tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
         else:
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
@@ -124,7 +126,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         self._require_y(y)
         classifies = checks.choice("task", self.task, TASKS) == "classify"
         new = not self._goes_on(incremental)
-        y, one_step = self._checked_y(X, y, None if classifies else np.float64)
+        y, one_step = self._checked_y(X, y, classifies)
         x = self._sequences(X, self._step_width(X, y) if new else None)
         _check_same_steps("y", y, x)
         weights = _step_weights(sample_weight, x)
@@ -145,9 +147,9 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         )  # fmt: skip
         return self
 
-    def _checked_y(self, X, y, dtype):
-        """`y` as sequences of labels, or numbers of `dtype`, and whether it has one dimension."""
-        arrays = listed(y)
+    def _checked_y(self, X, y, classifies):
+        """`y` as sequences of labels, or float64 numbers, and whether it has one dimension."""
+        arrays, dtype = listed(y), None if classifies else np.float64
         if arrays is None:
             array = check_array(y, dtype=dtype, ensure_2d=False, allow_nd=True, estimator=self, input_name="y")
             if array.ndim == 2 and array.shape[1] == 1 and listed(X) is None and len(shape_of(X)) == 2:
@@ -158,7 +160,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
             one_step, result = False, joined("y", arrays)
             steps = check_array(result.steps, dtype=dtype, ensure_2d=False, estimator=self, input_name="y")
             result = result.with_steps(steps)
-        if result.steps.ndim > (1 if _classifies(self) else 2):
+        if result.steps.ndim > (1 if classifies else 2):
             raise ValueError(
                 f"y must have one label or number a step, or vectors to regress, got {result.steps.shape[1:]}"
             )
@@ -168,9 +170,9 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         """The numbers of a step in rows of numbers."""
         if self.features_per_step is not None:
             return self.features_per_step
-        arrays = listed(X)
+        arrays, shape = form_of(X)
         if arrays is None:
-            return max(1, shape_of(X)[-1] // y.longest)
+            return max(1, shape[-1] // y.longest)
         return max(1, len(arrays[0]) // int(y.lengths[0]))
 
     def predict(self, X: Any) -> Any:
@@ -193,7 +195,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         """The share of steps that are labelled right, or R² over all steps; `sample_weight` as in `fit`."""
         classifies = _classifies(self)
         outputs, x = self._step_outputs(X)
-        y, _ = self._checked_y(X, y, None if classifies else np.float64)
+        y, _ = self._checked_y(X, y, classifies)
         _check_same_steps("y", y, x)
         weights = _step_weights(sample_weight, x)
         if classifies:
@@ -210,7 +212,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         if self._one_step and x.longest == 1:
             return steps
         result = x.with_steps(steps)
-        return result.array if listed(X) is None else list(result)
+        return list(result) if is_list(X) else result.array
 
     def _score(self, outputs, targets, weights):
         weights = None if weights is None else weights.steps
@@ -235,7 +237,7 @@ def _step_weights(sample_weight, x):
     if sample_weight is None:
         return None
     arrays = listed(sample_weight)
-    if arrays is None and len(shape_of(sample_weight)) != 2:
+    if arrays is None and len(shape_of(sample_weight, "sample_weight")) != 2:
         return np.repeat(checked_weights(sample_weight, len(x)), x.lengths)
     rows = Sequences.of_array(np.asarray(sample_weight)) if arrays is None else joined("sample_weight", arrays)
     _check_same_steps("sample_weight", rows, x)
