@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .available import available_memory
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -292,28 +293,13 @@ def sequence_lengths(value: Any, steps: int, batch: int) -> np.ndarray | None:
     return integer_array("lengths", value, (batch,), minimum=1, maximum=steps)
 
 
-def _available_memory():
-    """Bytes that can still be had: what Linux calls available, elsewhere all of the machine's memory."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
 def memory(what: str, size: int) -> None:
-    """Refuse, before anything is allocated, `size` bytes that the machine does not have.
+    """Refuse, before anything is allocated, `size` bytes that the process can't have.
 
     An operating system that overcommits grants them, and ends the process when they are used.
     """
     if size < 1 << 26:
         return
-    available = _available_memory()
+    available = available_memory()
     if available is not None and size > available:
         raise MemoryError(f"{what} needs {size:,} bytes, {available:,} are available")

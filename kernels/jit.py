@@ -1,55 +1,24 @@
-"""The one place where jit options live, and the rule by which compiled kernels are cached.
+"""The one place where jit options live.
 
 Options: no fast-math flag at all, so that NaN and infinity stay visible and the same formula gives the same bits
 wherever it is compiled; the GIL is released; division follows NumPy (no exception inside a kernel).
 """
 
 import functools
-import hashlib
 import importlib
-import pathlib
 import uuid
 
 import llvmlite.binding as llvm
 import numba
 from numba import types
 from numba.core import cgutils
-from numba.core.caching import FunctionCache
 from numba.core.compiler import Flags, compile_internal
 from numba.core.typing.templates import AbstractTemplate, builtin_registry, signature
 from numba.extending import lower_builtin, register_jitable
 
-from .simd import VECTOR_BYTES
+from .cache import KernelCache
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
-
-
-def _sources_digest():
-    """A digest of every kernel source file.
-
-    Numba looks at the calling file alone, and would go on using a cached caller after an edit of its callee.
-    """
-    digest = hashlib.sha256()
-    root = pathlib.Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-class _KernelCache(FunctionCache):
-    """Numba's cache on disk, keyed besides by the kernel's name, all kernel sources and the vector width."""
-
-    _digest = None
-
-    def __init__(self, py_func, name):
-        super().__init__(py_func)
-        self._kernel_name = name
-
-    def _index_key(self, sig, codegen):
-        if _KernelCache._digest is None:
-            _KernelCache._digest = _sources_digest()
-        return sig, codegen.magic_tuple(), self._kernel_name, _KernelCache._digest, VECTOR_BYTES
 
 
 def _take_no_literals(dispatcher):
@@ -117,16 +86,27 @@ def kernel(function=None, *, name=None):
         return lambda f: kernel(f, name=name)
     if name is not None:
         function.__name__ = function.__qualname__ = name
+    if numba.config.DISABLE_JIT:
+        return _refusal_of(function)
     dispatcher = numba.njit(**_OPTIONS)(function)
-    if hasattr(dispatcher, "enable_caching"):  # absent under NUMBA_DISABLE_JIT
-        _take_no_literals(dispatcher)
-        _call_in_place(dispatcher, function.__module__, function.__qualname__)
-        _kernels[function.__module__, function.__qualname__] = dispatcher
-        try:
-            dispatcher._cache = _KernelCache(function, f"{function.__module__}.{function.__qualname__}")
-        except RuntimeError:
-            pass  # no folder that can be written: compiled anew in every process
+    _take_no_literals(dispatcher)
+    _call_in_place(dispatcher, function.__module__, function.__qualname__)
+    _kernels[function.__module__, function.__qualname__] = dispatcher
+    dispatcher._cache = KernelCache(function, f"{function.__module__}.{function.__qualname__}")
     return dispatcher
+
+
+REFUSAL = "fastrnn's kernels have to be compiled, which NUMBA_DISABLE_JIT forbids: unset it"
+
+
+def _refusal_of(function):
+    """What stands for a kernel where Numba must not compile: it works on vectors, which Python has none of."""
+
+    @functools.wraps(function)
+    def refuse(*_, **__):
+        raise RuntimeError(REFUSAL)
+
+    return refuse
 
 
 def _optimize_once(library):

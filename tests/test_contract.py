@@ -660,7 +660,7 @@ def test_contract_bias_of_a_linear_layer():
 
 def test_contract_more_memory_than_there_is(monkeypatch):
     """Asked for before any of it is allocated: an operating system that overcommits would end the process."""
-    monkeypatch.setattr("fastrnn.checks._available_memory", lambda: 1 << 27)
+    monkeypatch.setattr("fastrnn.checks.available_memory", lambda: 1 << 27)
     with pytest.raises(MemoryError):
         fastrnn.LSTM(2000, 2000)
     with pytest.raises(MemoryError):

@@ -1,0 +1,159 @@
+"""Where compiled kernels are kept from one process to the next.
+
+Numba's own cache of a function has one index for all signatures. Two processes that save at once can leave an entry of
+one with the code of the other, a damaged file raises while it is unpickled, and a full disk ends the call that wanted
+a kernel compiled. Here every compiled kernel has a file of its own, which appears whole or not at all and begins with a
+digest of the rest; whatever is wrong with it, it counts as missing. What can't be kept costs time and one warning.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import pathlib
+import pickle
+import sys
+import uuid
+import warnings
+
+import llvmlite
+import numba
+from numba.core.caching import CompileResultCacheImpl, NullCache
+from numba.core.serialize import dumps
+
+from .simd import VECTOR_BYTES
+
+_SUFFIX = ".kernel"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_PYTHON = sys.implementation.cache_tag + getattr(sys, "abiflags", "")  # whose pickles they are
+
+_warned = False  # in this process
+
+
+@functools.cache
+def _version():
+    """A digest of all that code depends on: every kernel's source, Numba and LLVM.
+
+    Numba looks at the calling file alone, and would go on using a cached caller after an edit of its callee.
+    """
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    root = pathlib.Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _warn(reason):
+    """Tell, once in a process, that kernels are not kept."""
+    global _warned
+    if not _warned:
+        _warned = True  # first, for a filter may raise it
+        warnings.warn(
+            f"compiled kernels can't be kept, so that every process takes the seconds to compile them anew: {reason}. "
+            "NUMBA_CACHE_DIR can name a folder that can be written",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+class KernelCache(NullCache):
+    """What Numba takes for a dispatcher's cache: one kernel's files, under the full `name` of `function`.
+
+    Numba holds its compiler lock around every call.
+    """
+
+    def __init__(self, function, name):
+        self._function = function
+        self._name = name
+        self._prefix = f"{name}.{_PYTHON}-"
+
+    @functools.cached_property
+    def _numba(self):
+        """What serialises compiled code, and has looked for a folder that can be written; None if there is none."""
+        try:
+            return CompileResultCacheImpl(self._function)
+        except RuntimeError:
+            return None
+
+    @property
+    def cache_path(self):
+        """The folder, None if no folder can be written."""
+        return self._numba and os.path.abspath(self._numba.locator.get_cache_path())
+
+    def load_overload(self, sig, target_context):
+        """The code for a signature, or None if there is none to be had."""
+        target_context.refresh()
+        if self._numba is None:
+            _warn("no folder can be written")
+            return None
+        key = self._key(sig, target_context.codegen())
+        reduced = _read(self._path(key), key)
+        return None if reduced is None else self._numba.rebuild(target_context, reduced)
+
+    def save_overload(self, sig, data):
+        """Keep the code for a signature, if that is possible."""
+        if self._numba is None or not self._numba.check_cachable(data):
+            return
+        key = self._key(sig, data.codegen)
+        path = self._path(key)
+        content = dumps((key, self._numba.reduce(data)))
+        try:
+            os.makedirs(self.cache_path, exist_ok=True)
+            _write(path, hashlib.sha256(content).digest() + content)
+        except OSError as error:
+            if _read(path, key) is None:  # nor has another process just put it there
+                _warn(error)
+            return
+        self._remove(outdated=True)
+
+    def flush(self):
+        """Forget the code for all signatures."""
+        if self._numba is not None:
+            self._remove(outdated=False)
+
+    def _key(self, sig, codegen):
+        return self._name, _version(), sig, codegen.magic_tuple(), VECTOR_BYTES
+
+    def _path(self, key):
+        """The file of this kernel for a signature, CPU and vector width.
+
+        Its name tells apart what `repr` does: types that it does not have to share a file, one at a time.
+        """
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
+        return os.path.join(self.cache_path, f"{self._prefix}{_version()}-{digest}{_SUFFIX}")
+
+    def _remove(self, *, outdated):
+        """Remove this kernel's files: all, or those that other versions left."""
+        current = f"{self._prefix}{_version()}-"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.cache_path):
+                if name.startswith(self._prefix) and not (outdated and name.startswith(current)):
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(self.cache_path, name))
+
+
+def _read(path, key):
+    """What the file at `path` holds for `key`; None if there is no such file, or it is not as it was written."""
+    try:
+        with open(path, "rb") as file:
+            content = memoryview(file.read())
+        if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
+            return None
+        found, reduced = pickle.loads(content[_DIGEST_BYTES:])
+    except Exception:  # of whatever kind: a class that is no more, for instance, among the types of a signature
+        return None
+    return reduced if found == key else None
+
+
+def _write(path, content):
+    """Put a file at `path` that no other process sees before it is whole."""
+    temporary = f"{path}.{uuid.uuid4().hex}"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
