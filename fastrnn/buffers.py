@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import checks
 from .kernels.memory import aligned_empty
 
 if TYPE_CHECKING:
@@ -24,5 +25,6 @@ class NamedArrays:
         size, dtype = math.prod(shape), np.dtype(dtype)
         flat = self._arrays.get(name)
         if flat is None or flat.size < size or flat.dtype != dtype:
+            checks.memory(f"an array of shape {shape}", size * dtype.itemsize)
             flat = self._arrays[name] = aligned_empty(size, dtype)
         return flat[:size].reshape(shape)

@@ -6,6 +6,7 @@ with `mmap_mode="r"`) they need the memory of a batch, however long the file is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -217,7 +218,9 @@ def pad(
     if first.dtype.kind != dtype.kind and "f" in (first.dtype.kind, dtype.kind):
         raise TypeError("sequences must not mix uint64 with signed integers: no integer type holds both")
     lengths = np.array([len(a) for a in arrays], np.int64)
-    x = np.full((len(arrays), lengths.max(), *first.shape[1:]), _fill_value(value, dtype), dtype)
+    shape = len(arrays), int(lengths.max()), *first.shape[1:]
+    checks.memory("the padded sequences", (1 if batch_first else 2) * math.prod(shape) * dtype.itemsize)
+    x = np.full(shape, _fill_value(value, dtype), dtype)
     for row, array in zip(x, arrays, strict=True):
         row[: len(array)] = array
     return (x if batch_first else np.ascontiguousarray(x.swapaxes(0, 1))), lengths
@@ -278,6 +281,8 @@ class WindowBatches:
         self.batch_first = checks.flag("batch_first", batch_first)
         self.shuffle = checks.flag("shuffle", shuffle)
         self._view = _window_view(series, length, 1 if horizon is None else horizon)
+        batch = self._view[: self.batch_size]
+        checks.memory("a batch of windows", batch.size * _batch_dtype(batch).itemsize)
         self._rng = generator(seed)
 
     def __len__(self) -> int:

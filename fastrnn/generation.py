@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .types import Seed, State
 
+_CANDIDATE_BYTES = 48  # of a beam: six float64 or int64 for each sequence and each token that may follow
 _STEPS = 256  # of a start that are read at once: the memory does not grow with it
 
 
@@ -211,7 +212,10 @@ def generate(
             raise ValueError("end is for tokens, and start holds real vectors")
         end = checks.integer("end", end, minimum=0, maximum=begin.outputs - 1)
     shape = (steps, begin.batch) if begin.tokens else (steps, begin.batch, begin.outputs)
-    generated = np.empty(shape, np.int64 if begin.tokens else model.dtype)
+    dtype = np.dtype(np.int64) if begin.tokens else model.dtype
+    copies = 1 if begin.single or begin.axis == 0 else 2
+    checks.memory(f"the output of shape {shape}", copies * math.prod(shape) * dtype.itemsize)
+    generated = np.empty(shape, dtype)
     ended = np.zeros(begin.batch, np.bool_)
     for t, x in zip(range(steps), stream_, strict=False):
         generated[t] = np.where(ended, end, x) if end is not None else x
@@ -262,6 +266,7 @@ def _search(start, steps, width, end, penalty, exclude):
     alive, scores = np.empty((1, 0), np.int64), np.zeros(1)  # tokens so far, log p
     done: list[tuple[float, float, np.ndarray]] = []  # score, log p, tokens
     for n in range(1, steps + 1):
+        checks.memory(f"a beam of {len(scores)} sequences", _CANDIDATE_BYTES * len(scores) * start.outputs)
         totals = scores[:, np.newaxis] + _log_softmax(_permitted(y, exclude))
         # as many as end, at most one for each row, may be among the best besides those that go on
         parents, tokens = _largest(totals, width + (0 if end is None else len(scores)))

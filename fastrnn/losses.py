@@ -113,7 +113,11 @@ class _Loss(ABC):
         """
         y, dtype = checks.prediction("y", y)
         targets, mask = self._check(y, targets, mask)
-        dy = np.empty(y.shape, dtype) if out is None else checks.output_array("out", out, dtype, y.shape)
+        if out is None:
+            checks.memory("the gradient of the loss", y.size * dtype.itemsize)
+            dy = np.empty(y.shape, dtype)
+        else:
+            dy = checks.output_array("out", out, dtype, y.shape)
         rows, targets, mask, count = self._prepare(y, dtype, targets, mask, dy)
         if denominator is None:
             if count == 0:
@@ -145,6 +149,7 @@ class _Loss(ABC):
         size = math.prod(shape)
         buffer = getattr(self._local, name, None)
         if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            checks.memory("the loss", size * np.dtype(dtype).itemsize)
             buffer = np.empty(size, dtype)
             setattr(self._local, name, buffer)
         return buffer[:size].reshape(shape)

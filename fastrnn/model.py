@@ -321,25 +321,34 @@ class Container(Layer):
         return self._after(x)[0]
 
     def _check_room(self, x, given):
-        shape, numbers = self._after(x)
+        shape, size = self._after(x)
         if given:
-            numbers -= math.prod(shape)
-        checks.memory("the layers' outputs", numbers * self.dtype.itemsize)
+            size -= math.prod(shape) * self.dtype.itemsize
+        checks.memory("inference", size)
 
     def _after(self, x):
-        """The shape of the output for a checked input, and how many numbers inference holds at once."""
+        """The shape of the output for a checked input, and about the bytes that inference takes."""
         real = x.dtype.kind == "f"
         key = x.shape, real, self._batch_first
         kept = self._kept_after  # a stream's blocks are all of one shape
         if kept is None or kept[0] != key:
             steps, batch = self._extent(x)
             steps = None if real and x.ndim == 2 else steps
-            sizes = []
-            for layer, width in zip(self.layers, self._widths(x.shape[-1] if real else None)[1:], strict=True):
-                steps = layer._output_steps(steps)
-                sizes.append((steps or 1) * batch * width)
-            kept = self._kept_after = key, super()._shape_after(x), self._numbers_at_once(sizes)
+            size = self._bytes_at_once(steps, batch, x.shape[-1] if real else None)
+            kept = self._kept_after = key, super()._shape_after(x), size
         return kept[1:]
+
+    def _bytes_at_once(self, steps, batch, features):
+        """About the bytes that inference takes: the layers' outputs, and what one of them needs inside."""
+        sizes, inside = [], 0
+        for layer, width in zip(self.layers, self._widths(features)[1:], strict=True):
+            inside = max(inside, layer._inference_bytes(steps or 1, batch))
+            steps = layer._output_steps(steps)
+            sizes.append((steps or 1) * batch * (width or 1))
+        return self._numbers_at_once(sizes) * self.dtype.itemsize + inside
+
+    def _inference_bytes(self, steps, batch):
+        return self._bytes_at_once(steps if self._takes_sequences else None, batch, None)
 
     def _numbers_at_once(self, sizes):
         """Numbers that inference holds at once, of the sizes of the layers' outputs."""

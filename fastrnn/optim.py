@@ -81,6 +81,8 @@ class _Optimizer(ABC):
         elif self._parameters is not parameters:
             raise ValueError("model must be the one of the steps before: an optimizer serves one model")
         if not self._arrays:
+            size = len(self._state_names) * parameters.values.nbytes
+            checks.memory(f"the state of {type(self).__name__}", size)
             arrays = {name: aligned_empty(parameters.size, parameters.dtype) for name in self._state_names}
             for array in arrays.values():
                 array.fill(self._initial)

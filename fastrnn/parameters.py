@@ -22,6 +22,7 @@ def aligned_pieces(sizes: Iterable[int], dtype: DTypeLike, alignment: int = 64) 
     starts = [0]
     for size in sizes:
         starts.append(starts[-1] + -(-size // unit) * unit)
+    checks.memory("the buffers of a pass", starts[-1] * dtype.itemsize)
     whole = aligned_empty(starts[-1], dtype, alignment)
     return [whole[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
@@ -157,6 +158,8 @@ class Parameters:
         if len(dtypes) > 1:
             raise ValueError(f"layers must have one dtype, got {', '.join(sorted(d.name for d in dtypes))}")
         shapes = {f"{prefix}.{n}": s for prefix, p in members.items() for n, s in p.shapes.items()}
+        size = sum(member.values.nbytes + member.gradients.nbytes for member in members.values())
+        checks.memory("a model of these layers, whose parameters move into it,", size)
         whole = cls(shapes, dtypes.pop() if dtypes else next(iter(members.values())).dtype)
         np.concatenate([member.values for member in members.values()], out=whole._values, casting="same_kind")
         np.concatenate([member.gradients for member in members.values()], out=whole._gradients, casting="same_kind")

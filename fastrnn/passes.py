@@ -68,6 +68,11 @@ class SequenceBatch:
         self._per_row = np.empty((5, batch), np.int64)
         self._key = None
 
+    @staticmethod
+    def count_bytes(steps, batch):
+        """About the bytes of the arrays."""
+        return 8 * (3 * (steps + 1) + 5 * batch)
+
     def fill(self, steps, batch, lengths, by_units, parts, segments=None):
         """Lay out a batch of `steps` by `batch` for `parts` threads; lengths None: all full.
 
@@ -309,12 +314,19 @@ class PassBuffers:
         self.d_states, self.d_vectors = tuple(gradients[: self._states]), tuple(gradients[self._states :])
 
     @staticmethod
-    def count_bytes(product, steps, batch, states):
-        """Bytes of a kept pass."""
-        panel = product.panel
+    def count_bytes(product, steps, batch, states, keep=True):
+        """About the bytes of the arrays, before any is made."""
         inputs, units = product.padded(product.input_size), product.padded(product.hidden_size)
-        per_row = inputs + (4 if product.by_row else 1) * product.blocks * panel + states * units
-        return steps * batch * per_row * product.parameters.dtype.itemsize
+        stretch = min(steps, STRETCH) * batch
+        rows = steps * batch if keep else stretch
+        as_z = (4 if keep else 3) if product.by_row else 1  # `z`, `_own_dz`, `_recurrent`
+        numbers = rows * (inputs + as_z * product.blocks * product.panel)
+        if keep:
+            by_sequence = 2 * states + sum([count for _, count in product.vector_names])
+            numbers += rows * states * units + batch * by_sequence * units + stretch * inputs
+        else:
+            numbers += 2 * batch * states * units
+        return numbers * product.parameters.dtype.itemsize
 
     def fit(self, batch):
         """The kernels' view of the arrays for a `SequenceBatch`."""

@@ -362,6 +362,7 @@ class _Measurement:
         """∂s_t/∂s_{t−1} of one layer at one row, (S,S), S = the numbers in its state: row i is that of number i."""
         width = part.arrays(self._states)[0].shape[1]
         size = width * len(part.letters)
+        checks.memory(f"the Jacobian of a state of {size} numbers", 8 * size * size)
         jacobian = np.empty((size, size))
         for first in range(0, size, _JACOBIAN_ROWS):
             chosen = np.arange(first, min(first + _JACOBIAN_ROWS, size))

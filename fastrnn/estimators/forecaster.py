@@ -391,10 +391,12 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         """Quantiles (steps,F,Q) in the units of the series. ahead: (steps,E), or None."""
         window, horizon = self._layout.window, self._layout.horizon
         recursive, blocks = self._fitted["strategy"] == "recursive", -(-steps // horizon)
+        paths = 1 + (_PATHS if recursive and len(self.quantiles_) > 1 else 0)  # the first is that of the medians
+        numbers = blocks * horizon * self._recent.series.shape[1] * max(paths, len(self.quantiles_))
+        checks.memory(f"a forecast of {steps} steps", 16 * numbers)  # twice: blocks, and all of them joined
         if ahead is None:  # never read
             ahead = np.zeros((steps, self._recent.exogenous.shape[1]))
         ahead = np.concatenate([ahead, np.repeat(ahead[-1:], blocks * horizon - steps, axis=0)])
-        paths = 1 + (_PATHS if recursive and len(self.quantiles_) > 1 else 0)  # the first is that of the medians
         history = np.repeat(self._recent.series[np.newaxis, -window:], paths, axis=0)
         exogenous = np.concatenate([self._recent.exogenous[-window:], ahead])
         rng, found = np.random.default_rng(self._path_seed), []

@@ -61,6 +61,7 @@ class Workspace:
         size = (self.steps * self.batch if rows is None else rows) * shape[-1]
         flat = self._buffers.get(name)
         if flat is None or flat.size < size:  # the number of features may be known at the first call only
+            checks.memory(f"the workspace of {type(self.layer).__name__}", size * self.layer.dtype.itemsize)
             flat = self._buffers[name] = aligned_empty(size, self.layer.dtype)
         return flat[: math.prod(shape)].reshape(shape)
 
@@ -73,6 +74,12 @@ class Workspace:
 
 def _new_workspace(layer, steps, batch):
     return layer.workspace(steps, batch)
+
+
+def parameter_bytes(dtype: np.dtype) -> int:
+    """Bytes of a parameter while its layer is made: value, gradient, and the float64 that its first value is drawn
+    as."""
+    return 2 * dtype.itemsize + 8
 
 
 class Layer(ABC):
@@ -88,7 +95,7 @@ class Layer(ABC):
         dtype = checks.float_dtype(dtype)
         shapes = dict(shapes)
         size = sum(math.prod(map(int, shape)) for shape in shapes.values())
-        checks.memory(f"{type(self).__name__} with {size:,} parameters", 2 * size * dtype.itemsize)
+        checks.memory(f"{type(self).__name__} with {size:,} parameters", size * parameter_bytes(dtype))
         self.parameters = Parameters(shapes, dtype)
         self.owner: Layer | None = None  # the model the layer belongs to
 
@@ -369,6 +376,10 @@ class Layer(ABC):
         shape = workspace.record.output_shape
         dy = checks.float_array("dy", dy, self.dtype, shape)
         return dy, self._check_state("dstate", dstate, workspace.record.batch)
+
+    def _inference_bytes(self, steps, batch):
+        """About the bytes that inference takes beside its input and output."""
+        return 0
 
     @abstractmethod
     def _workspace_bytes(self, steps, batch):

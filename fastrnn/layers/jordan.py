@@ -193,10 +193,14 @@ class Jordan(Layer):
         return state[:, 0]
 
     def _check_room(self, x, given):
-        if not given or self.batch_first:
-            steps, batch = self._extent(x)
-            size = steps * batch * self.output_size * self.dtype.itemsize
-            checks.memory(f"the output for T={steps}, B={batch}", size)
+        steps, batch = self._extent(x)
+        size = 0 if given else steps * batch * self.output_size * self.dtype.itemsize
+        checks.memory(f"inference for T={steps}, B={batch}", size + self._inference_bytes(steps, batch))
+
+    def _inference_bytes(self, steps, batch):
+        once = batch * (3 * self.output_size + self.hidden_size)
+        turned = steps * batch * (self.input_size + self.output_size) if self.batch_first else 0
+        return (once + turned) * self.dtype.itemsize
 
     def _workspace_bytes(self, steps, batch):
         numbers = 3 * self.input_size + 2 * self.hidden_size + 5 * self.output_size

@@ -91,14 +91,23 @@ class Linear(FloatInput):
 
     def _workspace_bytes(self, steps, batch):
         whole = steps * batch * (self.in_features + self.out_features) * self.dtype.itemsize
-        return whole + PassBuffers.count_bytes(self._pass, steps, batch, 0)
+        return whole + PassBuffers.count_bytes(self._pass, steps, batch, 0) + SequenceBatch.count_bytes(steps, batch)
+
+    def _inference_bytes(self, steps, batch):
+        if self._threads(steps, batch) == 1:
+            return 0
+        passes = PassBuffers.count_bytes(self._pass, steps, batch, 0, keep=False)
+        return passes + SequenceBatch.count_bytes(steps, batch)
+
+    def _threads(self, steps, batch):
+        rows = min(steps, STRETCH) * batch  # of a parallel region
+        return threads_for(rows * self.in_features * self.out_features)
 
     def _make_workspace(self, steps, batch):
         return _LinearWorkspace(self, steps, batch)
 
     def _compute(self, x, y, extent, workspace):
-        rows = min(extent.steps, STRETCH) * extent.batch_size  # of a parallel region
-        threads = threads_for(rows * self.in_features * self.out_features)
+        threads = self._threads(extent.steps, extent.batch_size)
         if workspace is None and threads == 1 and not extent.ragged:  # all rows as those of one step, to the same bits
             self._dense_step(
                 self._pass.forward_weights(), x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_
 from ..segments import Segments
 from ..threads import threads_for
 from . import initial_state as initial
-from .base import Layer, apart, put_into
+from .base import Layer, apart, parameter_bytes, put_into
 from .compiled import kernel_weights, kernel_workspace
 from .elementwise import draw_dropout, multiply_mask
 from .recurrent_workspace import RecurrentWorkspace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..types import Shapes, State
 
 _PASS_BYTES = 8192  # about what the Python objects of a layer and direction take
+_SEGMENT_BYTES = 64  # about what `Segments` takes of integers for each sequence and part of its state
 _STEP_WORK = 4_000_000  # multiply-adds of a layer's step that one thread has done before the forward pass would have
 
 
@@ -122,7 +124,7 @@ class Recurrent(Layer):
         first = rows * (self.input_size + self.hidden_size + 2)
         others = rows * ((self.directions + 1) * self.hidden_size + 2)
         numbers = first + (self.num_layers - 1) * others
-        size = 2 * numbers * checks.float_dtype(dtype).itemsize + self.num_layers * self.directions * _PASS_BYTES
+        size = numbers * parameter_bytes(checks.float_dtype(dtype)) + self.num_layers * self.directions * _PASS_BYTES
         checks.memory(f"{type(self).__name__} with about {numbers:,} parameters", size)
 
     def _layer_input(self, layer):
@@ -266,10 +268,18 @@ class Recurrent(Layer):
     # the work
 
     def _workspace_bytes(self, steps, batch):
-        features = self.directions * self.hidden_size
-        arrays = self.num_layers * (2 if self.dropout else 1) + 2
-        whole = steps * batch * (arrays * features + self.input_size) * self.dtype.itemsize
-        return whole + sum(PassBuffers.count_bytes(p, steps, batch, self.cell.parts) for p in self.passes)
+        between = self.num_layers - 1
+        arrays = self.num_layers + min(2, between) + (between if self.dropout else 0)
+        noise = sum([p.cell.noise for p in self.passes])
+        row = arrays * self.directions * self.hidden_size + self.input_size + noise * self.hidden_size
+        numbers = steps * batch * row + (2 * self.states + 1) * math.prod(self._state_shape(batch))
+        passes = sum(PassBuffers.count_bytes(p, steps, batch, self.cell.parts) for p in self.passes)
+        return numbers * self.dtype.itemsize + passes + SequenceBatch.count_bytes(steps, batch)
+
+    def _inference_bytes(self, steps, batch):
+        states = self.states * math.prod(self._state_shape(batch)) * self.dtype.itemsize
+        passes = max(PassBuffers.count_bytes(p, steps, batch, self.cell.parts, keep=False) for p in self.passes)
+        return states + passes + SequenceBatch.count_bytes(steps, batch)
 
     def _make_workspace(self, steps, batch):
         return RecurrentWorkspace(self, steps, batch)
@@ -298,7 +308,7 @@ class Recurrent(Layer):
         steps, batch = self._extent(x)
         buffers = min(2, self.num_layers - given)
         size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
-        checks.memory(f"the output for T={steps}, B={batch}", size)
+        checks.memory(f"inference for T={steps}, B={batch}", size + self._inference_bytes(steps, batch))
 
     def _of_layer(self, layer):
         """The indices of a layer's passes."""
@@ -310,6 +320,9 @@ class Recurrent(Layer):
             return None
         if resets is not None and self.batch_first:
             resets = resets.T
+        count = batch if resets is None else batch + np.count_nonzero(resets)
+        size = _SEGMENT_BYTES * count * self.dilation
+        checks.memory(f"a batch of {count} sequences with dilation {self.dilation}", size)
         return Segments(steps, batch, lengths, resets, self.dilation)
 
     def _infer(self, x, state, lengths, resets, out=None):

@@ -71,7 +71,8 @@ class Stateless(Layer):
     def _check_room(self, x, given):
         if not given:
             shape = self._output_shape(x.shape)
-            checks.memory(f"the output of shape {shape}", math.prod(shape) * self.dtype.itemsize)
+            size = math.prod(shape) * self.dtype.itemsize
+            checks.memory(f"the output of shape {shape}", size + self._inference_bytes(*self._extent(x)))
 
     def _infer(self, x, state, lengths, resets, out=None):
         extent = self._extent_of(x, lengths, np.empty(self._extent(x)[1], np.int64))
