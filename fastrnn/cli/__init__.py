@@ -9,7 +9,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+import numba
+
 from .. import __version__
+from ..kernels.jit import REFUSAL
 from . import bench, classify, completion, convert, diagnose, evaluate, forecast, info, sample, train, warmup
 from .common import CommandError, Parser, add_verbosity, styled, verbosity
 
@@ -18,6 +21,23 @@ _COMMANDS = (train, sample, evaluate, classify, forecast, diagnose, convert, ben
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command (`argv` without the program's name; None: `sys.argv`) and return its exit status."""
+    with _streams():
+        return _status(argv)
+
+
+@contextlib.contextmanager
+def _streams():
+    """Have somewhere to write to, also where whoever started the program has closed stdout or stderr."""
+    closed = [name for name in ("stdout", "stderr") if getattr(sys, name) is None]
+    with contextlib.ExitStack() as stack:
+        for name in closed:
+            stack.callback(setattr, sys, name, None)
+            setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
+        yield
+
+
+def _status(argv):
+    """Run one command: its exit status."""
     if hasattr(sys.stdout, "reconfigure"):  # a sample may have characters that a terminal's encoding lacks
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -40,6 +60,8 @@ def _run(argv):
         arguments = build_parser()[0].parse_args(argv)
     except SystemExit as end:  # --help, --version
         return end.code or 0
+    if numba.config.DISABLE_JIT:
+        raise CommandError(REFUSAL)
     with _no_interrupt_lost(), verbosity(getattr(arguments, "verbosity", 0)):
         return arguments.run(arguments) or 0
 

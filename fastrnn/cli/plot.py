@@ -1,5 +1,6 @@
 """The loss curves of a run as a picture."""
 
+import os
 from collections.abc import Sequence
 
 from .. import plot
@@ -16,6 +17,7 @@ def draw(path: str, title: str, lines: Sequence[dict], level: Level) -> None:
     if not level.logarithmic:  # the first updates fall from 8 bits: they would press all that follows into a line
         axes.set_ylim(min([baseline, *training, *held_out]) - 0.1, max(baseline, *_bulk(training + held_out)) + 0.2)
     axes.set_xlim(left=0)
+    title = os.fsencode(title).decode("utf-8", "replace")  # with a file's name, which the locale may not have decoded
     axes.set(title=title, ylabel=level.figure)
     for line in axes.lines:
         if line.get_label() == "validation":
