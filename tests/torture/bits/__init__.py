@@ -26,7 +26,7 @@ class _Bits:
         self._workers = []
 
     def start(self):
-        """Start a worker for each threading layer that is there."""
+        """Start a worker for each threading layer that is there; returns how many there are."""
         for worker in [Worker(layer, threads) for layer, threads in _LAYERS.items()]:
             try:
                 layer, _ = worker.answer()
@@ -38,25 +38,32 @@ class _Bits:
                 continue
             if layer != worker.layer:
                 self._tally.broke(f"Numba took the threading layer {layer} instead of {worker.layer}")
-            self._tally.count("threading layers")
             self._workers.append(worker)
+        return len(self._workers)
 
     def stop(self):
         """End all workers."""
-        for worker in self._workers:
-            worker.kill()
+        while self._workers:
+            self._workers.pop().kill()
 
     def go_on(self):
         """Cases until the time is up, one at least."""
         number = 0
         while number == 0 or self._budget.left() > 0:
             number += 1
-            self._sweep(self._seed())
-            self._train(self._seed(), killed=number % _RESTART == 0)
-        self._train(self._seed(), killed=True)
+            self._try(self._sweep)
+            self._try(self._train, killed=number % _RESTART == 0)
+        self._try(self._train, killed=True)
 
-    def _seed(self):
-        return int(self._budget.rng.integers(2**32))
+    def _try(self, case, **options):
+        """A case of a new seed; an error is one that did not hold, too."""
+        seed = int(self._budget.rng.integers(2**32))
+        try:
+            case(seed, **options)
+        except Exception as error:
+            self._tally.broke(f"{case.__name__} of {self._case(seed)}: {type(error).__name__}: {error}")
+            self.stop()  # one may still be at work on this case
+            self.start()
 
     def _case(self, seed):
         return f"seed {seed}{' (wide)' if self._wide else ''}"
@@ -140,10 +147,8 @@ def run(tally, budget):
     with tempfile.TemporaryDirectory() as folder:
         bits = _Bits(tally, budget, pathlib.Path(folder))
         try:
-            bits.start()
+            tally.count("threading layers", bits.start())
             bits.go_on()
-        except WorkerError as error:
-            tally.broke(str(error))
         finally:
             bits.stop()
 

@@ -95,8 +95,8 @@ class Run:
         """Layers from the recurrent one to the output."""
         layers = []
         if self.maybe(0.3, True):
-            inner = fastrnn.Linear(width, width, dtype=self.dtype, seed=3)
-            layers.append(fastrnn.Residual(inner, fastrnn.Tanh(dtype=self.dtype)))
+            layers.append(fastrnn.Residual(fastrnn.Linear(width, width, dtype=self.dtype, seed=3)))
+            layers.append(fastrnn.Tanh(dtype=self.dtype))
         if self.maybe(0.3, True):
             layers.append(fastrnn.Dropout(0.2, dtype=self.dtype, seed=4))
         return [*layers, fastrnn.Linear(width, outputs, dtype=self.dtype, seed=5)]

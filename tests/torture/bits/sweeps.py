@@ -102,8 +102,8 @@ def _net(rng, wide):
     first = []
     if rng.random() < 0.5:
         first, features = [fastrnn.Embedding(_TOKENS, features, dtype=dtype, seed=1)], 0
-    inner = fastrnn.Linear(width, width, dtype=dtype, seed=2), fastrnn.Tanh(dtype=dtype)
-    layers = [*first, recurrent, fastrnn.Residual(*inner), fastrnn.Sigmoid(dtype=dtype), fastrnn.ReLU(dtype=dtype)]
+    residual = fastrnn.Residual(fastrnn.Linear(width, width, dtype=dtype, seed=2))
+    layers = [*first, recurrent, residual, fastrnn.Tanh(dtype=dtype), fastrnn.ReLU(dtype=dtype)]
     pooling = [None, fastrnn.Last, fastrnn.MeanPool, fastrnn.MaxPool][rng.integers(4)]
     if pooling is not None:
         layers.append(pooling(dtype=dtype))
