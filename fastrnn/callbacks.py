@@ -1,8 +1,10 @@
 """Callbacks for `Trainer.fit` that go by the validation loss: early stopping, and lower learning rates on a plateau.
 
-A callback is anything that can be called as `callback(trainer, record)`. `fit` heeds two attributes besides, if there:
+A callback is anything that can be called as `callback(trainer, record)`. `fit` heeds attributes besides, if there:
 a true `needs_validation` refuses training without validation, and `finish(trainer)` is called when training has ended,
 by its last epoch or by a callback. It is not called after an error, nor after Ctrl-C, a pause from which `fit` goes on.
+What `state_dict()` gives, arrays and what JSON can hold, goes into checkpoints, and comes back to a callback of the
+same class by `load_state_dict(state)` when `fit` goes on from one.
 """
 
 from __future__ import annotations

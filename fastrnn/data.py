@@ -7,13 +7,14 @@ with `mmap_mode="r"`) they need the memory of a batch, however long the file is.
 from __future__ import annotations
 
 import math
+import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import checks
-from .init import generator
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -29,8 +30,80 @@ __all__ = [
 ]
 
 
-class _Stream:
-    """Lanes of one long sequence, batch by batch in order, and the place within a pass.
+class Passes(ABC):
+    """Batches in passes, each numbered, and the place within a pass: what `Trainer.fit` can go on with elsewhere.
+
+    A subclass gives `__len__`, the batches of a pass from one on, and what fixes the passes besides their number.
+    """
+
+    def __init__(self) -> None:
+        self._next = self._place = 0, 0  # the number of a pass and of a batch in it: the next, and after the last one
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches in a whole pass."""
+
+    def __iter__(self) -> Iterator[Any]:
+        number, first = self._place = self._next
+        self._next = number + 1, 0
+        for index, batch in enumerate(self._pass(number, first), first + 1):
+            self._place = number, index
+            yield batch
+        self._place = number + 1, 0
+
+    @abstractmethod
+    def _pass(self, number, first):
+        """The batches of a pass from number `first` on."""
+
+    @abstractmethod
+    def _layout(self):
+        """Plain values by name that have to be the same for a place to be one of these batches."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the current pass: after the batch handed out last. Plain values, good for JSON."""
+        return {"position": self._place[1], **self._layout()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next pass start at a saved place; later ones start at the beginning again.
+
+        `TypeError` or `ValueError`, and no change, if the place is one of other batches.
+        """
+        own = self.state_dict()
+        if not isinstance(state, dict) or state.keys() != own.keys():
+            raise ValueError(f"state must be what {type(self).__name__}.state_dict returns, got {state!r}")
+        for name, value in self._layout().items():
+            if state[name] != value:
+                raise ValueError(f"state is one of batches with {name} {state[name]}, these have {value}")
+        self._set_place(state, checks.integer("position", state["position"], minimum=0, maximum=len(self)))
+
+    def _set_place(self, state, position):
+        """Let the next pass start at a checked `position`."""
+        self._next = self._place = 0, position
+
+
+class ShuffledPasses(Passes):
+    """Passes in an order that follows from a seed and the number of the pass; without a seed, all are the same."""
+
+    def __init__(self, seed: int | None) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the current pass, after the batch handed out last: its number, how many batches were, and the
+        seed. Plain values, good for JSON."""
+        return {"epoch": self._place[0], "seed": self.seed, **super().state_dict()}
+
+    def _set_place(self, state, position):
+        epoch = checks.integer("epoch", state["epoch"], minimum=0)
+        if (state["seed"] is None) != (self.seed is None):
+            raise ValueError(f"state is one of batches with seed {state['seed']}, these have {self.seed}")
+        if self.seed is not None:
+            self.seed = checks.integer("seed", state["seed"], minimum=0)
+        self._next = self._place = epoch, position
+
+
+class _Stream(Passes):
+    """Lanes of one long sequence, batch by batch in order.
 
     `count` numbers or vectors, called `name`, of which the lanes have `ahead` fewer: the last one is a target alone.
     """
@@ -38,6 +111,7 @@ class _Stream:
     stateful = True  # a state is carried from batch to batch
 
     def __init__(self, name, count, ahead, batch_size, seq_len):
+        super().__init__()
         self.batch_size = checks.integer("batch_size", batch_size, minimum=1)
         self.seq_len = checks.integer("seq_len", seq_len, minimum=1)
         needed = self.batch_size * self.seq_len + ahead
@@ -49,19 +123,14 @@ class _Stream:
             )
         self._name, self._count = name, count
         self._lane = (count - ahead) // self.batch_size  # time steps in a pass
-        self._position = 0  # batches handed out in this pass
-        self._first = 0  # where the next pass starts
 
     def __len__(self) -> int:
         """Batches in a whole pass."""
         return -(-self._lane // self.seq_len)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        self._position, self._first = self._first, 0
-        for index in range(self._position, len(self)):
-            self._position = index + 1
+    def _pass(self, number, first):
+        for index in range(first, len(self)):
             yield self._batch(slice(index * self.seq_len, (index + 1) * self.seq_len))
-        self._position = 0
 
     def _lanes(self, array, begin=0):
         """A view (batch_size,lane,…) of `array` from `begin` on."""
@@ -71,23 +140,6 @@ class _Stream:
     def _batch(self, steps):
         """Inputs and targets of these steps of all lanes."""
         raise NotImplementedError
-
-    def state_dict(self) -> dict[str, int]:
-        """The place in the current pass: after the batch handed out last. Plain integers, good for JSON."""
-        return {"position": max(self._position, self._first), **self._layout()}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass start at a saved place; later ones start at the beginning again.
-
-        `ValueError` if the place is one of a stream of another length, `batch_size` or `seq_len`.
-        """
-        if not isinstance(state, dict) or state.keys() != {"position", *self._layout()}:
-            raise ValueError(f"state must be what {type(self).__name__}.state_dict returns, got {state!r}")
-        for name, value in self._layout().items():
-            if state[name] != value:
-                raise ValueError(f"state is one of a stream with {name} {state[name]}, this one has {value}")
-        self._first = checks.integer("position", state["position"], minimum=0, maximum=len(self))
-        self._position = 0
 
     def _layout(self):
         return {self._name: self._count, "batch_size": self.batch_size, "seq_len": self.seq_len}
@@ -252,16 +304,17 @@ def windows(
     return _split_windows(view, length, batch_first)
 
 
-class WindowBatches:
+class WindowBatches(ShuffledPasses):
     """The windows of a time series batch by batch, made when they are asked for: `windows` for a series of any length.
 
     Iterating gives pairs `(x, targets)` as `windows` does, of `batch_size` windows each, the last may have fewer; or,
     with `horizon=None`, targets (B,F): the step after the window, for models that end in `Last()`. In order, or with
-    `shuffle` drawn at random, in every pass as many as there are (with replacement: an order of all windows would take
-    memory that grows with the series).
+    `shuffle` drawn at random, in every pass others and as many as there are (with replacement: an order of all windows
+    would take memory that grows with the series).
 
-    seed: of the draws, an integer or `Generator`; None for others each time. The array is not copied, and read batch by
-    batch. `ValueError` if there is no window.
+    seed: of the draws, an integer or `Generator`, which gives one; None for others each time. The array is not copied,
+    and read batch by batch. `ValueError` if there is no window. `state_dict` and `load_state_dict` save and restore the
+    place within a pass, with all draws that follow.
     """
 
     def __init__(
@@ -283,19 +336,31 @@ class WindowBatches:
         self._view = _window_view(series, length, 1 if horizon is None else horizon)
         batch = self._view[: self.batch_size]
         checks.memory("a batch of windows", batch.size * _batch_dtype(batch).itemsize)
-        self._rng = generator(seed)
+        if isinstance(seed, np.random.Generator):
+            seed = int(seed.integers(2**63))
+        elif seed is None:
+            seed = secrets.randbits(63)
+        seed = checks.integer("seed", seed, minimum=0)
+        super().__init__(seed if self.shuffle else None)
 
     def __len__(self) -> int:
         """Batches in a pass."""
         return -(-len(self._view) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _pass(self, number, first):
         count = len(self._view)
-        for begin in range(0, count, self.batch_size):
+        for index in range(first, len(self)):
+            begin = index * self.batch_size
             end = min(begin + self.batch_size, count)
-            which = self._rng.integers(0, count, end - begin) if self.shuffle else slice(begin, end)
+            which: Any = slice(begin, end)
+            if self.seed is not None:  # each batch has a generator of its own, so that a pass can begin at any of them
+                which = np.random.default_rng((self.seed, number, index)).integers(0, count, end - begin)
             x, targets = _split_windows(self._view[which], self.length, self.batch_first)
             yield x, targets if self.horizon is not None else targets.reshape(-1, targets.shape[-1])
+
+    def _layout(self):
+        sizes = {"length": self.length, "horizon": self.horizon, "batch_size": self.batch_size}
+        return {"windows": len(self._view), **sizes}
 
 
 def _window_view(series, length, horizon):

@@ -140,6 +140,9 @@ class Trainer:
         self.updates = self.epoch = self.batch = self.nonfinite = 0
         self._state = None  # carried from batch to batch within an epoch
         self._batches: Iterable | None = None  # what `batch` counts in; None before the first epoch and in a checkpoint
+        self._place: dict[str, Any] | None = None  # of the next batch in them, if they can tell
+        self._callbacks: tuple[Callback, ...] = ()  # of the last `fit`
+        self._callback_states: list[tuple[str, dict[str, Any]]] = []  # from a checkpoint, with names of their classes
         self._last_update: dict[str, Any] = {}
         self._buffers = Buffers()
         self._interrupts = _Interrupts()
@@ -203,10 +206,14 @@ class Trainer:
 
         batches: an iterable, for more than one epoch one that can be gone through again, of `(x, targets)`,
             `(x, targets, lengths)` or dicts with these names, `mask` and `resets`. Over one with a true attribute
-            `stateful`, such as a `TokenStream`, the state is carried from batch to batch within an epoch.
+            `stateful`, such as a `TokenStream`, the state is carried from batch to batch within an epoch. Batches with
+            `state_dict()`, a place in a pass as JSON can hold it, and `load_state_dict(state)`, which lets the next
+            pass begin there, go on there: those of `fastrnn.data` have them, and any that draw at random should. Of
+            others, those done are passed over.
         validation: the same, for `evaluate` at the end of each epoch.
         callbacks: called as `callback(trainer, record)` for every new record, see `History`. One that returns True
-            stops training. `fastrnn.callbacks` has some, and says what else they may have.
+            stops training. `fastrnn.callbacks` has some, and says what else they may have. After `load_checkpoint`,
+            each gets the state that the checkpoint has of one of its class, in their order.
         progress: show a bar, on a terminal or in a notebook, if tqdm is installed (`pip install 'fastrnn[train]'`).
 
         The logger "fastrnn" is told of every epoch's results (INFO), of gradients that are not finite (WARNING, once an
@@ -214,15 +221,19 @@ class Trainer:
 
         Ctrl-C ends training, too, and never in the middle of an update. What was stopped goes on: an epoch that ended
         early, or came from a checkpoint, is finished first when `fit` is called again with the same batches, and counts
-        as one of `epochs`. Only if Ctrl-C came between two updates of one batch is that batch begun anew.
+        as one of `epochs`. Only if Ctrl-C came between two updates of one batch is that batch begun anew. ValueError if
+        a checkpoint comes from the middle of an epoch of batches that are not laid out like these.
         """
         epochs = checks.integer("epochs", epochs, minimum=1)
         progress = checks.flag("progress", progress)
         called = _check_fit_arguments(batches, validation, callbacks, self.bptt)
         finishers = [callback.finish for callback in called if hasattr(callback, "finish")]
-        if self._batches is not None and (self._batches is not batches or isinstance(batches, Iterator)):
-            self.batch, self._state = 0, None  # other batches, or what is left of an iterator
-        self._batches = batches
+        same = self._batches is batches and not isinstance(batches, Iterator)
+        if self._batches is not None and not (same and self.batch):
+            self.batch, self._state, self._place = 0, None, None  # a new epoch, or what is left of an iterator
+        self._restore_place(batches)
+        self._restore_callbacks(called)
+        self._batches, self._callbacks = batches, called
         history = History()
         with self._interrupts, _progress_bar(progress, batches, epochs, self.batch) as show:
             try:
@@ -255,15 +266,18 @@ class Trainer:
 
         for _ in range(epochs):
             with self._interrupts.allowed():
-                iterator = itertools.islice(batches, self.batch, None)
+                placed = self._restore_place(batches)
+                iterator = iter(batches) if placed else itertools.islice(batches, self.batch, None)
             losses, bad = [], 0
             while True:
                 with self._interrupts.allowed():
                     batch = next(iterator, _END)
                 if batch is _END:
+                    following = _place_in(batches)  # before a validation that goes through the same batches
                     break
                 before = self.nonfinite
                 value = self._fit_batch(_arguments(batch), _is_stateful(batches))
+                self._place = _place_in(batches)
                 found = self.nonfinite - before
                 if found and not bad:
                     _log.warning("gradients are not finite at update %d, loss %g", self.updates, value)
@@ -278,10 +292,34 @@ class Trainer:
                     last = record(validation_loss=self.evaluate(validation))
                 self.bptt.observe(last["validation_loss"])
             self.epoch += 1
-            self.batch, self._state = 0, None
+            self.batch, self._state, self._place = 0, None, following
             _log_epoch(self, losses, last, bad, time.perf_counter() - begin)
             if last is not None:
                 yield last
+
+    def _restore_place(self, batches):
+        """Let the next pass over `batches` begin at the place that is next; whether they can do so."""
+        if self._place is None or not _keeps_state(batches):
+            return False
+        try:
+            batches.load_state_dict(self._place)
+        except ValueError:
+            if self.batch:
+                raise
+            self._place = None  # other batches, from the first on
+        return self._place is not None
+
+    def _restore_callbacks(self, callbacks):
+        """Give the states out of a checkpoint to those `callbacks` that they are of."""
+        left = list(self._callback_states)
+        for callback in filter(_keeps_state, callbacks):
+            names = [name for name, _ in left]
+            if type(callback).__name__ in names:
+                _, state = left.pop(names.index(type(callback).__name__))
+                callback.load_state_dict(state)
+        for name, _ in left:
+            _log.warning("the state of %s in the checkpoint is not used: there is no such callback", name)
+        self._callback_states = []
 
     def _fit_batch(self, arguments, stateful):
         updates, random, rule = self.updates, random_states(self.model), self.bptt.state_dict()
@@ -315,9 +353,10 @@ class Trainer:
 
     def save_checkpoint(self, path: storage.Path, *, extra: dict[str, Any] | None = None) -> None:
         """Write all that resuming needs to one file: parameters, the optimizer's state, counts of updates, epochs and
-        batches, the states of the random generators and of the rule, the carried state, and `extra`, anything JSON can
-        hold.
+        batches, the place in the batches, the states of the random generators, of the rule and of the callbacks of
+        `fit`, the carried state, and `extra`, anything JSON can hold.
 
+        A callback that calls this comes after the others, for the state of those to be that after the same record.
         The file is a `storage.load_tensors(path, "checkpoint")`, whose meta has the model's `architecture` too. An
         existing one is replaced whole, or stays as it was. OSError if it can't be written.
         """
@@ -333,6 +372,8 @@ class Trainer:
             "rule": _plain(self.bptt.state_dict()),
             "state": map_state(lambda array: _store(tensors, next(names), array), self._state),
             "architecture": self._architecture(),
+            "batches": _plain(self._place),
+            "callbacks": self._store_callback_states(tensors),
             "extra": extra,
         }
         storage.save_tensors(path, "checkpoint", tensors, meta)
@@ -348,11 +389,13 @@ class Trainer:
         tensors, meta = storage.load_tensors(path, "checkpoint")
         rule = self.bptt.state_dict()
         try:
-            meta = {"nonfinite": 0, **meta}  # older checkpoints have none
+            meta = {"nonfinite": 0, "batches": None, "callbacks": [], **meta}  # older checkpoints have none
             counts = [checks.integer(name, meta[name], minimum=0) for name in _COUNTS]
             parameters = self._checked_parameters(tensors, meta)
             random = self._checked_random_states(meta["random"])
             state = self._checked_state(tensors, meta["state"])
+            place = None if meta["batches"] is None else dict(meta["batches"])
+            callbacks = _checked_callback_states(tensors, meta["callbacks"])
             extra = meta["extra"]
             optimizer = self._checked_optimizer_state(tensors, meta["optimizer"])
             if "rule" in meta:  # older ones have none
@@ -365,9 +408,21 @@ class Trainer:
         self.model.load_state_dict(parameters)
         set_random_states(self.model, random)
         self.updates, self.epoch, self.batch, self.nonfinite = counts
-        self._state, self._batches = state, None
+        self._state, self._place, self._batches = state, place, None
+        self._callback_states, self._callbacks = callbacks, ()
         _log.info("going on after %d updates, from %s", self.updates, os.fsdecode(path))
         return extra
+
+    def _store_callback_states(self, tensors):
+        """Class and state of each callback that has one: its arrays go into `tensors`."""
+        live = [(type(callback).__name__, callback.state_dict()) for callback in filter(_keeps_state, self._callbacks)]
+        entries = []
+        for i, (name, state) in enumerate([*self._callback_states, *live]):
+            arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+            tensors |= {f"callback.{i}.{key}": array for key, array in arrays.items()}
+            scalars = {key: value for key, value in state.items() if key not in arrays}
+            entries.append({"type": name, "state": _plain(scalars)})
+        return entries
 
     def _architecture(self):
         try:
@@ -431,6 +486,16 @@ def _check_fit_arguments(batches, validation, callbacks, rule):
     return callbacks
 
 
+def _keeps_state(value):
+    """Whether batches or a callback have a state for checkpoints."""
+    return hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
+
+
+def _place_in(batches):
+    """Where the next batch is in those that can tell."""
+    return batches.state_dict() if _keeps_state(batches) else None
+
+
 def _is_stateful(batches):
     return bool(getattr(batches, "stateful", False))
 
@@ -491,6 +556,16 @@ def _progress_bar(wanted, batches, epochs, done):
 
 def _shows_on_console(logger):
     return any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logger.handlers)
+
+
+def _checked_callback_states(tensors, entries):
+    """(name of a class, state) of each callback; the states' arrays are among `tensors`."""
+    states = []
+    for i, entry in enumerate(entries):
+        if not isinstance(entry["type"], str):
+            raise TypeError(f"the type of a callback must be a name, got {entry['type']!r}")
+        states.append((entry["type"], {**entry["state"], **_with_prefix(tensors, f"callback.{i}.")}))
+    return states
 
 
 def _store(tensors, name, array):

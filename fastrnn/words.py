@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from . import checks
-from .data import pad
+from .data import ShuffledPasses, pad
 
 START, END, UNKNOWN = 0, 1, 2
 SPECIAL = ("<start>", "<end>", "<unknown>")
@@ -93,7 +93,7 @@ class Vocabulary:
         return np.concatenate([[START], self.tokens(sentence), [END]])
 
 
-class SentenceBatches:
+class SentenceBatches(ShuffledPasses):
     """Sentences of similar lengths side by side, shuffled: batches `(x, targets, lengths)` for `Trainer`.
 
     sentences: arrays of tokens, each of at least two; x (T,B) are all but their last, targets (T,B) all but their
@@ -101,20 +101,28 @@ class SentenceBatches:
     seed: of the order, another one in each pass; None for the same without shuffling.
 
     Sentences are shuffled and then sorted by length, and cut into batches of `batch_size`, the last of which may be
-    smaller; the batches come in random order. `epoch` is the number of the next pass, or of the one under way: with the
-    same number, it is the same pass.
+    smaller; the batches come in random order. `epoch` is the number of the next pass, or of the one under way: set to
+    the same number, it is the same pass again. `state_dict` and `load_state_dict` save and restore the place within it.
     """
 
     def __init__(self, sentences: Sequence[np.ndarray], batch_size: int, *, seed: int | None = 0):
         self.batch_size = checks.integer("batch_size", batch_size, minimum=1)
-        self.seed = None if seed is None else checks.integer("seed", seed, minimum=0)
+        super().__init__(None if seed is None else checks.integer("seed", seed, minimum=0))
         self._sentences = list(sentences)
         if not self._sentences:
             raise ValueError("sentences must not be empty")
         self._lengths = np.array([len(sentence) for sentence in self._sentences])
         if self._lengths.min() < 2:
             raise ValueError("sentences must have at least two tokens each")
-        self.epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """The number of the next pass, or of the one under way; setting it lets the next pass be this one."""
+        return self._place[0]
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self._next = self._place = checks.integer("epoch", number, minimum=0), 0
 
     @property
     def targets(self) -> int:
@@ -125,14 +133,16 @@ class SentenceBatches:
         """Batches in a pass."""
         return -(-len(self._sentences) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _pass(self, number, first):
         order, batches = np.arange(len(self._sentences)), np.arange(len(self))
         if self.seed is not None:
-            rng = np.random.default_rng((self.seed, self.epoch))
+            rng = np.random.default_rng((self.seed, number))
             order, batches = rng.permutation(order), rng.permutation(batches)
         order = order[np.argsort(self._lengths[order], kind="stable")]
-        for batch in batches:
+        for batch in batches[first:]:
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             tokens, lengths = pad([self._sentences[i] for i in chosen])
             yield np.ascontiguousarray(tokens[:-1]), np.ascontiguousarray(tokens[1:]), lengths - 1
-        self.epoch += 1
+
+    def _layout(self):
+        return {"sentences": len(self._sentences), "batch_size": self.batch_size}

@@ -360,6 +360,68 @@ def test_data_window_batches_check_their_arguments(options, error):
         data.WindowBatches(np.zeros(5), **{"batch_size": 2, **options})
 
 
+def window_batches(seed=0, **options):
+    return data.WindowBatches(np.arange(40.0), 3, **{"batch_size": 5, "shuffle": True, "seed": seed, **options})
+
+
+def first_steps(batches):
+    return [x[0].tolist() for x, _ in batches]
+
+
+@pytest.mark.parametrize("seed", [0, None, np.random.default_rng(3)], ids=["integer", "none", "generator"])
+@pytest.mark.parametrize("done", [0, 1, 7, 8])
+def test_data_window_batches_go_on_from_a_saved_place(seed, done):
+    """With the draws that were to come, whatever seed is given to the batches that go on."""
+    batches = window_batches(seed)
+    list(batches)
+    running = iter(batches)
+    for _ in range(done):
+        next(running)
+    state = json.loads(json.dumps(batches.state_dict()))
+    resumed = window_batches(seed=99)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    expected = first_steps(running), first_steps(batches)
+    assert (first_steps(resumed), first_steps(resumed)) == expected
+    assert [len(part) for part in expected] == [8 - done, 8] and expected[1] != first_steps(window_batches())
+
+
+def test_data_window_batches_in_order_go_on_from_a_saved_place():
+    batches = window_batches(shuffle=False)
+    running = iter(batches)
+    next(running)
+    resumed = window_batches(shuffle=False, seed=5)
+    resumed.load_state_dict(batches.state_dict())
+    assert first_steps(resumed) == first_steps(running)
+
+
+def test_data_window_batches_of_a_pass_do_not_depend_on_another_one():
+    once, interrupted = window_batches(), window_batches()
+    running = iter(interrupted)
+    found = first_steps([next(running), next(running)])
+    others = first_steps(interrupted)
+    found += first_steps(running)
+    assert found == first_steps(once) and others == first_steps(once)
+    assert interrupted.state_dict() == {**once.state_dict(), "epoch": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"windows": 36}, {"length": 4}, {"horizon": 1}, {"batch_size": 6}, {"position": 9}, {"position": -1},
+     {"position": 1.0}, {"epoch": -1}, {"epoch": "1"}, {"seed": None}, {"seed": -1}, {"other": 0}],
+    ids=repr,
+)  # fmt: skip
+def test_data_window_batches_refuse_a_foreign_place(change):
+    batches = window_batches()
+    list(batches)
+    before = batches.state_dict()
+    with pytest.raises((ValueError, TypeError), match=f"state|{next(iter(change))}"):
+        batches.load_state_dict({**before, **change})
+    assert batches.state_dict() == before
+    with pytest.raises(ValueError, match="seed"):
+        window_batches(shuffle=False).load_state_dict(before)
+
+
 # ---- corpus ----
 
 

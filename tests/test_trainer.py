@@ -1,6 +1,7 @@
 """The training loop: updates, epochs, stops, checkpoints."""
 
 import gc
+import itertools
 import json
 import pathlib
 import signal
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import bptt
-from fastrnn.data import TokenStream
+from fastrnn.data import TokenStream, WindowBatches
 from fastrnn.trainer import Trainer
 
 T, B, V, H = 10, 4, 7, 6
@@ -467,6 +468,99 @@ def test_resuming_is_exact(tmp_path, rule, stop):
     assert resumed.updates == stopped.updates
     rest = fit(resumed, data, epochs=2 - resumed.epoch)
     assert [r["loss"] for r in first + rest] == [r["loss"] for r in expected]
+    np.testing.assert_array_equal(resumed.model.parameters_to_vector(), straight.model.parameters_to_vector())
+
+
+def shuffled(seed=0, **options):
+    series = np.random.default_rng(0).standard_normal((60, 2))
+    return WindowBatches(series, 5, **{"batch_size": 8, "shuffle": True, "seed": seed, **options})
+
+
+def watched(epochs=3, stop=None, resume=None, save=None, **seeds):
+    """A run of a noisy net over shuffled windows, watched by callbacks: the trainer, and its history.
+
+    resume, save: checkpoints to begin and end with. stop: records after which it ends.
+    """
+    net = fastrnn.Sequential(
+        fastrnn.GRU(2, H, zoneout=0.1, initial_state=fastrnn.NoisyState(0.1), dtype="float64", seed=1),
+        fastrnn.Last(dtype="float64"),
+        fastrnn.Linear(H, 2, dtype="float64", seed=2),
+    )
+    job = trainer(net, loss=fastrnn.MSE(), optimizer=fastrnn.Adam(0.3), schedule=fastrnn.Exponential(0.99))
+    if resume is not None:
+        job.load_checkpoint(resume)
+    callbacks = [fastrnn.ReduceOnPlateau(0.5, 0), fastrnn.EarlyStopping(4)]
+    if stop is not None:
+        records = itertools.count(1)
+        callbacks.append(lambda job, record: next(records) == stop and (job.save_checkpoint(save) or True))
+    data = shuffled(**seeds)
+    return job, fit(job, data, epochs=epochs - job.epoch, validation=data, callbacks=callbacks)
+
+
+@pytest.mark.parametrize("stop", [1, 7, 8, 11, 14, 16])  # 7 batches and a validation an epoch
+def test_resuming_goes_on_with_the_batches_not_yet_seen(tmp_path, stop):
+    """With shuffled batches, which are also the validation, and callbacks that count epochs and keep weights."""
+    pytest.importorskip("safetensors")
+    straight, expected = watched()
+    assert straight.optimizer.lr < 0.3
+    _, first = watched(stop=stop, save=tmp_path / "checkpoint")
+    resumed, rest = watched(resume=tmp_path / "checkpoint", seed=99)  # the checkpoint's draws count
+    assert [{**r, "seconds": 0} for r in first + rest] == [{**r, "seconds": 0} for r in expected]
+    np.testing.assert_array_equal(resumed.model.parameters_to_vector(), straight.model.parameters_to_vector())
+
+
+def test_resuming_without_what_the_checkpoint_has(tmp_path, caplog):
+    """Other batches, or other callbacks: refused in the middle of an epoch of batches, and told of."""
+    pytest.importorskip("safetensors")
+    path = tmp_path / "checkpoint"
+    watched(stop=2, save=path)
+    other, data = trainer(watched(epochs=1)[0].model, loss=fastrnn.MSE()), shuffled(batch_size=9)
+    other.load_checkpoint(path)
+    before = other.model.parameters_to_vector()
+    with pytest.raises(ValueError, match="batches with batch_size 8, these have 9"):
+        fit(other, data)
+    np.testing.assert_array_equal(other.model.parameters_to_vector(), before)
+    assert len(fit(other, list(shuffled()))) == 5  # those can't tell: as many as are left
+    assert "the state of ReduceOnPlateau in the checkpoint is not used" in caplog.text
+
+    watched(stop=8, save=path)  # the end of an epoch: the next one may have other batches
+    other.load_checkpoint(path)
+    assert len(fit(other, data)) == len(data) == 7
+    other.load_checkpoint(path)
+    other.save_checkpoint(path)  # what nobody has taken stays in it
+    _, meta = fastrnn.storage.load_tensors(path, "checkpoint")
+    assert [entry["type"] for entry in meta["callbacks"]] == ["ReduceOnPlateau", "EarlyStopping"]
+
+
+def test_checkpoints_without_places_and_callbacks(tmp_path):
+    """As they were written before they had them: batches that were done are passed over."""
+    pytest.importorskip("safetensors")
+    straight, expected = watched(epochs=1)
+    watched(stop=3, save=tmp_path / "checkpoint")
+    tensors, meta = fastrnn.storage.load_tensors(tmp_path / "checkpoint", "checkpoint")
+    del meta["batches"], meta["callbacks"]
+    older = {name: array for name, array in tensors.items() if not name.startswith("callback.")}
+    fastrnn.storage.save_tensors(tmp_path / "older", "checkpoint", older, meta)
+    resumed, rest = watched(epochs=1, resume=tmp_path / "older")
+    assert [r["loss"] for r in rest[:-1]] == [r["loss"] for r in expected[3:-1]]
+    np.testing.assert_array_equal(resumed.model.parameters_to_vector(), straight.model.parameters_to_vector())
+    for broken in ({"batches": 3}, {"callbacks": 3}, {"callbacks": [{"type": 1, "state": {}}]}, {"callbacks": [{}]}):
+        fastrnn.storage.save_tensors(tmp_path / "broken", "checkpoint", tensors, {**meta, **broken})
+        with pytest.raises(fastrnn.FormatError):
+            resumed.load_checkpoint(tmp_path / "broken")
+
+
+def test_a_stream_that_did_not_begin_at_its_beginning(tmp_path):
+    """The place is the stream's own, not the number of batches done."""
+    pytest.importorskip("safetensors")
+    straight, stopped, resumed = trainer(), trainer(), trainer()
+    for job, stop in ((straight, None), (stopped, 3)):
+        data = stream()
+        data.load_state_dict({**data.state_dict(), "position": 4})
+        fit(job, data, callbacks=lambda t, r, stop=stop: t.updates == stop)
+    stopped.save_checkpoint(tmp_path / "checkpoint")
+    resumed.load_checkpoint(tmp_path / "checkpoint")
+    assert len(fit(resumed, stream())) == 13 - 4 - 3
     np.testing.assert_array_equal(resumed.model.parameters_to_vector(), straight.model.parameters_to_vector())
 
 

@@ -1,4 +1,5 @@
 import collections
+import json
 
 import numpy as np
 import pytest
@@ -105,6 +106,22 @@ def test_sentence_batches_are_shuffled_anew_in_each_pass_and_repeatable():
     assert passes(2) != [a]
     lengths = [n.max() for _, _, n in words.SentenceBatches(sentences(), 4, seed=None)]
     assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("seed", [1, None])
+def test_sentence_batches_go_on_from_a_saved_place(seed):
+    batches = words.SentenceBatches(sentences(), 4, seed=seed)
+    list(batches)
+    running = iter(batches)
+    next(running)
+    resumed = words.SentenceBatches(sentences(), 4, seed=seed and 2)
+    resumed.load_state_dict(json.loads(json.dumps(batches.state_dict())))
+    assert resumed.epoch == 1
+    for expected in (running, batches):  # the rest of the pass, and the next
+        assert [x.tobytes() for x, _, _ in resumed] == [x.tobytes() for x, _, _ in expected]
+    assert resumed.state_dict() == {"position": 0, "epoch": 3, "seed": seed, "sentences": 23, "batch_size": 4}
+    with pytest.raises(ValueError, match="batch_size"):
+        words.SentenceBatches(sentences(), 5, seed=seed).load_state_dict(batches.state_dict())
 
 
 def test_sentence_batches_refuse_what_is_no_sentence():

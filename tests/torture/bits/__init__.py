@@ -1,0 +1,169 @@
+"""The same bits: on any number of threads, under each threading layer, in any company, and after any break."""
+
+import os
+import pathlib
+import tempfile
+
+import fastrnn
+
+from ..section import Section
+from . import digests
+from .runs import Run
+from .worker import eager
+from .workers import Worker, WorkerError
+
+_LAYERS = {"omp": 5, "workqueue": 3, "tbb": 3}  # with numbers of threads: more than there are cores, too
+_WIDE = 60  # seconds from which on all cells are drawn, each of which may have to be compiled
+_RESTART = 20  # cases after which a process is killed after it has written a checkpoint
+
+
+class _Bits:
+    """The workers, and the cases one after the other."""
+
+    def __init__(self, tally, budget, folder):
+        self._tally, self._budget, self._folder = tally, budget, folder
+        self._wide = budget.left() > _WIDE
+        self._workers = []
+
+    def start(self):
+        """Start a worker for each threading layer that is there; returns how many there are."""
+        for worker in [Worker(layer, threads) for layer, threads in _LAYERS.items()]:
+            try:
+                layer, _ = worker.answer()
+            except WorkerError as error:
+                worker.kill()
+                if "No threading layer could be loaded" not in str(error):
+                    raise
+                self._tally.note(f"Numba has no threading layer {worker.layer} here: not tried")
+                continue
+            if layer != worker.layer:
+                self._tally.broke(f"Numba took the threading layer {layer} instead of {worker.layer}")
+            self._workers.append(worker)
+        return len(self._workers)
+
+    def stop(self):
+        """End all workers."""
+        while self._workers:
+            self._workers.pop().kill()
+
+    def go_on(self):
+        """Cases until the time is up, one at least."""
+        number = 0
+        while number == 0 or self._budget.left() > 0:
+            number += 1
+            self._try(self._sweep)
+            self._try(self._train, killed=number % _RESTART == 0)
+        self._try(self._train, killed=True)
+
+    def _try(self, case, **options):
+        """A case of a new seed; an error is one that did not hold, too."""
+        seed = int(self._budget.rng.integers(2**32))
+        try:
+            case(seed, **options)
+        except Exception as error:
+            self._tally.broke(f"{case.__name__} of {self._case(seed)}: {type(error).__name__}: {error}")
+            self.stop()  # one may still be at work on this case
+            self.start()
+
+    def _case(self, seed):
+        return f"seed {seed}{' (wide)' if self._wide else ''}"
+
+    def _sweep(self, seed):
+        results = self._ask_all("sweep", seed=seed, wide=self._wide)
+        for worker, result in results:
+            for what in result["broken"]:
+                self._tally.broke(f"sweep of {self._case(seed)}, {worker.name}: {what}: {result['text']}")
+            if names := digests.differing(result["digests"], results[0][1]["digests"]):
+                others = results[0][0].name
+                self._tally.broke(f"sweep of {self._case(seed)}, {worker.name}: not as {others}: {names}")
+            self._tally.count("results compared with those of one thread, alone, padded, or in other room",
+                              result["compared"])  # fmt: skip
+            self._tally.count("shapes known to be shared among threads", int(result["shared"]))
+        self._tally.count("shapes swept")
+
+    def _ask_all(self, order, **arguments):
+        """(worker, result) of each, which all work at once."""
+        for worker in self._workers:
+            worker.ask(order, **arguments)
+        return [(worker, worker.answer()) for worker in self._workers]
+
+    def _train(self, seed, *, killed):
+        """One run straight through on one thread, which all others are compared with: on threads, and in two parts.
+
+        killed: a worker is, after it has written the checkpoint of the last comparison.
+        """
+        rng = self._budget.rng
+        fastrnn.set_num_threads(1)
+        run = Run(seed, self._wide)
+        expected = run.train()
+        text = f"run of {self._case(seed)}: {run.text}"
+        for worker in self._workers:
+            worker.ask("train", seed=seed, wide=self._wide, threads=int(rng.integers(2, worker.threads + 1)))
+
+        records = len(expected["records"])
+        stops = rng.integers(1, records, 2)
+        path = os.path.join(self._folder, "checkpoint")
+        first = Run(seed, self._wide).train(stop=int(stops[0]), save=path)
+        self._compare(f"{text}, resumed after {stops[0]} records", expected,
+                      Run(seed, self._wide).train(resume=path), first)  # fmt: skip
+        self._tally.count("resumes compared, with new objects")
+
+        for worker in self._workers:
+            self._compare(f"{text}, {worker.name}", expected, worker.answer())
+            self._tally.count("training runs compared with that on one thread")
+
+        one, other = (self._workers[i] for i in rng.choice(len(self._workers), 2, replace=False))
+        one.ask("train", seed=seed, wide=self._wide, threads=one.threads, stop=int(stops[1]), save=path)
+        first = one.answer()
+        if killed:
+            self._replace(one)
+        other.ask("train", seed=seed, wide=self._wide, threads=1, resume=path)
+        self._compare(f"{text}, resumed after {stops[1]} records in another process", expected, other.answer(), first)
+        self._tally.count("resumes compared, in another process")
+
+    def _replace(self, worker):
+        """Kill a worker, and put a new one in its place if there is time for it to do something."""
+        worker.kill()
+        self._tally.count("processes killed after a checkpoint")
+        self._workers.remove(worker)
+        if self._budget.left() > 0:
+            worker = Worker(worker.layer, worker.threads)
+            worker.answer()
+            self._workers.append(worker)
+
+    def _compare(self, what, expected, found, first=None):
+        """`found` must be what was `expected`; first: what came before the break that it went on from."""
+        names = digests.differing(found["digests"], expected["digests"])
+        records = (first["records"] if first else []) + found["records"]
+        if records != expected["records"]:  # as JSON gave them back: exact; a NaN is only itself
+            names = ", ".join(filter(None, ["records", names]))
+        if names:
+            self._tally.broke(f"{what}: other {names}")
+
+
+def run(tally, budget):
+    """Try random runs and shapes until the time is up."""
+    eager()
+    with tempfile.TemporaryDirectory() as folder:
+        bits = _Bits(tally, budget, pathlib.Path(folder))
+        try:
+            tally.count("threading layers", bits.start())
+            bits.go_on()
+        finally:
+            bits.stop()
+
+
+SECTION = Section(
+    promise="the same seed gives the same bits on this machine: on any number of threads, under each of Numba's "
+    "threading layers, and after a break at any update; no result depends on the batch's company, padding or room",
+    run=run,
+    share=1,
+    targets={
+        "threading layers": 2,
+        "shapes swept": 200,
+        "training runs compared with that on one thread": 400,
+        "resumes compared, with new objects": 200,
+        "resumes compared, in another process": 200,
+        "processes killed after a checkpoint": 5,
+    },
+)

@@ -1,0 +1,52 @@
+"""A process that trains and sweeps on order, under a threading layer of its own: `python -m tests.torture.bits.worker`.
+
+Orders come in and answers go out as lines of JSON.
+"""
+
+import json
+import sys
+import traceback
+
+import numba
+
+import fastrnn
+
+from . import sweeps
+from .runs import Run
+
+
+def eager():
+    """Use threads however little there is to do, so that small shapes are shared out, too."""
+    fastrnn.threads._WORTH_A_THREAD = 1
+    fastrnn.passes._STEP_WORK_OF_A_THREAD = 1
+
+
+def train(seed, wide, threads, **options):
+    """What a run came to, see `Run.train`."""
+    fastrnn.set_num_threads(threads)
+    return Run(seed, wide).train(**options)
+
+
+def sweep(seed, wide):
+    """What a sweep found, see `sweeps.sweep`."""
+    return sweeps.sweep(seed, wide)._asdict()
+
+
+_ORDERS = {"train": train, "sweep": sweep}
+
+
+def main():
+    eager()
+    fastrnn.get_num_threads()  # starts them
+    print(json.dumps({"result": [numba.threading_layer(), numba.config.NUMBA_NUM_THREADS]}), flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            answer = {"result": _ORDERS[order.pop("order")](**order)}
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
