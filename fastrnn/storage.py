@@ -33,6 +33,11 @@ from .safetensors_reader import BFLOAT16, DTYPES, Reader, parse_json
 if TYPE_CHECKING:
     from .layers.base import Layer
 
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
+
 FORMAT = "fastrnn"
 FORMAT_VERSION = 1
 
@@ -40,6 +45,7 @@ Path = str | bytes | os.PathLike
 
 _DEEPEST = 64  # of containers in one another
 _MOST_LAYERS = 10_000  # of a model, and of its tensors: each is an object of some kilobytes, however few its numbers
+_TEMPORARY, _UNFINISHED = ".fastrnn-", ".part"  # how temporary files' names begin and end
 _LONGEST_MESSAGE = 400
 _DAMAGED = "is damaged or cut short"
 _DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
@@ -281,9 +287,12 @@ def _safetensors_file(path, what):
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
         raise FormatError(f"{_text(path)} is not a file")
     with open(path, "rb") as file:
-        with _as_format_error(path, f"is not {what}, or damaged or cut short"):
-            reader = Reader(file)
-        yield reader
+        try:
+            with _as_format_error(path, f"is not {what}, or damaged or cut short"):
+                reader = Reader(file)
+            yield reader
+        except OSError as error:  # such as a disk's that fails, which names no file
+            raise OSError(error.errno, error.strerror, _text(path)) from error
 
 
 @contextlib.contextmanager
@@ -353,8 +362,9 @@ def atomic_write(path: Path):
 
     The data go into a temporary file in the same folder, are forced to disk and renamed over `path`: at every moment,
     also if the machine stops, `path` is either what it was or the whole new file. If the block or the disk fails,
-    the temporary file is removed and `path` stays as it was. Permissions follow the umask, a symbolic link stays one.
-    `OSError` names `path`.
+    the temporary file is removed and `path` stays as it was; what a process that was killed has left is removed by the
+    next one that writes into the folder. Permissions follow the umask, a symbolic link stays one. `OSError` names
+    `path`.
     """
     path = os.fsdecode(path)
     target = os.path.realpath(path)
@@ -362,13 +372,17 @@ def atomic_write(path: Path):
         code = errno.EISDIR if os.path.isdir(target) else errno.EINVAL
         raise OSError(code, "not a file that can be replaced", path)
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".fastrnn-{secrets.token_hex(8)}.tmp")
+    _remove_stale(folder)
+    temporary = os.path.join(folder, f"{_TEMPORARY}{secrets.token_hex(8)}{_UNFINISHED}")
     try:
-        with open(temporary, "xb") as file:
+        with _open_locked(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+            if fcntl is not None:
+                os.replace(temporary, target)  # while it is locked
+        if fcntl is None:
+            os.replace(temporary, target)  # Windows renames no open file
     except BaseException as error:  # KeyboardInterrupt too
         with contextlib.suppress(OSError):
             os.remove(temporary)
@@ -376,6 +390,31 @@ def atomic_write(path: Path):
             raise OSError(error.errno, error.strerror, path) from error
         raise
     _sync_folder(folder)
+
+
+def _open_locked(path):
+    """A new file, locked where there are locks: a process that is killed loses them, and `_remove_stale` sees it."""
+    while True:
+        file = open(path, "xb")  # noqa: SIM115 (the caller closes it)
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink > 0:
+            return file
+        file.close()  # it was taken for a stale one before it was locked, and is gone
+
+
+def _remove_stale(folder):
+    """Remove temporary files whose writers were killed: those that can be locked."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(_TEMPORARY) and name.endswith(_UNFINISHED):
+                stale = os.path.join(folder, name)
+                with contextlib.suppress(OSError), open(stale, "r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.remove(stale)
 
 
 def _sync_folder(folder):

@@ -90,7 +90,9 @@ def bytes_of_the_header(rng, content):
 @_mutation(fatal=True)
 def cut_short(rng, content):
     start = _start(content)
-    return content[: _pick(rng, (0, 1, 7, 8, 9, start - 1, start, start + 1, len(content) - 1, int(rng.integers(len(content)))))]
+    return content[
+        : _pick(rng, (0, 1, 7, 8, 9, start - 1, start, start + 1, len(content) - 1, int(rng.integers(len(content)))))
+    ]
 
 
 @_mutation(fatal=True)
@@ -119,7 +121,9 @@ def noise(rng, content):
 @_mutation(fatal=True)
 def another_length_of_the_header(rng, content):
     header, data = parts(content)
-    length = _pick(rng, (0, 1, 2, 7, 100, len(content), len(content) - 8, 10**8, 10**8 + 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1))
+    length = _pick(
+        rng, (0, 1, 2, 7, 100, len(content), len(content) - 8, 10**8, 10**8 + 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
+    )
     return joined(header, data, length)
 
 
@@ -288,7 +292,9 @@ def two_tensors_exchanged(rng, content):
 def another_metadata_entry(rng, content):
     header, data = parts(content)
     metadata = header["__metadata__"]
-    metadata[_pick(rng, metadata)] = _pick(rng, ("", "0", "2", "1.0", "-1", "１", "9" * 5000, "checkpoint", "model", "{", "[]", "{}", "null"))
+    metadata[_pick(rng, metadata)] = _pick(
+        rng, ("", "0", "2", "1.0", "-1", "１", "9" * 5000, "checkpoint", "model", "{", "[]", "{}", "null")
+    )
     return joined(header, data)
 
 
@@ -358,7 +364,11 @@ def a_json_value_of_any_type(rng, value, text):
 @_of_json
 def a_json_number_changed(rng, value, text):
     def new(old):
-        return _pick(rng, (-old, old + 1, old * 10**9, old * 10**30, float(old), str(old), [old])) if type(old) in (int, float) else old
+        return (
+            _pick(rng, (-old, old + 1, old * 10**9, old * 10**30, float(old), str(old), [old]))
+            if type(old) in (int, float)
+            else old
+        )
 
     for _ in range(8):
         text = _replaced(rng, value, new)
@@ -374,7 +384,9 @@ def a_json_entry_missing(rng, value, text):
 
 @_of_json
 def a_json_entry_more(rng, value, text):
-    containers = [value] + [container[key] for container, key in _places(value) if isinstance(container[key], (dict, list))]
+    containers = [value] + [
+        container[key] for container, key in _places(value) if isinstance(container[key], (dict, list))
+    ]
     container, new = _pick(rng, containers), _pick(rng, _VALUES)
     if isinstance(container, dict):
         names = "init", "seed", "forget_bias", "cell", "self", "layers", "more", "", "__class__", "hidden_size", "dtype"
@@ -419,12 +431,19 @@ _of_json(_json_cut_short, fatal=True)
 @_of_json
 def a_json_character(rng, value, text):
     place = int(rng.integers(len(text)))
-    return text[:place] + _pick(rng, '0123456789{}[]",:-.eEtfn\\u\0 \ud800é\N{GRINNING FACE}') + text[place + int(rng.integers(2)) :]
+    return (
+        text[:place]
+        + _pick(rng, '0123456789{}[]",:-.eEtfn\\u\0 \ud800é\N{GRINNING FACE}')
+        + text[place + int(rng.integers(2)) :]
+    )
 
 
 def _huge_json(rng, value, text):
     """What is read into many objects, or into one long text."""
-    filler = _pick(rng, (["[]"], ["{}"], ["0.1"], ['"ab"'], ['{"a":0}'], [json.dumps("\N{GRINNING FACE}" * 1000, ensure_ascii=False)]))
+    filler = _pick(
+        rng,
+        (["[]"], ["{}"], ["0.1"], ['"ab"'], ['{"a":0}'], [json.dumps("\N{GRINNING FACE}" * 1000, ensure_ascii=False)]),
+    )
     count = int(rng.integers(10**4, 10**6)) // len(filler[0]) * 3
     return text[:-1] + f', "more": [{",".join(filler * count)}]}}'
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 import fastrnn
-from fastrnn import bptt, corpus, storage, words
+from fastrnn import bptt, corpus, data, storage, words
 from fastrnn.bptt import map_state
 from fastrnn.cli.common import CommandError, load_model
 from fastrnn.cli.training_run import Run, Settings, read_saved
@@ -41,8 +41,8 @@ def _nested():
         fastrnn.Residual(fastrnn.GRU(6, 6, dtype="float64", zoneout=0.1, seed=1)),
         fastrnn.Concatenated(
             fastrnn.RNN(6, 5, nonlinearity="relu", initial_state="learned", dtype="float64", seed=2),
-            fastrnn.Jordan(6, 4, 3, dtype="float64", seed=3),
-            fastrnn.PeepholeLSTM(6, 2, bias=False, dtype="float64", seed=4),
+            fastrnn.Jordan(5, 4, 3, dtype="float64", seed=3),
+            fastrnn.PeepholeLSTM(3, 2, bias=False, dtype="float64", seed=4),
         ),
         fastrnn.Last(dtype="float64"),
         fastrnn.Repeat(3, dtype="float64"),
@@ -73,7 +73,10 @@ def trainer(which=0):
     else:
         rng = np.random.Generator(np.random.MT19937(5))
         model = fastrnn.Sequential(
-            fastrnn.OneHot(11), fastrnn.GRU(11, 6, seed=0), fastrnn.Dropout(0.2, seed=rng), fastrnn.Linear(6, 11, seed=1)
+            fastrnn.OneHot(11),
+            fastrnn.GRU(11, 6, seed=0),
+            fastrnn.Dropout(0.2, seed=rng),
+            fastrnn.Linear(6, 11, seed=1),
         )
         rule, optimizer = bptt.Randomized(0.3, seed=3), fastrnn.SGD(0.1, momentum=0.9)
     return fastrnn.Trainer(model, fastrnn.CrossEntropy(), optimizer, bptt=rule, clip_norm=1.0, seed=2)
@@ -81,13 +84,16 @@ def trainer(which=0):
 
 def _language_model():
     return fastrnn.Sequential(
-        fastrnn.Embedding(11, 4, seed=1), fastrnn.LSTM(4, 6, seed=2), fastrnn.Dropout(0.3), fastrnn.Linear(6, 11, seed=3)
+        fastrnn.Embedding(11, 4, seed=1),
+        fastrnn.LSTM(4, 6, seed=2),
+        fastrnn.Dropout(0.3),
+        fastrnn.Linear(6, 11, seed=3),
     )
 
 
 def stream():
     """The batches of all trainers here."""
-    return fastrnn.TokenStream(_TOKENS, 4, 8)
+    return data.TokenStream(_TOKENS, 4, 8)
 
 
 def snapshot(job):
@@ -150,7 +156,9 @@ def _run(settings, folder):
 def _write_run(path):
     settings = Settings(files=("/nowhere/text",), cell="gru", embedding=3, hidden=5, sequence=8, batch=4, steps=20)
     run = _run(settings, str(pathlib.Path(path).parent))
-    run.trainer.fit(run.level.batches, callbacks=lambda job, record: run._note(record) or job.updates >= 3, progress=False)
+    run.trainer.fit(
+        run.level.batches, callbacks=lambda job, record: run._note(record) or job.updates >= 3, progress=False
+    )
     from fastrnn.cli.training_run import Saved
 
     run.trainer.save_checkpoint(path, extra=Saved(settings, run._digest, 1.5, run._log).as_json())
@@ -163,14 +171,17 @@ def _read_run(path):
     return {f"model.{name}": array for name, array in run.model.state_dict().items()}
 
 
-# name -> (writer, reader, maker of readers)
-_KINDS = {
-    "model": (lambda path: fastrnn.save(_stacked(), path, extra={"words": ["a", "ä"], "number": 3.5}), Reader(_read_model)),
+_COMMAND_REFUSALS = storage.FormatError, CommandError
+
+_KINDS = {  # name -> (writer, reader)
+    "model": (
+        lambda path: fastrnn.save(_stacked(), path, extra={"words": ["a", "ä"], "number": 3.5}), Reader(_read_model),
+    ),
     "nested model": (lambda path: fastrnn.save(_nested(), path), Reader(_read_model)),
-    "word model": (_write_words, Reader(lambda path: load_model(path)[0].state_dict(), (storage.FormatError, CommandError))),
+    "word model": (_write_words, Reader(lambda path: load_model(path)[0].state_dict(), _COMMAND_REFUSALS)),
     "checkpoint": (_write_checkpoint(0), Reader(_Checkpoints(0))),
     "checkpoint with momentum": (_write_checkpoint(1), Reader(_Checkpoints(1))),
-    "run": (_write_run, Reader(_read_run, (storage.FormatError, CommandError))),
+    "run": (_write_run, Reader(_read_run, _COMMAND_REFUSALS)),
     "PyTorch's names": (
         lambda path: interop_torch.save(_stacked(), path),
         Reader(lambda path: interop_torch.to_state_dict(interop_torch.load(path)), (ValueError,)),
