@@ -20,7 +20,7 @@ from .children import Ended, in_child
 
 _EPOCHS = 6  # of 13 updates, with a checkpoint after each
 _STEPS = 60  # of `fastrnn train`
-_LONGEST = 0.25  # seconds from the start of a process to its end, about
+_LONGEST = 0.3  # seconds from the start of a process to its end, about
 _LINES = 300  # of the code that saves: some ten checkpoints
 _SECONDS = 120  # in which a process must have been killed, or done
 _TEXT = b"the quick brown fox jumps over the lazy dog, and again. " * 40
@@ -28,40 +28,39 @@ _TEXT = b"the quick brown fox jumps over the lazy dog, and again. " * 40
 
 def killed_runs(tally, budget):
     """Kill runs until the time is up, at least one of each kind."""
-    seed = 0
-    kinds = (_Training, _Training, _Training, _CommandLine)
-    while seed < len(kinds) or budget.left():
-        kind = kinds[seed % len(kinds)]
-        _survive(tally, budget, kind, seed, whole=seed < len(kinds))
-        seed += 1
+    number = 0
+    while number < len(_KINDS) or budget.left():
+        kind = _KINDS[number % len(_KINDS)]
+        place = f"{kind.__name__.strip('_')}, seed {budget.seed}, run {number}"
+        end = time.monotonic() + budget.left() / max(1, len(_KINDS) - number)
+        try:
+            for what, problem in in_child(_chain, kind, (budget.seed, number), end, seconds=_SECONDS):
+                tally.count(what)
+                if problem:
+                    tally.broke(f"{place}: {problem}")
+        except Ended as error:
+            tally.broke(f"{place}: the process {error.how}")
+        number += 1
 
 
-def _survive(tally, budget, kind, number, whole):
-    """One run that is killed until it ends; `whole`: it is not given up when the time is over."""
-    place = f"{kind.__name__.strip('_')}, seed {budget.seed}, run {number}"
-    try:
-        for what, problem in in_child(_chain, kind, (budget.seed, number), seconds=_SECONDS):
-            tally.count(what)
-            if problem:
-                tally.broke(f"{place}: {problem}")
-            if not budget.left() and not whole:
-                return
-    except Ended as end:
-        tally.broke(f"{place}: the process {end.how}")
+def _chain(kind, seed, end):
+    """In a child, from which those that are killed are forked, with all kernels loaded: what came of each kill.
 
-
-def _chain(kind, seed):
-    """In a child, from which those that are killed are forked, with all kernels loaded: what came of each kill."""
+    From the time `end` on, the run is left alone.
+    """
     fastrnn.set_num_threads(1)  # threads would not survive the fork
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         undisturbed, job = kind(pathlib.Path(folder) / "undisturbed"), kind(pathlib.Path(folder) / "killed")
         undisturbed.run()
-        while True:
-            before = job.progress()
-            if not _killed(rng, job):
-                break
-            yield "kills survived", job.problem(before)
+        before, killed = -1, True
+        while killed and time.monotonic() < end or before < 0:
+            killed = _killed(rng, job)
+            if killed:
+                yield "kills survived", job.problem(before)
+                before = job.progress()
+        if killed:
+            job.run()
         yield "resumed runs compared", None if job.result() == undisturbed.result() else "it ended in other bits"
         left = sorted(path.name for path in job.folder.iterdir() if path.name.startswith("."))
         yield "folders looked through for leftovers", f"there are {left}" if left else None
@@ -201,9 +200,13 @@ class _CommandLine(_Training):
             raise RuntimeError(f"fastrnn train ended with status {status}")
 
     def progress(self):
+        """Updates in the checkpoint; −1 if there is none."""
         return storage.load_tensors(self._path, "checkpoint")[1]["updates"] if self._path.exists() else -1
 
     def result(self):
         """The model, and the losses as the history has them."""
         lines = storage.load_tensors(self._path, "checkpoint")[1]["extra"]["log"]["lines"]
         return (self.folder / MODEL_FILE).read_bytes(), [{**line, "seconds": None} for line in lines]
+
+
+_KINDS = _Training, _CommandLine

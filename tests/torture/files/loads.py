@@ -19,10 +19,11 @@ _CHUNK = 150  # loads in one child
 _SECONDS = 20  # that a load may take, on a slow machine
 _SMALL = 2 << 20  # bytes beside twice the file, for models' objects and messages
 _LARGE = 1 << 28  # the same where the file has JSON that becomes many objects, see `safetensors_reader`
-_RARE = 20  # of the costly mutations, one in so many is made
+_RARE = 150  # of the costly mutations, one in so many is made
 
 # What a load must not do, by the events of PEP 578; importing raises "exec" and "compile" too.
-_FORBIDDEN = ("exec", "compile", "import", "os.", "subprocess.", "socket.", "pickle.", "marshal.", "ctypes.", "shutil.",
+_FORBIDDEN = ("exec", "compile", "import", "os.", "subprocess.", "socket.", "pickle.", "marshal.", "ctypes.dlopen",
+              "ctypes.dlsym", "ctypes.call_function", "shutil.",
               "code.__new__", "tempfile.", "urllib.", "http.")  # fmt: skip
 
 
@@ -50,23 +51,25 @@ def damaged_files(tally, budget):
         for _ in in_child(sources.write, folder, seconds=240):
             pass
         goods = {kind: (pathlib.Path(folder) / kind).read_bytes() for kind in sources.KINDS}
-        names = _cycle()
         first = 0
-        while first < len(names) or budget.left():
+        while first < len(mutations.MUTATIONS) or budget.left():
             last = first + _CHUNK
-            _load_chunk(tally, budget, goods, folder, names, first, last)
+            _load_chunk(tally, budget, goods, folder, first, last)
             first = last
 
 
-def _cycle():
-    """The names of mutations in the order in which they are made, over and over."""
-    common = [name for name in mutations.MUTATIONS if not mutations.is_costly(name)]
-    costly = [name for name in mutations.MUTATIONS if mutations.is_costly(name)]
-    return [name for some in costly for name in (*common * (_RARE // len(costly)), some)]
+def _name(rng, number):
+    """Of the mutation with this number: each once, then any, of the costly ones one in `_RARE`."""
+    names = list(mutations.MUTATIONS)
+    if number < len(names):
+        return names[number]
+    costly = bool(rng.random() < 1 / _RARE)
+    names = [name for name in names if mutations.is_costly(name) == costly]
+    return names[int(rng.integers(len(names)))]
 
 
-def _load_chunk(tally, budget, goods, folder, names, first, last):
-    results = in_child(_loads, goods, folder, names, budget.seed, first, last, seconds=_SECONDS)
+def _load_chunk(tally, budget, goods, folder, first, last):
+    results = in_child(_loads, goods, folder, budget.seed, first, last, seconds=_SECONDS)
     place = first
     try:
         for number, kind, name, refused, problem in results:
@@ -75,17 +78,17 @@ def _load_chunk(tally, budget, goods, folder, names, first, last):
             if problem:
                 tally.broke(f"{kind} file, {name}, seed {budget.seed}, number {number}: {problem}")
             place = number + 1
-            if not budget.left() and place >= len(names):
+            if not budget.left() and place >= len(mutations.MUTATIONS):
                 return
     except Ended as end:
-        kind, name = sources.KINDS[place % len(sources.KINDS)], names[place % len(names)]
+        kind, name, _ = mutated(goods, budget.seed, place)
         tally.broke(f"{kind} file, {name}, seed {budget.seed}, number {place}: the process {end.how}")
 
 
-def mutated(goods, names, seed, number):
+def mutated(goods, seed, number):
     """The damaged file of this number: (kind, name of the mutation, bytes)."""
     rng = np.random.default_rng((seed, number))
-    kind, name = sources.KINDS[number % len(sources.KINDS)], names[number % len(names)]
+    kind, name = sources.KINDS[number % len(sources.KINDS)], _name(rng, number)
     content = goods[kind]
     if rng.random() < 0.05 and not mutations.is_costly(name):  # twice damaged, and perhaps made good by that
         content = mutations.MUTATIONS["bits of the data"](rng, content)
@@ -95,7 +98,7 @@ def mutated(goods, names, seed, number):
         return kind, name, content[:-1]
 
 
-def _loads(goods, folder, names, seed, first, last):
+def _loads(goods, folder, seed, first, last):
     """Load the damaged files of these numbers, in a child; yields what came of each."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     warnings.simplefilter("error")
@@ -106,7 +109,7 @@ def _loads(goods, folder, names, seed, first, last):
     watch = _Watch()
     tracemalloc.start()
     for number in range(first, last):
-        kind, name, content = mutated(goods, names, seed, number)
+        kind, name, content = mutated(goods, seed, number)
         yield number, kind, name, *_load(watch, kind, name, content, goods[kind], os.path.join(folder, "damaged"))
 
 
