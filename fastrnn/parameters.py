@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -192,6 +192,14 @@ class Parameters:
         for name, array in arrays.items():
             self._value_views[name][...] = array
         self.changed()
+
+    def read(self, read_into: Callable[[str, np.ndarray], None]) -> None:
+        """Have each tensor filled by `read_into(name, view)`; if one fails, some are, and nothing else has changed."""
+        try:
+            for name, view in self._value_views.items():
+                read_into(name, view)
+        finally:
+            self.changed()
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""

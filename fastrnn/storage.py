@@ -28,31 +28,27 @@ import numpy as np
 from . import checks
 from .layers import LAYERS
 from .model import CONTAINERS, Container
+from .safetensors_reader import BFLOAT16, DTYPES, Reader, parse_json
 
 if TYPE_CHECKING:
     from .layers.base import Layer
+
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
 
 FORMAT = "fastrnn"
 FORMAT_VERSION = 1
 
 Path = str | bytes | os.PathLike
 
-_DTYPES = {
-    "F16": np.float16,
-    "F32": np.float32,
-    "F64": np.float64,
-    "I8": np.int8,
-    "I16": np.int16,
-    "I32": np.int32,
-    "I64": np.int64,
-    "U8": np.uint8,
-    "U16": np.uint16,
-    "U32": np.uint32,
-    "U64": np.uint64,
-    "BOOL": np.bool_,
-}
 _DEEPEST = 64  # of containers in one another
-_DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+_MOST_LAYERS = 10_000  # of a model, and of its tensors: each is an object of some kilobytes, however few its numbers
+_TEMPORARY, _UNFINISHED = ".fastrnn-", ".part"  # how temporary files' names begin and end
+_LONGEST_MESSAGE = 400
+_DAMAGED = "is damaged or cut short"
+_DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
 class FormatError(ValueError):
@@ -68,7 +64,8 @@ def save(model: Layer, path: Path, *, extra: dict[str, Any] | None = None) -> No
     extra: anything JSON can hold, for `load_extra`.
 
     An existing file is replaced whole, or stays as it was. `OSError` if it can't be written, `TypeError` for a model
-    with layers that are not fastrnn's own, `ValueError` for one of more than 64 containers in one another.
+    with layers that are not fastrnn's own, `ValueError` for one of more than 64 containers in one another, or of more
+    than 10,000 layers or tensors.
     """
     entries = {"architecture": architecture(model)}
     _write(path, "model", model.state_dict(), entries if extra is None else {**entries, "extra": extra})
@@ -82,17 +79,17 @@ def load(path: Path) -> Layer:
     """
     with _opened(path, "model") as file:
         description = _json_entry(file, path, "architecture")
-        specs = {name: _spec(file, path, name) for name in file.keys()}
         with _as_format_error(path, "does not hold a usable model"):
-            model = _build(description, specs)
-        model.load_state_dict(_read_tensors(file, path))
+            model = _build(description, {name: (spec.dtype, spec.shape) for name, spec in file.specs.items()})
+        with _as_format_error(path, _DAMAGED):
+            model.parameters.read(file.read_into)
         return model
 
 
 def load_extra(path: Path) -> dict[str, Any] | None:
     """What was saved as `extra` with the model in the file at `path`; None if nothing was. Errors as in `load`."""
     with _opened(path, "model") as file:
-        return _json_entry(file, path, "extra") if "extra" in file.metadata() else None
+        return _json_entry(file, path, "extra") if "extra" in file.metadata else None
 
 
 def restore(description: dict, tensors: dict[str, np.ndarray], path: Path):
@@ -109,9 +106,13 @@ def restore(description: dict, tensors: dict[str, np.ndarray], path: Path):
 def architecture(model) -> dict:
     """The layers of `model` and their constructor arguments, good for JSON; `restore` makes it again.
 
-    `TypeError` for layers that are not fastrnn's own, `ValueError` for too many containers in one another.
+    `TypeError` for layers that are not fastrnn's own, `ValueError` for too many layers, tensors, or containers in one
+    another.
     """
-    return _described(model, 0)
+    description = _described(model, 0)
+    _check_number(len(model.parameters.shapes))
+    _check_number(sum(1 for _ in _planned(description).leaves()))
+    return description
 
 
 def _described(layer, depth):
@@ -127,6 +128,11 @@ def _described(layer, depth):
 def _check_depth(depth):
     if depth >= _DEEPEST:
         raise ValueError(f"model must have at most {_DEEPEST} containers in one another")
+
+
+def _check_number(count):
+    if count > _MOST_LAYERS:
+        raise ValueError(f"model must have at most {_MOST_LAYERS:,} layers and tensors, got {count:,}")
 
 
 class _Plan(NamedTuple):
@@ -173,7 +179,9 @@ def _build(description, specs):
     `specs`: dict of tensor name -> (safetensors dtype, shape), what there is to load. It must be exactly what the
     architecture calls for; that is compared first, so that nothing larger than the tensors is ever built.
     """
+    _check_number(len(specs))
     plan = _planned(description)
+    _check_number(sum(1 for _ in plan.leaves()))
     _compare_specs(plan.leaves(), specs)
     return plan.build()
 
@@ -209,7 +217,8 @@ def save_tensors(path: Path, kind: str, tensors: dict[str, np.ndarray], meta: di
     """Write `tensors` and `meta`, anything JSON can hold, to one file of the given `kind`.
 
     An existing file is replaced whole, or stays as it was. Floats in `meta` come back exactly, integers of any size
-    too; tuples come back as lists. `TypeError` for what can't be stored, `OSError` if the file can't be written.
+    too; tuples come back as lists. `TypeError` for what can't be stored, `ValueError` for `meta` that could not be read
+    again: with two entries of one name once names are strings, or too large; `OSError` if the file can't be written.
     """
     _write(path, kind, tensors, {"meta": meta})
 
@@ -222,14 +231,20 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict]:
     """
     with _opened(path, kind) as file:
         meta = _json_entry(file, path, "meta")
-        for name in file.keys():
-            _spec(file, path, name)
+        for name, spec in file.specs.items():
+            if spec.dtype == BFLOAT16:
+                raise FormatError(f"{_text(path)} has a tensor {name!r} of dtype BF16, which fastrnn never writes")
         return _read_tensors(file, path), meta
 
 
 def _write(path, kind, tensors, entries):
-    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "kind": kind}
-    write_safetensors(path, tensors, metadata | {name: json.dumps(value) for name, value in entries.items()})
+    texts = {name: json.dumps(value) for name, value in entries.items()}
+    for name, text in texts.items():  # what can't be read again must not replace a file that can
+        try:
+            parse_json(text, len(text))
+        except ValueError as error:
+            raise ValueError(f"{name} could not be read again: {error}") from None
+    write_safetensors(path, tensors, {"format": FORMAT, "format_version": str(FORMAT_VERSION), "kind": kind} | texts)
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
@@ -263,91 +278,66 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     `FormatError` for a file that is damaged or none; `OSError` for one that can't be read.
     """
     with _safetensors_file(path, "a safetensors file") as file:
-        names, metadata = list(file.keys()), file.metadata() or {}
-        shorter = [name for name in names if file.get_slice(name).get_dtype() == "BF16"]  # which NumPy lacks
-        for name in set(names).difference(shorter):
-            _spec(file, path, name)
-        with _as_format_error(path, "is damaged or cut short"):
-            tensors = {name: file.get_tensor(name) for name in names if name not in shorter}
-    if shorter:
-        with open(path, "rb") as data:
-            parts = dict(_safetensors().deserialize(data.read()))
-        tensors |= {name: _from_bfloat16(parts[name]) for name in shorter}
-    return {name: tensors[name] for name in names}, metadata
-
-
-def _from_bfloat16(part):
-    """float32 numbers of bfloat16, which are their upper halves."""
-    halves = np.frombuffer(part["data"], "<u2").astype(np.uint32)
-    return (halves << 16).view(np.float32).reshape(part["shape"])
+        return _read_tensors(file, path), file.metadata
 
 
 @contextlib.contextmanager
 def _safetensors_file(path, what):
-    """The file at `path`, which should be `what`, as an open safetensors file."""
-    library = _safetensors()
+    """A `Reader` of the file at `path`, which should be `what`."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
         raise FormatError(f"{_text(path)} is not a file")
-    with open(path, "rb"):  # the library's own errors do not say why a file can't be opened
-        pass
-    try:
-        opened = library.safe_open(os.fsdecode(path), framework="np")
-    except library.SafetensorError as error:
-        raise FormatError(f"{_text(path)} is not {what}, or damaged or cut short ({error})") from None
-    with opened as file:
-        yield file
+    with open(path, "rb") as file:
+        try:
+            with _as_format_error(path, f"is not {what}, or damaged or cut short"):
+                reader = Reader(file)
+            yield reader
+        except OSError as error:  # such as a disk's that fails, which names no file
+            raise OSError(error.errno, error.strerror, _text(path)) from error
 
 
 @contextlib.contextmanager
 def _opened(path, kind):
-    """The file at `path` as an open safetensors file, found to be one of ours, of this `kind` and version."""
+    """A `Reader` of the file at `path`, found to be one of ours, of this `kind` and version."""
     with _safetensors_file(path, "a fastrnn file") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
+        if file.metadata.get("format") != FORMAT:
             raise FormatError(f"{_text(path)} is a safetensors file, but not one that fastrnn wrote")
-        version = metadata.get("format_version", "")
+        version = file.metadata.get("format_version", "")
         if not (version.isascii() and version.isdigit() and 1 <= len(version) <= 9):
-            raise FormatError(f"{_text(path)} is damaged: its format version is {version!r}")
+            raise FormatError(f"{_text(path)} is damaged: its format version is {short(repr(version))}")
         if int(version) > FORMAT_VERSION:
             raise FormatError(
                 f"{_text(path)} is from a newer fastrnn: its format version is {version}, and this fastrnn reads "
                 f"up to {FORMAT_VERSION}"
             )
-        if metadata.get("kind") != kind:
-            raise FormatError(f"{_text(path)} must be a {kind}, but holds a {metadata.get('kind')}")
+        if file.metadata.get("kind") != kind:
+            raise FormatError(f"{_text(path)} must be a {kind}, but holds a {short(str(file.metadata.get('kind')))}")
         yield file
 
 
 def _json_entry(file, path, name):
     with _as_format_error(path, f"is damaged: its {name} can't be read"):
-        value = json.loads(file.metadata()[name])
-        if not isinstance(value, dict):
-            raise ValueError("not an object")
-        return value
-
-
-def _spec(file, path, name):
-    """Dtype and shape of a tensor, from the header alone."""
-    part = file.get_slice(name)
-    if part.get_dtype() not in _DTYPES:
-        raise FormatError(f"{_text(path)} has a tensor {name} of dtype {part.get_dtype()}, which is not supported")
-    return part.get_dtype(), tuple(part.get_shape())
+        return parse_json(file.metadata[name], file.size)
 
 
 def _read_tensors(file, path):
-    with _as_format_error(path, "is damaged or cut short"):
-        return {name: file.get_tensor(name) for name in file.keys()}
+    checks.memory(f"what {_text(path)} holds", file.size)
+    with _as_format_error(path, _DAMAGED):
+        return {name: file.read(name) for name in file.specs}
 
 
 @contextlib.contextmanager
 def _as_format_error(path, problem):
-    """Turn what goes wrong with a file's contents into one sentence that names the file."""
+    """Turn what goes wrong with a file's contents into one short sentence that names the file."""
     try:
         yield
-    except MemoryError:
-        raise
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError, _safetensors().SafetensorError) as error:
-        raise FormatError(f"{_text(path)} {problem}: {error}") from None
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        raise FormatError(f"{_text(path)} {problem}: {short(str(error))}") from None
+
+
+def short(text: str) -> str:
+    """`text`, part of which may come out of a file, as one line of a sentence's length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}…"
 
 
 def _text(path):
@@ -372,8 +362,9 @@ def atomic_write(path: Path):
 
     The data go into a temporary file in the same folder, are forced to disk and renamed over `path`: at every moment,
     also if the machine stops, `path` is either what it was or the whole new file. If the block or the disk fails,
-    the temporary file is removed and `path` stays as it was. Permissions follow the umask, a symbolic link stays one.
-    `OSError` names `path`.
+    the temporary file is removed and `path` stays as it was; what a process that was killed has left is removed by the
+    next one that writes into the folder. Permissions follow the umask, a symbolic link stays one. `OSError` names
+    `path`.
     """
     path = os.fsdecode(path)
     target = os.path.realpath(path)
@@ -381,13 +372,17 @@ def atomic_write(path: Path):
         code = errno.EISDIR if os.path.isdir(target) else errno.EINVAL
         raise OSError(code, "not a file that can be replaced", path)
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".fastrnn-{secrets.token_hex(8)}.tmp")
+    _remove_stale(folder)
+    temporary = os.path.join(folder, f"{_TEMPORARY}{secrets.token_hex(8)}{_UNFINISHED}")
     try:
-        with open(temporary, "xb") as file:
+        with _open_locked(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+            if fcntl is not None:
+                os.replace(temporary, target)  # while it is locked
+        if fcntl is None:
+            os.replace(temporary, target)  # Windows renames no open file
     except BaseException as error:  # KeyboardInterrupt too
         with contextlib.suppress(OSError):
             os.remove(temporary)
@@ -395,6 +390,31 @@ def atomic_write(path: Path):
             raise OSError(error.errno, error.strerror, path) from error
         raise
     _sync_folder(folder)
+
+
+def _open_locked(path):
+    """A new file, locked where there are locks: a process that is killed loses them, and `_remove_stale` sees it."""
+    while True:
+        file = open(path, "xb")  # noqa: SIM115 (the caller closes it)
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink > 0:
+            return file
+        file.close()  # it was taken for a stale one before it was locked, and is gone
+
+
+def _remove_stale(folder):
+    """Remove temporary files whose writers were killed: those that can be locked."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(_TEMPORARY) and name.endswith(_UNFINISHED):
+                stale = os.path.join(folder, name)
+                with contextlib.suppress(OSError), open(stale, "r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.remove(stale)
 
 
 def _sync_folder(folder):

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 _NONFINITE = ("ignore", "raise", "skip")
 _COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
+_META = {  # of a checkpoint
+    *_COUNTS, "optimizer", "random", "rule", "state", "architecture", "batches", "callbacks", "extra",
+}  # fmt: skip
+_MOST = (1 << 63) - 1  # of a count
+_MISFITS = (ValueError, TypeError, KeyError, OverflowError, AttributeError, RecursionError)  # what false entries raise
 _BATCH_NAMES = ("x", "targets", "lengths", "mask", "resets")
 _END = object()
 
@@ -389,8 +394,10 @@ class Trainer:
         tensors, meta = storage.load_tensors(path, "checkpoint")
         rule = self.bptt.state_dict()
         try:
-            meta = {"nonfinite": 0, "batches": None, "callbacks": [], **meta}  # older checkpoints have none
-            counts = [checks.integer(name, meta[name], minimum=0) for name in _COUNTS]
+            # older checkpoints don't have these
+            meta = {"nonfinite": 0, "batches": None, "callbacks": [], "rule": rule, **meta}
+            _check_names(tensors, meta)
+            counts = [checks.integer(name, meta[name], minimum=0, maximum=_MOST) for name in _COUNTS]
             parameters = self._checked_parameters(tensors, meta)
             random = self._checked_random_states(meta["random"])
             state = self._checked_state(tensors, meta["state"])
@@ -398,13 +405,14 @@ class Trainer:
             callbacks = _checked_callback_states(tensors, meta["callbacks"])
             extra = meta["extra"]
             optimizer = self._checked_optimizer_state(tensors, meta["optimizer"])
-            if "rule" in meta:  # older ones have none
-                self.bptt.load_state_dict(meta["rule"])  # changes nothing if it does not fit
+            self.bptt.load_state_dict(meta["rule"])  # changes nothing if it does not fit
             self.optimizer.load_state_dict(optimizer)  # neither does this
-        except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
+        except BaseException as error:
             self.bptt.load_state_dict(rule)
-            text = f"its {error} is missing" if isinstance(error, KeyError) else error
-            raise storage.FormatError(f"{os.fsdecode(path)} does not fit this trainer: {text}") from None
+            if not isinstance(error, _MISFITS):
+                raise
+            text = f"its {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise storage.FormatError(f"{os.fsdecode(path)} does not fit this trainer: {storage.short(text)}") from None
         self.model.load_state_dict(parameters)
         set_random_states(self.model, random)
         self.updates, self.epoch, self.batch, self.nonfinite = counts
@@ -464,6 +472,19 @@ class Trainer:
         for generator, state in zip(generators, states, strict=True):
             type(generator.bit_generator)().state = state  # raises if it is none
         return states
+
+
+def _check_names(tensors, meta):
+    """Refuse a checkpoint with more in it than `Trainer.save_checkpoint` puts there: it would be lost."""
+    states: list[str] = []
+    map_state(states.append, meta["state"])
+    if len(set(states)) < len(states):
+        raise ValueError("two parts of its state are one tensor")
+    parts = ("model.", "optimizer.", *(f"callback.{i}." for i in range(len(meta["callbacks"]))))
+    expected = {name for name in tensors if name.startswith(parts)} | set(states)
+    unknown = [*(meta.keys() - _META), *(tensors.keys() - expected)]
+    if unknown:
+        raise ValueError(f"it has an unknown entry {min(unknown)!r}")
 
 
 def _check_batches(name, batches):

@@ -314,9 +314,9 @@ def test_storage_what_is_no_file(tmp_path):
 def test_storage_without_the_package(monkeypatch, saved):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    for call in (lambda: fastrnn.load(saved), lambda: fastrnn.save(language_model(), saved)):
-        with pytest.raises(ImportError, match=r"pip install safetensors \(extra fastrnn\[train\]\)"):
-            call()
+    assert_same_tensors(fastrnn.load(saved).state_dict(), language_model().state_dict())
+    with pytest.raises(ImportError, match=r"pip install safetensors \(extra fastrnn\[train\]\)"):
+        fastrnn.save(language_model(), saved)
 
 
 # ---- tensors of any kind ----

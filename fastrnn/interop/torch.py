@@ -188,7 +188,7 @@ def load(path: storage.Path, layers: Sequence[Any] | None = None, **hints: Any) 
         raise storage.FormatError(f"{os.fsdecode(path)} was written by fastrnn.save: read it by fastrnn.load")
     if _ARCHITECTURE in metadata and layers is None and not hints:
         try:
-            description = json.loads(metadata[_ARCHITECTURE])
+            description = storage.parse_json(metadata[_ARCHITECTURE], len(metadata[_ARCHITECTURE]))
         except (ValueError, RecursionError) as error:
             raise storage.FormatError(f"{os.fsdecode(path)}: its architecture can't be read: {error}") from None
         return storage.restore(description, tensors, path)

@@ -1,0 +1,22 @@
+"""Files: damaged, of other kinds, killed while they are written, without room on the disk."""
+
+from ..section import Section
+from .full_disks import full_disks
+from .kills import killed_runs
+from .loads import damaged_files
+from .other_kinds import other_kinds
+
+
+def _run(tally, budget):
+    other_kinds(tally)
+    full_disks(tally, budget.part(0.05))
+    killed_runs(tally, budget.part(0.5))
+    damaged_files(tally, budget)
+
+
+SECTION = Section(
+    promise="a file is read as what it is or refused, and what is killed or finds no room can go on from the last save",
+    run=_run,
+    share=1.0,
+    targets={"mutated files": 5_000, "kills survived": 200, "resumed runs compared": 5, "full disks": 20},
+)

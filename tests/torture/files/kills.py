@@ -1,0 +1,212 @@
+"""Training that is killed again and again, at any moment, and must end as if it never had been."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+import fastrnn
+from fastrnn import storage
+from fastrnn.cli import main
+from fastrnn.cli.common import CHECKPOINT_FILE, MODEL_FILE
+
+from . import sources
+from .children import Ended, in_child
+
+_EPOCHS = 6  # of 13 updates, with a checkpoint after each
+_STEPS = 60  # of `fastrnn train`
+_LONGEST = 0.3  # seconds from the start of a process to its end, about
+_LINES = 300  # of the code that saves: some ten checkpoints
+_SECONDS = 120  # in which a process must have been killed, or done
+_TEXT = b"the quick brown fox jumps over the lazy dog, and again. " * 40
+
+
+def killed_runs(tally, budget):
+    """Kill runs until the time is up, at least one of each kind."""
+    number = 0
+    while number < len(_KINDS) or budget.left():
+        kind = _KINDS[number % len(_KINDS)]
+        place = f"{kind.__name__.strip('_')}, seed {budget.seed}, run {number}"
+        end = time.monotonic() + budget.left() / max(1, len(_KINDS) - number)
+        try:
+            for what, problem in in_child(_chain, kind, (budget.seed, number), end, seconds=_SECONDS):
+                tally.count(what)
+                if problem:
+                    tally.broke(f"{place}: {problem}")
+        except Ended as error:
+            tally.broke(f"{place}: the process {error.how}")
+        number += 1
+
+
+def _chain(kind, seed, end):
+    """In a child, from which those that are killed are forked, with all kernels loaded: what came of each kill.
+
+    From the time `end` on, the run is left alone.
+    """
+    fastrnn.set_num_threads(1)  # threads would not survive the fork
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        undisturbed, job = kind(pathlib.Path(folder) / "undisturbed"), kind(pathlib.Path(folder) / "killed")
+        undisturbed.run()
+        before, killed = -1, True
+        while killed and time.monotonic() < end or before < 0:
+            killed = _killed(rng, job)
+            if killed:
+                yield "kills survived", job.problem(before)
+                before = job.progress()
+        if killed:
+            job.run()
+        yield "resumed runs compared", None if job.result() == undisturbed.result() else "it ended in other bits"
+        left = sorted(path.name for path in job.folder.iterdir() if path.name.startswith("."))
+        yield "folders looked through for leftovers", f"there are {left}" if left else None
+
+
+def _killed(rng, job):
+    """Run `job` in a process of its own and kill it at a random moment; whether that came before the end."""
+    way = int(rng.integers(4))
+    moment, lines = rng.uniform(0, _LONGEST), int(rng.integers(1, _LINES))
+    pid = os.fork()
+    if pid == 0:
+        if way == 0:
+            _die_after(lines)
+        _run_and_exit(job)
+    if way == 1:
+        _wait_for_temporary(job.folder, pid)
+        time.sleep(rng.choice((0, 1e-4, 1e-3)))
+    elif way > 1:
+        time.sleep(moment)
+    if way > 0:
+        os.kill(pid, signal.SIGKILL)  # it can have ended, but is waited for
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"a resumed process ended with status {code}")
+    return code != 0
+
+
+def _run_and_exit(job):
+    status = 1
+    try:
+        job.run()
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _die_after(lines):
+    """Let this process kill itself when so many lines of the code that saves have been run."""
+
+    def local(frame, event, argument):
+        nonlocal lines
+        lines -= 1
+        if lines <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return local
+
+    def trace(frame, event, argument):
+        saves = frame.f_code.co_filename == storage.__file__ and frame.f_code.co_name in ("atomic_write", *_SAVING)
+        return local if saves else None
+
+    sys.settrace(trace)
+
+
+_SAVING = ("_write", "write_safetensors", "_sync_folder", "_open_locked", "_remove_stale")
+
+
+def _wait_for_temporary(folder, pid):
+    """Until a file is being written in `folder`, or the process has ended."""
+    while not any(name.startswith(".fastrnn-") for name in _names(folder)):
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        os.sched_yield()
+
+
+def _names(folder):
+    with contextlib.suppress(FileNotFoundError):
+        return os.listdir(folder)
+    return []
+
+
+class _Training:
+    """`Trainer.fit` with a callback that saves after each update."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._path = folder / "checkpoint"
+        folder.mkdir()
+
+    def run(self):
+        """From the last checkpoint, if there is one, to the end."""
+        job, losses = sources.trainer(), []
+        if self._path.exists():
+            losses = job.load_checkpoint(self._path)["losses"]
+
+        def save(trainer, record):
+            losses.append(record["loss"])
+            trainer.save_checkpoint(self._path, extra={"losses": losses})
+
+        if job.epoch < _EPOCHS:
+            job.fit(sources.stream(), epochs=_EPOCHS - job.epoch, callbacks=save, progress=False)
+        job.save_checkpoint(self._path, extra={"losses": losses})  # after the last epoch's end
+
+    def progress(self):
+        """Updates in the checkpoint; −1 if there is none."""
+        if not self._path.exists():
+            return -1
+        job = sources.trainer()
+        job.load_checkpoint(self._path)
+        return job.updates
+
+    def problem(self, before):
+        """What is wrong after a kill; None for nothing."""
+        try:
+            after = self.progress()
+        except Exception as error:
+            return f"the checkpoint can't be loaded: {error}"
+        return None if after >= before else f"there were {before} updates, now there are {after}"
+
+    def result(self):
+        """All of the run's end: parameters, optimizer, counts, generators, losses."""
+        return self._path.read_bytes()
+
+
+class _CommandLine(_Training):
+    """`fastrnn train`."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self._path = folder / CHECKPOINT_FILE
+        self._text = folder.parent / "text"
+        self._text.write_bytes(_TEXT)
+
+    def run(self):
+        """Begin, or resume."""
+        if self._path.exists():
+            begin = ["--resume", str(self.folder)]
+        else:
+            small = ["--hidden", "6", "--embedding", "4", "--batch", "4", "--sequence", "8", "--steps", str(_STEPS)]
+            begin = [str(self._text), "--out", str(self.folder), *small]
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            status = main(["train", *begin, "--checkpoint-interval", "1e-6", "--threads", "1", "--quiet"])
+        if status:
+            raise RuntimeError(f"fastrnn train ended with status {status}")
+
+    def progress(self):
+        """Updates in the checkpoint; −1 if there is none."""
+        return storage.load_tensors(self._path, "checkpoint")[1]["updates"] if self._path.exists() else -1
+
+    def result(self):
+        """The model, and the losses as the history has them."""
+        lines = storage.load_tensors(self._path, "checkpoint")[1]["extra"]["log"]["lines"]
+        return (self.folder / MODEL_FILE).read_bytes(), [{**line, "seconds": None} for line in lines]
+
+
+_KINDS = _Training, _CommandLine

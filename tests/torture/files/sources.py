@@ -1,0 +1,211 @@
+"""The good files that are damaged, and how each kind is read."""
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+import fastrnn
+from fastrnn import bptt, corpus, data, storage, words
+from fastrnn.bptt import map_state
+from fastrnn.cli.common import CommandError, load_model
+from fastrnn.cli.training_run import Run, Settings, read_saved
+from fastrnn.interop import torch as interop_torch
+
+from . import safetensors_bytes
+
+_TOKENS = np.arange(400) * 7 % 11
+_TEXT = b"The quick brown fox jumps over the lazy dog. It was not amused! Who is?\n\n" * 8
+
+
+class Reader(NamedTuple):
+    """How a kind of file is read: `read(path)` gives what must be the same as `content`, all tensors by name."""
+
+    read: object
+    refusals: tuple[type[Exception], ...] = (storage.FormatError,)
+
+
+# ---- models ----
+
+
+def _stacked():
+    return fastrnn.Sequential(
+        fastrnn.Embedding(11, 5, seed=1),
+        fastrnn.LSTM(5, 7, num_layers=2, bidirectional=True, dropout=0.25, seed=2),
+        fastrnn.Linear(14, 11, seed=3),
+    )
+
+
+def _nested():
+    return fastrnn.Sequential(
+        fastrnn.Residual(fastrnn.GRU(6, 6, dtype="float64", zoneout=0.1, seed=1)),
+        fastrnn.Concatenated(
+            fastrnn.RNN(6, 5, nonlinearity="relu", initial_state="learned", dtype="float64", seed=2),
+            fastrnn.Jordan(5, 4, 3, dtype="float64", seed=3),
+            fastrnn.PeepholeLSTM(3, 2, bias=False, dtype="float64", seed=4),
+        ),
+        fastrnn.Last(dtype="float64"),
+        fastrnn.Repeat(3, dtype="float64"),
+        fastrnn.LayerNormLSTM(10, 4, dtype="float64", seed=5),
+        fastrnn.ActivityRegularization(0.1, dtype="float64"),
+        batch_first=True,
+    )
+
+
+def _read_model(path):
+    storage.load_extra(path)
+    return fastrnn.load(path).state_dict()
+
+
+def _write_words(path):
+    vocabulary = words.Vocabulary([*words.SPECIAL, "a", "b", "the", "fox", "."])
+    model = fastrnn.language_model.build("gru", vocabulary=8, embedding=0, hidden=5)
+    fastrnn.save(model, path, extra={"vocabulary": list(vocabulary.words)})
+
+
+# ---- checkpoints ----
+
+
+def trainer(which=0):
+    """A small trainer, of one of the kinds whose checkpoints are damaged."""
+    if which == 0:
+        model, rule, optimizer = _language_model(), bptt.Truncated(4), fastrnn.AdamW(0.01, amsgrad=True)
+    else:
+        rng = np.random.Generator(np.random.MT19937(5))
+        model = fastrnn.Sequential(
+            fastrnn.OneHot(11),
+            fastrnn.GRU(11, 6, seed=0),
+            fastrnn.Dropout(0.2, seed=rng),
+            fastrnn.Linear(6, 11, seed=1),
+        )
+        rule, optimizer = bptt.Randomized(0.3, seed=3), fastrnn.SGD(0.1, momentum=0.9)
+    return fastrnn.Trainer(model, fastrnn.CrossEntropy(), optimizer, bptt=rule, clip_norm=1.0, seed=2)
+
+
+def _language_model():
+    return fastrnn.Sequential(
+        fastrnn.Embedding(11, 4, seed=1),
+        fastrnn.LSTM(4, 6, seed=2),
+        fastrnn.Dropout(0.3),
+        fastrnn.Linear(6, 11, seed=3),
+    )
+
+
+def stream():
+    """The batches of all trainers here."""
+    return data.TokenStream(_TOKENS, 4, 8)
+
+
+def snapshot(job):
+    """All that a trainer is, good for comparing bit for bit."""
+    carried = []
+    map_state(lambda array: carried.append(array.tobytes()), job._state)
+    arrays = {n: v.tobytes() if isinstance(v, np.ndarray) else v for n, v in job.optimizer.state_dict().items()}
+    counts = job.updates, job.epoch, job.batch, job.nonfinite
+    return (
+        job.model.parameters.values.tobytes(), arrays, counts, repr(bptt.random_states(job.model)),
+        repr(job.bptt.state_dict()), carried, id(job._batches),
+    )  # fmt: skip
+
+
+class _Checkpoints:
+    """Reads checkpoints into one trainer, which must stay as it was if one does not go."""
+
+    def __init__(self, which):
+        self._which, self._job = which, None
+
+    def __call__(self, path):
+        if self._job is None:
+            self._job = trainer(self._which)
+            self._before = snapshot(self._job)
+        try:
+            self._job.load_checkpoint(path)
+        except BaseException:
+            if snapshot(self._job) != self._before:
+                raise AssertionError("a refused checkpoint has changed the trainer") from None
+            raise
+        job, self._job = self._job, None
+        tensors = {f"model.{n}": a for n, a in job.model.state_dict().items()}
+        tensors |= {f"optimizer.{n}": v for n, v in job.optimizer.state_dict().items() if isinstance(v, np.ndarray)}
+        map_state(lambda array: tensors.update({f"state.{len(tensors)}": array}), job._state)
+        count = sum(name.startswith("state.") for name in tensors)
+        states = [tensors.pop(name) for name in list(tensors) if name.startswith("state.")]
+        return tensors | {f"state.{i}": states[i] for i in range(count)}
+
+
+def _write_checkpoint(which):
+    def write(path):
+        job = trainer(which)
+        job.fit(stream(), callbacks=lambda job, record: job.updates >= 3, progress=False)
+        job.save_checkpoint(path, extra={"note": [1, 2.5, None, {"a": "ä"}]})
+
+    return write
+
+
+# ---- of the command line ----
+
+
+def _corpus():
+    return corpus.Corpus("a text", _TEXT, _TEXT)
+
+
+def _run(settings, folder):
+    return Run(settings, _corpus(), folder, 0)
+
+
+def _write_run(path):
+    settings = Settings(files=("/nowhere/text",), cell="gru", embedding=3, hidden=5, sequence=8, batch=4, steps=20)
+    run = _run(settings, str(pathlib.Path(path).parent))
+    run.trainer.fit(
+        run.level.batches, callbacks=lambda job, record: run._note(record) or job.updates >= 3, progress=False
+    )
+    from fastrnn.cli.training_run import Saved
+
+    run.trainer.save_checkpoint(path, extra=Saved(settings, run._digest, 1.5, run._log).as_json())
+
+
+def _read_run(path):
+    saved = read_saved(path)
+    run = _run(saved.settings, str(pathlib.Path(path).parent))
+    run.restore(path, saved)
+    return {f"model.{name}": array for name, array in run.model.state_dict().items()}
+
+
+_COMMAND_REFUSALS = storage.FormatError, CommandError
+
+_KINDS = {  # name -> (writer, reader)
+    "model": (
+        lambda path: fastrnn.save(_stacked(), path, extra={"words": ["a", "ä"], "number": 3.5}), Reader(_read_model),
+    ),
+    "nested model": (lambda path: fastrnn.save(_nested(), path), Reader(_read_model)),
+    "word model": (_write_words, Reader(lambda path: load_model(path)[0].state_dict(), _COMMAND_REFUSALS)),
+    "checkpoint": (_write_checkpoint(0), Reader(_Checkpoints(0))),
+    "checkpoint with momentum": (_write_checkpoint(1), Reader(_Checkpoints(1))),
+    "run": (_write_run, Reader(_read_run, _COMMAND_REFUSALS)),
+    "PyTorch's names": (
+        lambda path: interop_torch.save(_stacked(), path),
+        Reader(lambda path: interop_torch.to_state_dict(interop_torch.load(path)), (ValueError,)),
+    ),
+}  # fmt: skip
+KINDS = tuple(_KINDS)
+
+
+def write(folder):
+    """Write a good file of each kind; its kernels run in this process."""
+    for kind, (writer, _) in _KINDS.items():
+        writer(str(pathlib.Path(folder) / kind))
+        yield kind
+
+
+def reader(kind):
+    """The `Reader` of a kind of files."""
+    return _KINDS[kind][1]
+
+
+def agree(found, content):
+    """Whether the tensors that were read are those in the file, bit for bit."""
+    declared = safetensors_bytes.tensors(content)
+    return all(
+        name in declared and array.shape == declared[name].shape and array.tobytes() == declared[name].tobytes()
+        for name, array in found.items()
+    )
