@@ -14,7 +14,7 @@ from fastrnn.kernels.packing import BackwardWeights, Weights, pack_backward, pac
 from fastrnn.kernels.simd import panel_width
 
 from . import guard, sizes
-from .layers import normal
+from .layers import in_turn, normal
 
 _LAYERS = {
     "lstm": (fastrnn.LSTM, {}, "lstm"),
@@ -25,13 +25,14 @@ _LAYERS = {
     "rnn sigmoid": (fastrnn.RNN, {"nonlinearity": "sigmoid"}, "rnn"),
     "dense": (fastrnn.Linear, {}, "dense"),
 }
-_COMMON = itertools.cycle([("lstm", "float32"), ("dense", "float32"), ("gru", "float32")])
-_ALL = itertools.cycle(itertools.product(_LAYERS, sizes.DTYPES))
+_COMMON = [("lstm", "float32"), ("dense", "float32")]
+EVERY = [*itertools.product(_LAYERS, sizes.DTYPES)]
+_turns = itertools.count()
 
 
 def draw_layer(rng, wide):
     """`…_forward`, `…_backward`, `…_step` and `pack` of a layer, in a workspace of the batch's size."""
-    cell, dtype = next(_ALL if wide else _COMMON)
+    cell, dtype = in_turn(EVERY if wide else _COMMON, _turns)
     kind, options, name = _LAYERS[cell]
     inputs, units = sizes.features(rng, dtype), sizes.features(rng, dtype)
     steps, batch = sizes.batch(rng)
@@ -84,12 +85,14 @@ def draw_training(rng, wide):
     return f"kernels of training, {dtype}, {rows} by {classes}, seed={seed}", run
 
 
-@numba.njit(parallel=True, nogil=True)
+@numba.njit(parallel=True, nogil=True, cache=True)
 def _in_threads(weights, parameters, x, dy, h, c, dh, dc, workspaces, gradients, dx):
     for n in numba.prange(x.shape[0]):
         workspace = kernels.replica(workspaces, n)
         kernels.lstm_forward(weights, x[n], h[n], c[n], workspace)
-        dx[n] = kernels.lstm_backward(weights, parameters, dy[n], dh[n], dc[n], workspace, gradients[n])
+        result = kernels.lstm_backward(weights, parameters, dy[n], dh[n], dc[n], workspace, gradients[n]).reshape(-1)
+        for i in range(result.size):  # which compiles in a second; assignments to slices take ten
+            dx[n, i] = result[i]
 
 
 def draw_replicas(rng, wide):
@@ -106,10 +109,8 @@ def draw_replicas(rng, wide):
         )
         parameters = layer.parameters_to_vector()
         workspaces = kernels.replicate(layer.kernel_workspace(steps, batch), copies)
-        gradients, dx = np.zeros((copies, parameters.size), np.float32), np.empty_like(x)
-        guard.call_guarded(
-            _in_threads, layer.kernel_weights(), parameters, x, dy, *states, workspaces, gradients, dx
-        )
+        gradients, dx = np.zeros((copies, parameters.size), np.float32), np.empty((copies, x[0].size), np.float32)
+        guard.call_guarded(_in_threads, layer.kernel_weights(), parameters, x, dy, *states, workspaces, gradients, dx)
         return [dx, *states, gradients]
 
     return f"replicas, LSTM({inputs}, {units}), T={steps}, B={batch}, {copies} copies, seed={seed}", run

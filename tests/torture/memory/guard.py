@@ -88,7 +88,7 @@ class Guard:
             ctypes.memmove(low, address, size)
 
     def _check(self, name, region):
-        self.counts["canaries checked"] += region.canary_count
+        self.counts["canary bytes checked"] += region.canary_count
         if not region.is_intact():
             self.strays.append(f"{name[1]} writes {'before' if self.at_end else 'past'} an array")
 
@@ -97,7 +97,7 @@ class Guard:
         bits = f"u{moved.itemsize}"
         changed = np.flatnonzero(moved.view(bits) != view.data.view(bits))
         width = min([stride for stride in (view.time, view.batch) if stride], default=1)
-        self.counts["canaries checked"] += view.data.size * (width - view.columns) // width * moved.itemsize
+        self.counts["canary bytes checked"] += view.data.size * (width - view.columns) // width * moved.itemsize
         column = changed % width - view.first
         if ((column < 0) | (column >= view.columns)).any():
             self.strays.append(f"{name[1]} writes into columns outside its view")

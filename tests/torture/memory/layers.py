@@ -34,15 +34,19 @@ _NOISY = {
     )
     for noise in noises
 }
-# (cell, dtype, tokens), in turn
-_COMMON = itertools.cycle(
-    [("lstm", "float32", False), ("gru", "float32", False), ("lstm", "float32", True), ("rnn tanh", "float32", False),
-     ("lstm", "float64", False)]
-)  # fmt: skip
-_ALL = itertools.cycle(
-    [(cell, "float32", tokens) for cell in (*_CELLS, *_NOISY) for tokens in (False, True)]
-    + [(cell, "float64", False) for cell in _CELLS]
-)
+# (cell, dtype, whether the input is tokens)
+_COMMON = [
+    ("lstm", "float32", False), ("gru", "float32", False), ("lstm", "float32", True), ("rnn tanh", "float32", False),
+    ("lstm", "float64", False),
+]  # fmt: skip
+EVERY = [(cell, "float32", tokens) for cell in (*_CELLS, *_NOISY) for tokens in (False, True)]
+EVERY += [(cell, "float64", False) for cell in _CELLS]
+_turns = itertools.count()
+
+
+def in_turn(entries, turns):
+    """The next of `entries`, whose turn a count tells."""
+    return entries[next(turns) % len(entries)]
 
 
 def _state_parts(state):
@@ -59,12 +63,12 @@ def _order(array, batch_first):
 
 def draw_recurrent(rng, wide):
     """A recurrent layer: inference, training in a workspace of its size and in a larger one, and steps."""
-    cell, dtype, tokens = next(_ALL if wide else _COMMON)
-    kind, options = (_CELLS | _NOISY)[cell]
+    cell, dtype, tokens = in_turn(EVERY if wide else _COMMON, _turns)
+    kind, own = (_CELLS | _NOISY)[cell]
     inputs, units = sizes.features(rng, dtype), sizes.features(rng, dtype)
     steps, batch = sizes.batch(rng)
     dilation = int(rng.choice([1, 1, 1, 2, 3]))
-    options = options | {
+    options = own | {
         "num_layers": int(rng.choice([1, 1, 2, 3])), "batch_first": bool(rng.integers(2)), "dtype": dtype,
         "dilation": dilation, "bidirectional": dilation == 1 and bool(rng.integers(2)),
         "dropout": float(rng.choice([0, 0.3])), "variational": bool(rng.integers(2)),
@@ -100,11 +104,12 @@ def draw_recurrent(rng, wide):
                 results += [] if dx is None else [dx.copy()]
                 results += [part.copy() for part in _state_parts(d_initial)]
         results.append(layer.gradients_to_vector())
-        if not layer.bidirectional:
-            x_t = x[:, 0] if layer.batch_first else x[0]
-            for row, before in ((x_t, state), (x_t[0], None)):
-                y_t, after = layer.step(row, before)
-                results += [y_t, *_state_parts(after)]
+        plain = kind(inputs, units, **own, dtype=dtype, seed=1)  # which takes single steps
+        row = x[:, 0] if layer.batch_first else x[0]
+        state_t = None
+        for _ in range(2):
+            y_t, state_t = plain.step(row, state_t)
+            results += [y_t, *_state_parts(state_t), plain.step(row[0])[0]]
         return results
 
     what = f"{kind.__name__}({inputs}, {units}, **{options}), T={steps}, B={batch}, tokens={tokens}, seed={seed}"

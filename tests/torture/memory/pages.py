@@ -1,6 +1,7 @@
 """Memory between pages that can't be touched, filled with canaries where no array lies."""
 
 import ctypes
+import functools
 import mmap
 from collections import defaultdict
 
@@ -18,8 +19,9 @@ _mprotect = ctypes.CDLL(None, use_errno=True).mprotect
 _mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
 
+@functools.lru_cache(maxsize=64)
 def canaries(words, dtype):
-    """Bytes of so many 64-bit words of canaries for an array of `dtype`."""
+    """Bytes of so many 64-bit words of canaries for an array of `dtype`, not to be changed."""
     return np.full(words, _CANARIES.get(np.dtype(dtype), _OTHERS), np.uint64).view(np.uint8)
 
 
@@ -65,8 +67,8 @@ class Region:
 
     def is_intact(self):
         """Whether all canaries are as they were."""
-        outside = np.r_[: self._first, self._last : self.bytes.size]
-        return np.array_equal(self.bytes[outside], self._blank[outside])
+        parts = slice(None, self._first), slice(self._last, None)
+        return all(self.bytes[part].tobytes() == self._blank[part].tobytes() for part in parts)
 
 
 class Regions:
