@@ -1,0 +1,102 @@
+"""A process that runs cases and tells of each, line by line: what it is before it runs, and what came of it.
+
+Whoever started it knows then which case has ended the process. `python -m tests.torture.memory.worker SECONDS SEED`
+"""
+
+import itertools
+import json
+import sys
+import traceback
+from collections import Counter
+
+import numba
+import numpy as np
+
+import fastrnn
+from fastrnn.kernels import jit
+
+from ..section import Budget
+from . import canaries, compiled, guard, layers, sharing, training
+
+_WIDE = 60  # seconds from which on every cell is tried, of which many may have to be compiled
+_ROUND = {  # cases of each kind in a round
+    layers.draw_recurrent: 4, layers.draw_stateless: 1, training.draw_loss: 1, compiled.draw_layer: 2,
+    training.draw_optimizer: 1, compiled.draw_packing: 1, training.draw_trainer: 2, compiled.draw_training: 1,
+    layers.draw_jordan: 1,
+}  # fmt: skip
+_WIDE_ROUND = _ROUND | {compiled.draw_replicas: 1}  # whose user code is nobody else's, and compiled for this
+_FIRST_WIDE_ROUND = _WIDE_ROUND | {layers.draw_recurrent: len(layers.EVERY), compiled.draw_layer: len(compiled.EVERY)}
+_called = set()
+
+
+def tell(what, value):
+    """A line for whoever reads."""
+    print(json.dumps([what, value]), flush=True)
+
+
+def run_case(run):
+    """(counts, what did not hold) of one case: on ordinary arrays, at either page, and among canaries."""
+    counts, problems = Counter({"shapes swept": 1}), []
+    expected = run()
+    for at_end in (True, False):
+        with guard.Guard(at_end) as pages:
+            results = run()
+        problems += [*pages.strays, *_difference(expected, results, f"{'before' if at_end else 'behind'} a page")]
+        counts += pages.counts
+        _called.update(pages.called)
+    with canaries.Patrol() as patrol:
+        results = run()
+    count, strays = patrol.check()
+    counts["canary bytes checked"] += count
+    return counts, [*problems, *strays, *_difference(expected, results, "among canaries")]
+
+
+def _difference(expected, results, where):
+    """What to say if the results are not the same, bit for bit."""
+    if len(expected) != len(results):
+        return [f"{len(results)} results {where}, {len(expected)} elsewhere"]
+    for n, (a, b) in enumerate(zip(map(np.asarray, expected), map(np.asarray, results), strict=True)):
+        if (a.dtype, a.shape, a.tobytes()) != (b.dtype, b.shape, b.tobytes()):
+            return [f"result {n} of arrays {where} differs"]
+    return []
+
+
+def main():
+    """Run cases until the time is up, at least a round of them."""
+    seconds, seed = float(sys.argv[1]), int(sys.argv[2])
+    budget = Budget(seconds, seed)
+    guard.install()
+    canaries.install()
+    sharing.install()
+    wide = seconds >= _WIDE
+    for draw, count in (_FIRST_WIDE_ROUND if wide else _ROUND).items():
+        for _ in range(count):
+            _try(draw, budget.rng, wide)
+    again = itertools.cycle([draw for draw, count in (_WIDE_ROUND if wide else _ROUND).items() for _ in range(count)])
+    while budget.left():
+        _try(next(again), budget.rng, wide)
+    tell("called", [".".join(name) for name in jit._kernels if name in _called])
+    missed = [".".join(name) for name in jit._kernels if name not in _called]
+    if wide and missed:
+        tell("broken", f"not called by any case: {', '.join(missed)}")
+
+
+def _try(draw, rng, wide):
+    threads, by_units = int(rng.integers(1, numba.config.NUMBA_NUM_THREADS + 1)), bool(rng.integers(2))
+    case, run = draw(rng, wide)
+    case = f"{case}; {threads} threads, by units: {by_units}"
+    tell("case", case)
+    fastrnn.set_num_threads(threads)
+    sharing.share(by_units)
+    guard.guard_kernels()
+    try:
+        counts, problems = run_case(run)
+    except Exception:
+        counts, problems = {}, [traceback.format_exc().strip()]
+    tell("counts", counts)
+    for problem in problems:
+        tell("broken", f"{problem}: {case}")
+
+
+if __name__ == "__main__":
+    main()
