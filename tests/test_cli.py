@@ -298,7 +298,7 @@ def test_cli_train_refuses_checkpoints_with_other_contents(trained, tmp_path, ca
 
 
 def test_cli_train_says_when_it_diverges(text, tmp_path, capsys):
-    assert_refused(capsys, ["train", text, *TINY, "--out", tmp_path / "run", "--lr", "1e38"], "not finite.*--lr")
+    assert_refused(capsys, ["train", text, *TINY, "--out", tmp_path / "run", "--lr", "1e38"], "not all numbers are finite.*--lr")
 
 
 def full_disk(monkeypatch):
