@@ -28,6 +28,7 @@ if _importlib_util.find_spec("fastrnn.kernels") is None:
 from . import bptt, data, diagnostics, init, kernels  # noqa: E402, I001
 from .callbacks import EarlyStopping, ReduceOnPlateau  # noqa: E402
 from .diagnostics import GradcheckReport, gradcheck  # noqa: E402
+from .finite import NonFiniteError  # noqa: E402
 from .generation import beam_search, generate, stream  # noqa: E402
 from .layers import (  # noqa: E402
     GRU,
@@ -115,6 +116,7 @@ __all__ = [
     "MaxPool",
     "MeanPool",
     "NoisyState",
+    "NonFiniteError",
     "OneCycle",
     "OneHot",
     "PeepholeLSTM",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks
+from . import checks, finite
 
 if TYPE_CHECKING:
     from .layers.base import Layer
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class _ValidationWatch(ABC):
-    """Looks at each epoch's validation loss; NaN is no improvement."""
+    """Looks at each epoch's validation loss; one that is not finite is no improvement."""
 
     needs_validation = True
 
@@ -65,8 +65,8 @@ class EarlyStopping(_ValidationWatch):
     restore_best: keep a copy of the weights of the lowest loss and give them back to the model when `fit` ends, by this
         callback or otherwise; after Ctrl-C, `restore` does so. The optimizer's state stays that of the last epoch.
 
-    `best` is the lowest validation loss so far, `waited` the number of epochs since the last improvement. Prechelt,
-    "Early Stopping – But When?", 1998.
+    `best` is the lowest validation loss so far, `waited` the number of epochs since the last improvement; weights that
+    are not finite are none. Prechelt, "Early Stopping – But When?", 1998.
     """
 
     def __init__(self, patience: int, *, min_delta: float = 0.0, restore_best: bool = True):
@@ -81,10 +81,13 @@ class EarlyStopping(_ValidationWatch):
         return f"EarlyStopping({self.patience}, min_delta={self.min_delta}, restore_best={self.restore_best})"
 
     def _watch(self, trainer, loss):
+        values = trainer.model.parameters.values
+        if not (math.isfinite(loss) and finite.is_finite(values)):  # what is to be kept must be good
+            loss = math.nan
         if loss < self.best:
             self.best = loss
             if self.restore_best:
-                self._keep(trainer.model.parameters.values)
+                self._keep(values)
         if loss < self._improved - self.min_delta:
             self._improved, self.waited = loss, 0
         else:
@@ -168,7 +171,8 @@ class ReduceOnPlateau(_ValidationWatch):
     def _watch(self, trainer, loss):
         c, optimizer = self._config, trainer.optimizer
         relative = c["threshold_mode"] == "rel"
-        if loss < (self.best * (1 - c["threshold"]) if relative else self.best - c["threshold"]):
+        bound = self.best * (1 - c["threshold"]) if relative else self.best - c["threshold"]
+        if math.isfinite(loss) and loss < bound:
             self.best, self.waited = loss, 0
         else:
             self.waited += 1

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks
+from . import checks, finite
 from .kernels import losses as kernels
 from .threads import get_num_threads
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from .types import Loss
 
 _ALL_VALID = np.zeros(0, np.bool_)  # what the kernels take for no mask
 _REDUCTIONS = ("mean", "sum", "sequence")
@@ -68,15 +70,29 @@ class _Loss(ABC):
         return functools.partial(type(self), **self._config), ()
 
     def __call__(
-        self, y: ArrayLike, targets: ArrayLike, *, mask: ArrayLike | None = None, out: np.ndarray | None = None
+        self,
+        y: ArrayLike,
+        targets: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+        nonfinite: str = finite.IGNORE,
     ) -> tuple[float, np.ndarray]:
         """The loss and its gradient with respect to `y`, an array of y's shape: `out` if given, else a new one.
 
         `mask`, of the leading shape of `targets` (some or all of its dimensions), has booleans, which elements are
         valid, or floating-point weights ≥ 0, how much each counts. What stands behind False or 0 is never read and has
         gradient 0. `out` may be `y` itself.
+
+        nonfinite: "ignore" takes NaN and infinity as floating-point numbers have them; "raise" is a `NonFiniteError`
+        that names the first row of `y` whose loss or gradient is not finite (an infinite logit may leave both so), and
+        what is not finite there.
         """
+        if finite.policy(nonfinite) == finite.RAISE and out is not None:
+            y, targets = np.array(y), np.array(targets)  # to be looked at again, and `out` may be either
         total, count, dy = self.evaluate(y, targets, mask, out)
+        if nonfinite == finite.RAISE and not (math.isfinite(total) and finite.is_finite(dy)):
+            raise error_of_loss(self, y, targets, mask)
         return total / self.denominator(count, self._sequences(dy.shape)), dy
 
     def denominator(self, count: float, sequences: int | None) -> float:
@@ -167,6 +183,67 @@ class _Loss(ABC):
         if mask is None:
             return _ALL_VALID
         return self._plain("mask", mask, np.bool_ if mask.dtype.kind == "b" else np.float64, out).reshape(-1)
+
+
+def first_row(loss: Loss, y: np.ndarray, targets: np.ndarray, mask: np.ndarray | None) -> tuple[int, ...] | None:
+    """The index of the first row of `y`, in C order, whose loss or gradient is not finite; None if all are.
+
+    mask: with all of y's dimensions but the last, or with all. A search by halves: the loss itself says what is valid.
+    """
+    lead = y.shape[:-1]
+
+    def rows(array):
+        return array.reshape(-1, *array.shape[len(lead) :])
+
+    y, targets, mask = rows(y), rows(targets), None if mask is None else rows(mask)
+    scratch = np.empty(y.shape, checks.prediction("y", y)[1])
+
+    def fine(start, stop):
+        part = None if mask is None else mask[start:stop]
+        total, _, dy = loss.evaluate(y[start:stop], targets[start:stop], part, scratch[start:stop], 1.0)
+        return math.isfinite(total) and finite.is_finite(dy)
+
+    start, stop = 0, len(y)
+    if fine(start, stop):
+        return None
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        if fine(start, middle):
+            start = middle
+        else:
+            stop = middle
+    return tuple(map(int, np.unravel_index(start, lead)))
+
+
+def error_of_loss(
+    loss: Loss, y: ArrayLike, targets: ArrayLike, mask: ArrayLike | None, batch_first: bool | None = None
+) -> finite.NonFiniteError:
+    """The error of the first row whose loss is not finite, and what of `y` and `targets` is not there.
+
+    batch_first: of what a model gives, sequences or one vector for each: the row is named by time and batch; None for
+    any arrays, whose row is named by its index.
+    """
+    y, targets = np.asarray(y), np.asarray(targets)
+    if mask is not None:  # in all dimensions of the rows
+        mask = np.asarray(mask)
+        mask = mask.reshape(mask.shape + (1,) * (y.ndim - 1 - mask.ndim))
+        mask = np.broadcast_to(mask, y.shape[:-1] + targets.shape[y.ndim - 1 : mask.ndim])
+    swap = batch_first and y.ndim == 3
+    if swap:  # the first in time
+        y, targets, mask = (None if array is None else array.swapaxes(0, 1) for array in (y, targets, mask))
+    index = first_row(loss, y, targets, mask)
+    if index is None:  # each is finite: their sum is not
+        return finite.NonFiniteError("the loss becomes infinite")
+    what = "the loss is not finite"
+    for name, row in (("targets", targets[index]), ("y", y[index])):
+        place = finite.first_place(np.asarray(row)) if row.dtype.kind == "f" else None
+        if place is not None:
+            what = f"{name} is {place.value}"
+            break
+    if batch_first is None:
+        return finite.NonFiniteError(what, detail=str(list(index)))
+    *time, batch = index
+    return finite.NonFiniteError(what, time=time[0] if time else None, batch=batch)
 
 
 class CrossEntropy(_Loss):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import checks, summary
+from . import checks, finite, summary
 from .layers.base import Layer, Workspace, apart, put_into
 from .layers.stateless import clear_past_ends
 from .parameters import Parameters
@@ -152,10 +152,23 @@ class Container(Layer):
         return _rebuild, (type(self), parts, self.config())
 
     def step(
-        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+        self,
+        x_t: ArrayLike,
+        state: State = None,
+        *,
+        resets: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+        nonfinite: str = finite.IGNORE,
     ) -> tuple[np.ndarray, State]:
         """One time step through all layers: see `Layer.step`."""
+        if nonfinite != finite.IGNORE:
+            finite.policy(nonfinite)
+            with finite.watching(self):
+                return self.step(x_t, state, resets=resets, out=out)
         y, state = self._step(x_t, state, resets)
+        watch = finite.current()
+        if watch is not None:
+            watch.end(self, y, None)  # the layers have looked at their own states
         return (y, state) if out is None else (put_into(out, y), state)
 
     # What subclasses give: how outputs become one, and gradients of one those of all.
@@ -208,11 +221,14 @@ class Container(Layer):
     def _outputs(self, x, state, lengths, resets, workspace, out=None):
         """Each layer's output, the last one's in `out`, and final state, one after the other; `state` has an entry a
         layer."""
+        watch = finite.current()
         for i, layer in enumerate(self.layers):
             if workspace is None:
                 x, new = layer._infer(x, state[i], lengths, resets, out if layer is self.layers[-1] else None)
             else:
                 x, new = layer._forward(x, state[i], lengths, resets, workspace.parts[i])
+            if watch is not None:
+                watch.output(layer, x)
             yield x, new
             if not layer.keeps_steps:
                 lengths = resets = None

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks
+from . import checks, finite
+from .buffers import NamedArrays
 from .kernels import update as kernels
 from .kernels.memory import aligned_empty
 from .parameters import Parameters
@@ -299,6 +300,48 @@ class AdamW(Adam):
         amsgrad: bool = False,
     ):
         super().__init__(lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+
+
+class LastGood:
+    """The parameters and an optimizer's state before an update, to go back to where the update makes either infinite.
+
+    The copies take as much memory as what they are of. Of an optimizer of another make the state dict is kept.
+    """
+
+    def __init__(self, model: Layer, optimizer: Any):
+        self._model, self._optimizer = model, optimizer
+        self._own = isinstance(optimizer, _Optimizer)
+        self._copies = NamedArrays()
+        self._state: Any = None  # steps and names of arrays, or the state dict
+
+    def _arrays(self):
+        return {"": self._model.parameters.values, **(self._optimizer._arrays if self._own else {})}
+
+    def keep(self) -> None:
+        """Copy what an update changes."""
+        arrays, optimizer = self._arrays(), self._optimizer
+        self._state = (optimizer._steps, len(arrays)) if self._own else optimizer.state_dict()
+        for name, array in arrays.items():
+            np.copyto(self._copies.array(name, array.shape, array.dtype), array)
+
+    def error(self) -> finite.NonFiniteError | None:
+        """What is not finite after the update, None as a rule."""
+        for name, array in self._arrays().items():
+            if not finite.is_finite(array):
+                return finite.error_in_vector(self._model, array, f"{name} of " if name else "")
+        return None
+
+    def restore(self) -> None:
+        """Go back to what `keep` found."""
+        if not self._own:
+            self._optimizer.load_state_dict(self._state)
+        else:
+            self._optimizer._steps, count = self._state
+            if count == 1:  # there was no step before
+                self._optimizer._arrays = {}
+        for name, array in self._arrays().items():
+            target = array if name else self._model.parameters.writing()
+            np.copyto(target, self._copies.array(name, array.shape, array.dtype))
 
 
 def gradient_norm(model) -> float:

@@ -51,6 +51,7 @@ class Parameters:
         self.lock = threading.Lock()
         self._members: tuple[Parameters, ...] = ()  # those that hold views of this one's buffers, one after the other
         self._version = 0  # of the root
+        self.finite_version = -1  # at which all values were found to be finite
         self._uncleared: dict[int, int] = {}  # of the root: first -> past the last of the gradients that count as 0
         self._place(self, aligned_zeros(self.size, dtype), aligned_zeros(self.size, dtype), 0)
 
@@ -100,6 +101,14 @@ class Parameters:
     def tensor(self, name: str) -> np.ndarray:
         """The tensor as the kernels take it. Not to be written."""
         return self._value_views[name]
+
+    def place(self, number: int) -> tuple[str, tuple[int, ...]]:
+        """The tensor that has the flat buffer's element `number`, and its index there."""
+        names, stops = list(self.shapes), np.cumsum([view.size for view in self._value_views.values()])
+        name = names[np.searchsorted(stops, number, "right")]
+        view = self._value_views[name]
+        offset = number - (stops[names.index(name)] - view.size)
+        return name, tuple(map(int, np.unravel_index(offset, view.shape)))
 
     @property
     def gradients(self) -> np.ndarray:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks, storage
+from . import checks, finite, storage
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state, random_states, set_random_states
-from .optim import gradient_norm, limit_gradients
+from .finite import IGNORE, RAISE, SKIP, NonFiniteError
+from .optim import LastGood, gradient_norm, limit_gradients
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .layers.base import Layer
     from .types import Batch, Callback, Loss, Optimizer, State
 
-_NONFINITE = ("ignore", "raise", "skip")
 _COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
 _META = {  # of a checkpoint
     *_COUNTS, "optimizer", "random", "rule", "state", "architecture", "batches", "callbacks", "extra",
@@ -99,13 +99,18 @@ class Trainer:
     bptt: a rule of `fastrnn.bptt`; None is `Full()`.
     clip_norm, clip_value: gradients are scaled down to this norm, then clipped to this value, see `clip_gradients`;
         None for not.
-    nonfinite: what to do about gradients whose norm is not finite: "ignore" goes on with them; "skip" leaves out the
-        update, so that parameters, optimizer and `updates` stay; "raise" does so with a FloatingPointError.
+    nonfinite: what to do about NaN and infinity. "ignore" goes on with them. "skip" leaves out an update whose
+        gradients have a norm that is not finite, or after which parameters or the optimizer's state would not be
+        finite: parameters, optimizer and `updates` stay, and `fit` carries no such state to the next batch. "raise"
+        looks at parameters, state, x, every layer's output and the loss, too, and leaves out the update with a
+        `NonFiniteError` that names the first place: what the last good update left stays, a state that `step` returned
+        included. Both keep copies of parameters and of the optimizer's state, and save no checkpoint of parameters that
+        are not finite.
     schedule: callable, number of updates so far -> factor of the optimizer's learning rate.
     seed: of the model's dropout masks, an integer ≥ 0; None leaves the model's generators as they are.
 
     `updates` counts the updates, `epoch` the finished epochs, `batch` the batches done in the one under way,
-    `nonfinite` how often gradients were not finite.
+    `nonfinite` how often gradients, or what else was looked at, were not finite.
     One thread uses a trainer at a time. Buffers are kept: after the largest batch, no step allocates arrays.
     """
 
@@ -118,7 +123,7 @@ class Trainer:
         bptt: Rule | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
-        nonfinite: str = "ignore",
+        nonfinite: str = IGNORE,
         schedule: Callable[[int], float] | None = None,
         seed: int | None = 0,
     ):
@@ -135,7 +140,7 @@ class Trainer:
             raise TypeError(f"schedule must be callable, step -> factor, got {type(schedule).__name__}")
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
         self.clip_value = None if clip_value is None else checks.number("clip_value", clip_value, above=0)
-        self._on_nonfinite = checks.choice("nonfinite", nonfinite, _NONFINITE)
+        self._on_nonfinite = checks.choice("nonfinite", nonfinite, (IGNORE, RAISE, SKIP))
         if seed is not None:
             seed = checks.integer("seed", seed, minimum=0)
             generators = model._generators()
@@ -151,6 +156,7 @@ class Trainer:
         self._last_update: dict[str, Any] = {}
         self._buffers = Buffers()
         self._interrupts = _Interrupts()
+        self._last_good = None if self._on_nonfinite == IGNORE else LastGood(model, optimizer)
 
     # one batch
 
@@ -170,30 +176,52 @@ class Trainer:
         whole batch, each part before its update, and the final state, which may be handed to the next call and is good
         until then. The last update's gradients stay in the model.
 
-        TypeError or ValueError, before anything is changed, if an argument does not fit; FloatingPointError for
-        gradients that are not finite, if so asked, after the updates before them.
+        TypeError or ValueError, before anything is changed, if an argument does not fit; `NonFiniteError` for what is
+        not finite, if so asked, after the updates before it.
         """
+        if self._on_nonfinite == RAISE and finite.current() is None:
+            with finite.watching(self.model):
+                try:
+                    value, state = self.step(x, targets, state, lengths=lengths, resets=resets, mask=mask)
+                except NonFiniteError as error:
+                    self.nonfinite += 1
+                    error.note = f"after {self.updates} updates"
+                    raise
+            return value, map_state(np.copy, state)  # the next call, which may go wrong, does not write it
         run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False)
         for add_gradients in self.bptt.updates(run):
             with self._interrupts.allowed():
                 self.model.zero_grad()
                 count = add_gradients()
             if count:
-                self._update()
+                self._update(run)
         return run.value, run.state
 
-    def _update(self):
+    def _update(self, run):
+        if self._on_nonfinite == RAISE and not math.isfinite(run.total):
+            raise NonFiniteError(f"the loss becomes {run.total}")
         factor = 1.0 if self.schedule is None else self.schedule(self.updates)
         norm = gradient_norm(self.model)
         self._last_update = {"lr": float(self.optimizer.lr * factor), "grad_norm": norm}
         if not math.isfinite(norm):
+            if self._on_nonfinite == RAISE:
+                error = finite.error_in_vector(self.model, self.model.parameters.gradients, "the gradient of ")
+                error.what = f"the norm of the gradients is {norm}: {error.what}"
+                raise error
             self.nonfinite += 1
-            if self._on_nonfinite == "raise":
-                raise FloatingPointError(f"the norm of the gradients is {norm} after {self.updates} updates")
-            if self._on_nonfinite == "skip":
+            if self._on_nonfinite == SKIP:
                 return
         limit_gradients(self.model, norm, self.clip_norm, self.clip_value)
+        if self._last_good is not None:
+            self._last_good.keep()
         self.optimizer.step(self.model, factor)
+        if self._last_good is not None and (error := self._last_good.error()) is not None:
+            self._last_good.restore()
+            if self._on_nonfinite == RAISE:
+                error.what = f"an update goes wrong: {error.what}"
+                raise error
+            self.nonfinite += 1
+            return
         self.updates += 1
 
     # many batches
@@ -335,13 +363,20 @@ class Trainer:
                 set_random_states(self.model, random)
                 self.bptt.load_state_dict(rule)
             raise
-        self._state = self._buffers.keep_state("carried", state) if stateful else None
+        if not stateful:
+            self._state = None
+        elif self._on_nonfinite != SKIP or finite.is_finite_state(state):
+            self._state = self._buffers.keep_state("carried", state)
         self.batch += 1
         return value
 
     def evaluate(self, batches: Iterable[Batch]) -> float:
         """The loss over all `batches`, as `fit` takes them, without dropout, as over one: the mean over all valid
-        elements or sequences, or the sum. Nothing is changed. ValueError if there are no batches."""
+        elements or sequences, or the sum. Nothing is changed. ValueError if there are no batches, and `NonFiniteError`
+        if so asked."""
+        if self._on_nonfinite == RAISE and finite.current() is None:
+            with finite.watching(self.model):
+                return self.evaluate(batches)
         _check_batches("batches", batches)
         total, count, sequences, state = 0.0, 0, 0, None
         for batch in batches:
@@ -363,8 +398,11 @@ class Trainer:
 
         A callback that calls this comes after the others, for the state of those to be that after the same record.
         The file is a `storage.load_tensors(path, "checkpoint")`, whose meta has the model's `architecture` too. An
-        existing one is replaced whole, or stays as it was. OSError if it can't be written.
+        existing one is replaced whole, or stays as it was. OSError if it can't be written. Unless `nonfinite` is
+        "ignore", parameters that are not finite are a `NonFiniteError`.
         """
+        if self._on_nonfinite != IGNORE:
+            finite.check_parameters(self.model)
         tensors = {f"model.{name}": array for name, array in self.model.state_dict().items()}
         optimizer = self.optimizer.state_dict()
         arrays = {name: value for name, value in optimizer.items() if isinstance(value, np.ndarray)}

@@ -298,7 +298,10 @@ def test_cli_train_refuses_checkpoints_with_other_contents(trained, tmp_path, ca
 
 
 def test_cli_train_says_when_it_diverges(text, tmp_path, capsys):
-    assert_refused(capsys, ["train", text, *TINY, "--out", tmp_path / "run", "--lr", "1e38"], "not finite.*--lr")
+    options = ["--out", tmp_path / "run", "--lr", "1e38"]
+    assert_refused(capsys, ["train", text, *TINY, *options], "not all numbers are finite: .*checkpoint.*--lr")
+    tensors, _ = storage.load_tensors(tmp_path / "run" / "checkpoint.safetensors", "checkpoint")
+    assert all(np.isfinite(array).all() for array in tensors.values())
 
 
 def full_disk(monkeypatch):

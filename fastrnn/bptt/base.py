@@ -8,16 +8,18 @@ may move the parameters between two of them, so nothing may be computed ahead.
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import checks
+from .. import checks, finite
 from ..buffers import NamedArrays
 from ..layers.base import Layer, Workspace
 from ..layers.regularization import ActivityRegularization
+from ..losses import error_of_loss
 from ..model import layers_of
 
 if TYPE_CHECKING:
@@ -180,6 +182,9 @@ class Run:
         """Add to the loss so far; returns the gradient of the part's sum / `denominator`."""
         dy = self._buffers.array("dy", y.shape, y.dtype)
         total, count, dy = self.loss.evaluate(y, targets, mask, dy, denominator)
+        watch = finite.current()
+        if watch is not None and not math.isfinite(total):
+            raise watch.placed(error_of_loss(self.loss, y, targets, mask, self.model.batch_first))
         self.total += total
         self.count += count
         return dy
@@ -202,6 +207,7 @@ class Run:
         state = self.state if rows is None else self._split_off(rows)
         resets = None if self.resets is None else self._part(start, stop, rows, "resets", self.resets)
         workspace = self._buffers.workspace(self.model, stop - start, self.batch)
+        self.placed(start, rows)
         y, state = self.model.forward(
             self._part(start, stop, rows, "x", self.x), state, lengths=lengths, resets=resets, workspace=workspace
         )
@@ -211,9 +217,17 @@ class Run:
             put_rows(self.state, rows, state)
         return Segment(start, stop, rows, y, workspace)
 
+    @staticmethod
+    def placed(start: int, rows: np.ndarray | None) -> None:
+        """Say where what is computed next stands in the batch, should it turn out not to be finite."""
+        watch = finite.current()
+        if watch is not None:
+            watch.place(start, rows)
+
     def backward(self, segment: Segment, dstate: State = None, *, carry_factor: float = 1.0) -> float:
         """Add a segment's loss and gradients, given that of its final state; returns the number of valid elements."""
         start, stop, rows, y, workspace = segment
+        self.placed(start, rows)
         targets, mask = self.targets, self.mask
         if y.ndim > 2 and self.model.keeps_steps:  # else the output's steps are not the input's
             targets = self._part(start, stop, rows, "targets", targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -111,7 +112,7 @@ class Growing(Rule):
 
     def observe(self, validation_loss: float) -> None:
         """Grow if the loss is not below the least so far and the rule was made with `every="plateau"`."""
-        improved = self._least is None or validation_loss < self._least
+        improved = math.isfinite(validation_loss) and (self._least is None or validation_loss < self._least)
         if improved:
             self._least = float(validation_loss)
         elif self.every == "plateau":

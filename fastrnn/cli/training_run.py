@@ -10,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 from .. import corpus, storage
+from ..finite import NonFiniteError
 from ..losses import CrossEntropy
 from ..optim import Adam, OneCycle
 from ..trainer import Trainer
@@ -132,7 +133,7 @@ class Run:
         self.model = self.level.model(s)
         self.trainer = Trainer(
             self.model, CrossEntropy(), Adam(s.lr), bptt=self.level.rule, clip_norm=s.clip,
-            schedule=self._budget.factor, seed=s.seed,
+            nonfinite="raise", schedule=self._budget.factor, seed=s.seed,
         )  # fmt: skip
         whole = b"%d %b%b" % (len(text.training), text.training, text.held_out)
         self._digest = hashlib.sha256(whole).hexdigest()
@@ -180,7 +181,10 @@ class Run:
             with Progress("train", self._budget.fraction(self.updates)) as self._progress:
                 self._saved_at = self.seconds
                 batches = self.level.batches
-                history = self.trainer.fit(batches, epochs=sys.maxsize, callbacks=self._after, progress=False)
+                try:
+                    history = self.trainer.fit(batches, epochs=sys.maxsize, callbacks=self._after, progress=False)
+                except NonFiniteError as error:
+                    raise CommandError(self._went_wrong(error)) from None
             complete = history.stopped != "interrupt"
             for record in history[-1:]:
                 self._note(record)  # Ctrl-C may have come before the callback
@@ -188,6 +192,17 @@ class Run:
         self.save()
         storage.save(self.model, self.path(MODEL_FILE), extra=self.level.extra)
         return complete
+
+    def _went_wrong(self, error):
+        """What to say of a training that gave NaN or infinity. The last checkpoint stays; where there is none yet, one
+        is written: the model is that of the last good update."""
+        checkpoint, good = self.path(CHECKPOINT_FILE), ""
+        if self.updates and not os.path.exists(checkpoint):
+            self._budget.elapsed = self.seconds
+            self.save()
+        if os.path.exists(checkpoint):
+            good = f"; {checkpoint} is from before"
+        return f"training went wrong, not all numbers are finite: {error}{good}; try a smaller --lr"
 
     def _after(self, trainer, record):
         """What is done after an update; True ends the training."""
@@ -208,10 +223,7 @@ class Run:
         log, step = self._log, record["step"]
         if step <= log.step:
             return
-        loss = self.level.measured(record["loss"])
-        if not math.isfinite(loss):
-            raise CommandError(f"training went wrong: the loss of update {step} is not finite; try a smaller --lr")
-        lines, pending = log.lines, (*log.pending, loss)
+        lines, pending = log.lines, (*log.pending, self.level.measured(record["loss"]))
         if step % _UPDATES_PER_LINE == 0:
             value = self.level.value(sum(pending) / len(pending))
             more = {"learning_rate": record["lr"], "gradient_norm": record["grad_norm"]}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checks, summary
+from .. import checks, finite, summary
 from ..kernels.memory import aligned_empty
 from ..parameters import Parameters
 
@@ -125,6 +125,7 @@ class Layer(ABC):
         resets: ArrayLike | None = None,
         workspace: Workspace | None = None,
         out: np.ndarray | None = None,
+        nonfinite: str = finite.IGNORE,
     ) -> tuple[np.ndarray, State]:
         """Run the layer over a batch of sequences.
 
@@ -139,9 +140,17 @@ class Layer(ABC):
         out: an array of y's shape and the layer's dtype that `y` is written into, and returned as; it may be `x`.
             Without a workspace, and if it is C-contiguous and shares no memory with another argument, no other array of
             its size is made; else `y` is copied into it at the end.
+        nonfinite: what to do about NaN and infinity. "ignore" lets them through by the rules of floating-point numbers;
+            "raise" looks at parameters, `state` and `x` before the pass and at every layer's output and state after it,
+            and raises a `NonFiniteError` that names the first place. Past a sequence's end nothing is looked at.
 
-        Returns `(y, state)`. Raises TypeError or ValueError before anything is changed if an argument does not fit.
+        Returns `(y, state)`. Raises TypeError or ValueError before anything is changed if an argument does not fit. If
+        it is the output that is not finite, `out` has been written, and `workspace` holds no forward pass.
         """
+        if nonfinite != finite.IGNORE:
+            finite.policy(nonfinite)
+            with finite.watching(self):
+                return self.forward(x, state, lengths=lengths, resets=resets, workspace=workspace, out=out)
         x = self._check_input(x)
         steps, batch = self._extent(x)
         if workspace is not None:
@@ -153,9 +162,26 @@ class Layer(ABC):
         lengths = checks.sequence_lengths(lengths, steps, batch)
         self._check_values("x", x, lengths)
         resets = self._check_resets(resets, steps, batch)
-        state = self._check_state("state", state, batch)
+        given, state = state, self._check_state("state", state, batch)
         if out is not None:
             checks.destination("out", out, self.dtype, self._shape_after(x))
+        watch = finite.current()
+        if watch is None:
+            return self._take_forward(x, state, lengths, resets, workspace, out)
+        try:
+            watch.begin(self, "x", x, given, lengths)
+            result = self._take_forward(x, state, lengths, resets, workspace, out)
+            watch.end(self, *result)
+        except finite.NonFiniteError:
+            if workspace is not None:
+                workspace.record = None
+            raise
+        return result
+
+    __call__ = forward
+
+    def _take_forward(self, x, state, lengths, resets, workspace, out):
+        """`forward` with checked arguments."""
         if workspace is None:
             target = None if out is None else _kernel_target(out, x, lengths, resets, state)
             self._check_room(x, target is not None)
@@ -175,8 +201,6 @@ class Layer(ABC):
             state = copy.deepcopy(state)
         np.copyto(out, y)
         return out, state
-
-    __call__ = forward
 
     def backward(self, dy: ArrayLike, dstate: State = None, *, workspace: Workspace) -> tuple[np.ndarray | None, State]:
         """Take gradients back through the forward pass recorded in `workspace`.
@@ -200,7 +224,13 @@ class Layer(ABC):
         return result
 
     def step(
-        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+        self,
+        x_t: ArrayLike,
+        state: State = None,
+        *,
+        resets: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+        nonfinite: str = finite.IGNORE,
     ) -> tuple[np.ndarray, State]:
         """One time step, for streaming.
 
@@ -208,9 +238,14 @@ class Layer(ABC):
         state: as in `forward`, without the batch dimension for a single stream.
         resets: (B,) booleans, or one: where true, a new sequence begins, as in `forward`.
         out: an array of y_t's shape and the layer's dtype that `y_t` is copied into, and returned as; it may be `x_t`.
+        nonfinite: as in `forward`.
 
         Returns `(y_t, state)`, but for `out` fresh arrays; the values are those of `forward` step by step.
         """
+        if nonfinite != finite.IGNORE:
+            finite.policy(nonfinite)
+            with finite.watching(self):
+                return self.step(x_t, state, resets=resets, out=out)
         x_t = checks.as_array("x_t", x_t)
         dimensions = self._step_dimensions(x_t[np.newaxis])
         single = x_t.ndim == dimensions - 1
@@ -222,10 +257,15 @@ class Layer(ABC):
         x_t = self._check_step_input(x_t)
         if resets is not None:
             resets = checks.boolean_array("resets", resets, () if single else x_t.shape[:1]).reshape(-1)
-        state = self._check_state("state", state, x_t.shape[0])
+        given, state = state, self._check_state("state", state, x_t.shape[0])
+        watch = finite.current()
+        if watch is not None:
+            watch.begin(self, "x_t", x_t, given, None)
         if state is not None and resets is not None and resets.any():
             state = self._begin_anew(state, resets)
         y, state = self._step(x_t, state)
+        if watch is not None:
+            watch.end(self, y, state)
         if single:
             y, state = y[0], self._without_batch(state)
         return (y, state) if out is None else (put_into(out, y), state)
@@ -321,6 +361,11 @@ class Layer(ABC):
         if steps is None and (self.stateful or self._step_dimensions() == 1):  # tokens come in sequences
             raise ValueError("it takes sequences: there are none without a time dimension, or after pooling")
         return steps
+
+    def _named_outputs(self, y, index):
+        """What an output `y`, of layer `index` of a stack, consists of: name, part, whether it comes of the reverse
+        direction."""
+        return [("the output", y, False)]
 
     def _check_values(self, name, x, lengths):
         """Refuse values in an input of the right shape and dtype; any float will do."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checks
+from .. import checks, finite
 from ..kernels.elementwise import (
     pool_last,
     pool_last_backward,
@@ -87,11 +87,12 @@ class Last(_Pooling):
         *,
         resets: ArrayLike | None = None,
         out: np.ndarray | None = None,
+        nonfinite: str = finite.IGNORE,
     ) -> tuple[np.ndarray, State]:
         """The input, the last step so far: see `Layer.step`. ValueError if `bidirectional`."""
         if self.bidirectional:
             raise ValueError("Last with bidirectional=True needs the whole sequence: it has no single step")
-        return super().step(x_t, state, resets=resets, out=out)
+        return super().step(x_t, state, resets=resets, out=out, nonfinite=nonfinite)
 
     def _output_features(self, features):
         if self.bidirectional and features is not None and features % 2:
@@ -133,7 +134,13 @@ class MeanPool(_Pooling):
     _kernels = pool_mean, pool_mean_backward
 
     def step(
-        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+        self,
+        x_t: ArrayLike,
+        state: State = None,
+        *,
+        resets: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+        nonfinite: str = finite.IGNORE,
     ) -> tuple[np.ndarray, State]:
         """A mean over time has no single step: ValueError."""
         raise ValueError("MeanPool needs the whole sequence: it has no single step")
@@ -165,7 +172,13 @@ class MaxPool(_Pooling):
         return (np.empty(size, np.int64) if workspace is None else workspace.steps_of_max(size),)
 
     def step(
-        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+        self,
+        x_t: ArrayLike,
+        state: State = None,
+        *,
+        resets: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+        nonfinite: str = finite.IGNORE,
     ) -> tuple[np.ndarray, State]:
         """A maximum over time has no single step: ValueError."""
         raise ValueError("MaxPool needs the whole sequence: it has no single step")

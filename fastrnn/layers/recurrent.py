@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import checks
+from .. import checks, finite
 from ..dispatch import TypedKernel
 from ..init import fill, generator
 from ..kernels.cells import CELLS
@@ -205,6 +205,11 @@ class Recurrent(Layer):
     def _input_features(self):
         return self.input_size
 
+    def _named_outputs(self, y, index):
+        layer = index % self.num_layers
+        parts = np.split(y, self.directions, -1)
+        return [(f"h_l{layer}{'_reverse' if d else ''}", part, d == 1) for d, part in enumerate(parts)]
+
     # checks
 
     def _check_input(self, x):
@@ -334,6 +339,7 @@ class Recurrent(Layer):
         plan = _lay_out(self, steps, batch, lengths, segments, SequenceBatch(steps, batch, keep=False))
         final = tuple([np.empty(self._state_shape(batch), self.dtype) for _ in range(self.states)])
         initial_rows, final_rows = self._state_rows(state, final, plan, None)
+        watch = finite.current()
         outputs = []  # the last one and the one before: each layer but the first two writes over the latter
         for layer in range(self.num_layers):
             if out is not None and layer == self.num_layers - 1:
@@ -348,6 +354,8 @@ class Recurrent(Layer):
                 product.forward(source, target, plan, arrays, initial_rows[n], final_rows[n], self._mean_noise)
             outputs = [*outputs[-1:], y]
             source = self._whole(y)
+            if watch is not None:
+                watch.output(self, y, layer)
         self._end_segments(state, final, plan, final_rows)
         return y, self._pack_state(final)
 
@@ -371,6 +379,7 @@ class Recurrent(Layer):
             if state is not None:
                 state = tuple([apart(s, *ws.final, *ws.outputs) for s in state])
             initial_rows, final_rows = self._state_rows(state, layout.final, plan, ws)
+        watch = finite.current()
         for layer, y in enumerate(layout.outputs):
             if lengths is not None:
                 y.fill(0)
@@ -380,6 +389,8 @@ class Recurrent(Layer):
                     x_view, layout.output_views[n], plan, ws.passes[n], initial_rows[n], final_rows[n],
                     self._draw_noise(ws.noise[n], steps, batch),
                 )  # fmt: skip
+            if watch is not None:
+                watch.output(self, y, layer)
             if layer < self.num_layers - 1:
                 if self.dropout:
                     draw_dropout(self._rng, self.dropout, layout.masks[layer])
@@ -566,13 +577,20 @@ class Recurrent(Layer):
         return workspace.states_before(steps, rows)
 
     def step(
-        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+        self,
+        x_t: ArrayLike,
+        state: State = None,
+        *,
+        resets: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+        nonfinite: str = finite.IGNORE,
     ) -> tuple[np.ndarray, State]:
         if self.bidirectional:
             raise ValueError("step needs a unidirectional layer")
-        result = self._step_as_given(x_t, state) if resets is None else None
+        plain = resets is None and nonfinite == finite.IGNORE and finite.current() is None
+        result = self._step_as_given(x_t, state) if plain else None
         if result is None:
-            return super().step(x_t, state, resets=resets, out=out)
+            return super().step(x_t, state, resets=resets, out=out, nonfinite=nonfinite)
         return result if out is None else (put_into(out, result[0]), result[1])
 
     step.__doc__ = Layer.step.__doc__

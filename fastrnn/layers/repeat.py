@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checks
+from .. import checks, finite
 from ..kernels.sequence import sum_over_steps
 from .stateless import FloatInput, StatelessWorkspace
 
@@ -33,7 +33,13 @@ class Repeat(FloatInput):
         return {"steps": self.steps, "dtype": self.dtype.name}
 
     def step(
-        self, x_t: ArrayLike, state: State = None, *, resets: ArrayLike | None = None, out: np.ndarray | None = None
+        self,
+        x_t: ArrayLike,
+        state: State = None,
+        *,
+        resets: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+        nonfinite: str = finite.IGNORE,
     ) -> tuple[np.ndarray, State]:
         """A vector for all steps has no single one: ValueError."""
         raise ValueError("Repeat makes a whole sequence: it has no single step")
