@@ -166,7 +166,7 @@ class Run:
     def outcome(self, history):
         """All that training has come to, in a form for JSON: digests by name, and the records without times."""
         trainer, model = self.trainer, self.trainer.model
-        x = next(iter(self.batches))  # moves nothing: the next pass begins anew
+        x = next(iter(self.batches))  # which may begin a pass: in every run alike
         x = x["x"] if isinstance(x, dict) else x[0]
         y, state = model.forward(x)
         values = {

@@ -6,8 +6,10 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 
 _ROOT = pathlib.Path(__file__).parents[3]
+_PATIENCE = 200  # seconds for an order
 _GARBAGE = {"MALLOC_PERTURB_": "173", "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}  # glibc: no fresh memory holds zeros
 
 
@@ -41,7 +43,10 @@ class Worker:
 
     def answer(self):
         """The result of the order begun first; at first, of the start."""
+        hung = threading.Timer(_PATIENCE, self._process.kill)
+        hung.start()
         line = self._process.stdout.readline()
+        hung.cancel()
         if not line:
             raise self._ended()
         answer = json.loads(line)
