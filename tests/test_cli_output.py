@@ -318,3 +318,24 @@ def test_completion_says_what_is_missing(capsys, monkeypatch):
     assert "pip install shtab (extra fastrnn[completion])" in capsys.readouterr().err
     assert cli.main(["completion", "csh"]) == 2
     assert "invalid choice: 'csh'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [("stdout",), ("stderr",), ("stdin", "stdout", "stderr")])
+def test_streams_that_are_closed(monkeypatch, closed):
+    """A service may be started without: what is said goes nowhere, the status is as always."""
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)
+    assert cli.main(["completion", "nonsense"]) == 2
+    assert cli.main(["info"]) == 0
+    assert [getattr(sys, name) for name in closed] == [None] * len(closed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every file's name is Unicode")
+def test_text_whose_name_the_locale_does_not_know(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / os.fsdecode(b"t\xffxt.txt")
+    path.write_bytes(TEXT)
+    command = [sys.executable, "-m", "fastrnn", "train", str(path), *TINY, "--out", str(tmp_path / "run")]
+    run = subprocess.run(command, capture_output=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "run" / "loss.png").exists()
