@@ -71,8 +71,9 @@ class _Optimizer(ABC):
         parameters = _parameters_of(model)
         lr = self._lr * checks.number("factor", factor, minimum=0.0)
         self._adopt(parameters)
-        self._steps += 1
-        self._update(parameters.writing(), parameters.gradients, lr, self._steps)
+        values, gradients = parameters.writing(), parameters.gradients
+        self._steps += 1  # as late as can be, and the kernel is last: Ctrl-C leaves whole updates, with their count
+        self._update(values, gradients, lr, self._steps)
 
     def _adopt(self, parameters):
         """Serve this model, or refuse to."""
