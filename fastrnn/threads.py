@@ -79,7 +79,7 @@ def _default_count():
     most = numba.config.NUMBA_NUM_THREADS  # by default, the cores that the process may run on
     if "NUMBA_NUM_THREADS" in os.environ:
         return most
-    return max(1, min(most, math.ceil(cpu_quota())))
+    return max(1, math.ceil(min(most, cpu_quota())))
 
 
 def cpu_quota(root="/"):

@@ -13,6 +13,7 @@ from ..kernels.layout import STRETCH
 from ..kernels.step import dense_step
 from ..kernels.weights import DenseWeights
 from ..passes import DensePass, PassBuffers, SequenceBatch, view
+from ..spans import spans
 from ..threads import threads_for
 from .compiled import kernel_weights, kernel_workspace
 from .stateless import FloatInput, StatelessWorkspace
@@ -100,9 +101,9 @@ class Linear(FloatInput):
         rows = min(extent.steps, STRETCH) * extent.batch_size  # of a parallel region
         threads = threads_for(rows * self.in_features * self.out_features)
         if workspace is None and threads == 1 and not extent.ragged:  # all rows as those of one step, to the same bits
-            self._dense_step(
-                self._pass.forward_weights(), x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
-            )
+            weights, x, y = self._pass.forward_weights(), x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
+            for first, last in spans(len(x), (self.in_features + 1) * (self.out_features + 1)):
+                self._dense_step(weights, x[first:last], y[first:last])
             return
         if workspace is None:
             plan = SequenceBatch(extent.steps, extent.batch_size, keep=False)
