@@ -96,7 +96,9 @@ def cpu_quota(root="/"):
         return math.inf
     quota = math.inf
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if not path.startswith("/"):
+            continue
         folders = [root / "sys/fs/cgroup"]
         if "cpu" in controllers.split(","):
             folders = [folders[0] / "cpu", folders[0] / controllers]

@@ -345,7 +345,7 @@ def accumulate_weight_gradients(jobs, bias_job, overwrite, scratch, parts, share
 
     With `overwrite` the gradients are written, not added to. Blocks of `steps_per_block` steps are summed first, from
     step 0 on, then added in order: the result does not depend on the number of parts, and rounding errors of long sums
-    stay small. scratch (parts · SCRATCH_TILES · lanes · P) is work space. Of the gradients' rows, share number `share` of
-    `shares` about equal ones is computed.
+    stay small. scratch (parts · SCRATCH_TILES · lanes · P) is work space. Of the gradients' rows, share number `share`
+    of `shares` about equal ones is computed.
     """
     in_parallel(_accumulate_part, parts, (share * parts, shares * parts, jobs, bias_job, overwrite, scratch))

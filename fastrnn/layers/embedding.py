@@ -66,7 +66,7 @@ class _TokenInput(Stateless):
         return (*shape, self._output_features(None))
 
     def _blocks(self, tokens, values, extent):
-        """Blocks of steps that take no long time: the tokens and the values (…,E) from there on, flat, and the layout."""
+        """Blocks of steps, none of which takes long: tokens, time, batch, steps, lengths, and the values (…,E)."""
         features = values.shape[-1]
         values = values.reshape(-1)
         for first, last in spans(extent.steps, 10 * extent.batch_size * features):

@@ -101,7 +101,8 @@ class Linear(FloatInput):
         rows = min(extent.steps, STRETCH) * extent.batch_size  # of a parallel region
         threads = threads_for(rows * self.in_features * self.out_features)
         if workspace is None and threads == 1 and not extent.ragged:  # all rows as those of one step, to the same bits
-            weights, x, y = self._pass.forward_weights(), x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
+            weights = self._pass.forward_weights()
+            x, y = x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
             for first, last in spans(len(x), (self.in_features + 1) * (self.out_features + 1)):
                 self._dense_step(weights, x[first:last], y[first:last])
             return
