@@ -21,6 +21,7 @@ import numpy as np
 
 from . import checks, finite
 from .kernels import losses as kernels
+from .spans import spans
 from .threads import get_num_threads
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .types import Loss
 
 _ALL_VALID = np.zeros(0, np.bool_)  # what the kernels take for no mask
+_SHORT = 1 << 20  # elements that are done in one call
+_WORK_OF_AN_ELEMENT = 100  # multiply-adds that take as long
 _REDUCTIONS = ("mean", "sum", "sequence")
 
 
@@ -145,8 +148,18 @@ class _Loss(ABC):
                     np.copyto(dy, y, casting="same_kind")
             y = dy
         partial = self._buffer("partial", (rows[0],), np.float64)
-        total = self._sum(y.reshape(rows), targets, mask, 1.0 / denominator, np.asarray(dy).reshape(rows), partial)
-        return total, count, dy
+        arrays = y.reshape(rows), targets, mask, np.asarray(dy).reshape(rows), partial
+        return self._sum_in_spans(1.0 / denominator, *arrays), count, dy
+
+    def _sum_in_spans(self, scale, y, targets, mask, dy, partial):
+        """`_sum`, some rows at a time."""
+        if y.size <= _SHORT:
+            return self._sum(y, targets, mask, scale, dy, partial)
+        same = len(y) // (mask.size or len(y))  # rows of one weight
+        for first, last in spans(len(y) // same, same * y.shape[1] * _WORK_OF_AN_ELEMENT):
+            weights, rows = mask[first:last], slice(first * same, last * same)
+            self._sum(y[rows], targets[rows], weights, scale, dy[rows], partial[rows])
+        return kernels.sum_of_weights(partial)
 
     @abstractmethod
     def _check(self, y, targets, mask):

@@ -72,8 +72,11 @@ class _Optimizer(ABC):
         parameters = _parameters_of(model)
         lr = self._lr * checks.number("factor", factor, minimum=0.0)
         self._adopt(parameters)
-        self._steps += 1
-        self._update(parameters.writing(), parameters.gradients, lr, self._steps)
+        values = parameters.writing()
+        kernel, state, coefficients = self._update(values, lr, self._steps + 1)
+        arrays, threads = (values, parameters.gradients, *state), get_num_threads()
+        self._steps += 1  # Ctrl-C can't come between this and the kernel's end: an update is counted or not done
+        kernel(arrays, coefficients, threads)
 
     def _adopt(self, parameters):
         """Serve this model, or refuse to."""
@@ -91,8 +94,11 @@ class _Optimizer(ABC):
         self._parameters = parameters
 
     @abstractmethod
-    def _update(self, values, gradients, lr, step):
-        """Call the kernel; `step` counts from 1."""
+    def _update(self, values, lr, step):
+        """The kernel, its arrays after values and gradients, and its coefficients; `step` counts from 1.
+
+        `values` may stand in for an array that is not used.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs: class, arguments and number of steps, and copies of the state arrays."""
@@ -167,11 +173,11 @@ class SGD(_Optimizer):
             raise ValueError(f"nesterov needs momentum above 0 and dampening 0, got {momentum} and {dampening}")
         self._state_names = ("momentum_buffer",) if momentum else ()
 
-    def _update(self, values, gradients, lr, step):
+    def _update(self, values, lr, step):
         c = self._config
         keep, feed = (c["momentum"], 1.0 - c["dampening"]) if step > 1 else (0.0, 1.0)
-        arrays = values, gradients, self._arrays.get("momentum_buffer", values)
-        kernels.sgd(arrays, (lr, c["momentum"], keep, feed, c["weight_decay"], float(c["nesterov"])), get_num_threads())
+        coefficients = lr, c["momentum"], keep, feed, c["weight_decay"], float(c["nesterov"])
+        return kernels.sgd, (self._arrays.get("momentum_buffer", values),), coefficients
 
 
 class RMSprop(_Optimizer):
@@ -200,12 +206,12 @@ class RMSprop(_Optimizer):
         )
         self._state_names = ("square_avg",) + ("grad_avg",) * bool(centered) + ("momentum_buffer",) * bool(momentum)
 
-    def _update(self, values, gradients, lr, step):
+    def _update(self, values, lr, step):
         c = self._config
-        state = (self._arrays.get(name, values) for name in ("square_avg", "grad_avg", "momentum_buffer"))
+        state = tuple(self._arrays.get(name, values) for name in ("square_avg", "grad_avg", "momentum_buffer"))
         alpha, momentum, centered = c["alpha"], c["momentum"], float(c["centered"])
         coefficients = lr, alpha, 1.0 - alpha, c["eps"], c["weight_decay"], momentum, centered
-        kernels.rmsprop((values, gradients, *state), coefficients, get_num_threads())
+        return kernels.rmsprop, state, coefficients
 
 
 class Adagrad(_Optimizer):
@@ -234,11 +240,10 @@ class Adagrad(_Optimizer):
             eps=checks.number("eps", eps, minimum=0.0),
         )
 
-    def _update(self, values, gradients, lr, step):
+    def _update(self, values, lr, step):
         c = self._config
         lr = lr / (1 + (step - 1) * c["lr_decay"])
-        arrays = values, gradients, self._arrays["sum"]
-        kernels.adagrad(arrays, (lr, c["eps"], c["weight_decay"]), get_num_threads())
+        return kernels.adagrad, (self._arrays["sum"],), (lr, c["eps"], c["weight_decay"])
 
 
 class Adam(_Optimizer):
@@ -269,17 +274,14 @@ class Adam(_Optimizer):
         )
         self._state_names = ("exp_avg", "exp_avg_sq") + ("max_exp_avg_sq",) * bool(amsgrad)
 
-    def _update(self, values, gradients, lr, step):
+    def _update(self, values, lr, step):
         c = self._config
         beta1, beta2 = c["betas"]
         step_size, root2 = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
         decay, shrink = (0.0, 1 - lr * c["weight_decay"]) if self._decoupled else (c["weight_decay"], 1.0)
-        mean, square_mean = self._arrays["exp_avg"], self._arrays["exp_avg_sq"]
-        kernels.adam(
-            (values, gradients, mean, square_mean, self._arrays.get("max_exp_avg_sq", values)),
-            (step_size, 1 - beta1, beta2, 1 - beta2, root2, c["eps"], decay, shrink, float(c["amsgrad"])),
-            get_num_threads(),
-        )
+        state = tuple(self._arrays.get(name, values) for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"))
+        coefficients = step_size, 1 - beta1, beta2, 1 - beta2, root2, c["eps"], decay, shrink, float(c["amsgrad"])
+        return kernels.adam, state, coefficients
 
 
 class AdamW(Adam):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,19 @@ def aligned_zeros(size: int, dtype: DTypeLike) -> np.ndarray:
     return array
 
 
+_alive: weakref.WeakSet[Parameters] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child: whoever held a lock has stayed behind."""
+    for parameters in _alive:
+        parameters.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
 class Parameters:
     """Named tensors in one flat buffer, their gradients in a second of the same layout.
 
@@ -49,6 +64,7 @@ class Parameters:
         self.shapes = dict(shapes)
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self.lock = threading.Lock()
+        _alive.add(self)
         self._members: tuple[Parameters, ...] = ()  # those that hold views of this one's buffers, one after the other
         self._version = 0  # of the root
         self.finite_version = -1  # at which all values were found to be finite

@@ -19,11 +19,12 @@ from .kernels.parallel import PROGRESS_STRIDE
 from .kernels.recurrence import BackwardJob, ForwardJob, Noise, backward_pass, forward_pass
 from .kernels.simd import PANEL_VECTORS, panel_width
 from .parameters import aligned_pieces, aligned_zeros
+from .spans import spans
 from .threads import threads_for, threads_for_elements
 
 _fill_schedule = TypedKernel(fill_schedule)
-_STEPS_PER_CALL_WORK = 2e10  # multiply-adds after which a kernel comes back, so that Ctrl-C is answered
-
+_WORK_OF_A_ROW = 100  # multiply-adds that take as long as what else there is to do for a unit of a row
+_WORK_OF_A_SHARE = 4e9  # multiply-adds, in calls that must be of a known number: some 40 ms on a fast core
 
 _STEP_WORK_OF_A_THREAD = 8_000  # multiply-adds, some 60 ns; to meet after a step takes 100 to 200
 
@@ -258,7 +259,9 @@ class _Product:
         jobs, bias_job = arrays.jobs
         overwrite = self.parameters.count_as_zero(self._present)
         work = batch.rows * sum([job.gradient.size for job in jobs])
-        self._accumulate[len(jobs)](jobs, bias_job, overwrite, arrays.scratch, threads_for(work))
+        threads, shares = threads_for(work), math.ceil(work / _WORK_OF_A_SHARE) or 1
+        for share in range(shares):
+            self._accumulate[len(jobs)](jobs, bias_job, overwrite, arrays.scratch, threads, share, shares)
         if arrays.takes_tokens:
             self._accumulate_token_gradient(batch, arrays, overwrite)
         if overwrite:
@@ -399,9 +402,11 @@ class RecurrentPass(_Product):
         self._scatter = TypedKernel(dense.accumulate_token_gradient)
         self._counts = None  # (K,) int64 of tokens, work space
 
-    def _steps_per_call(self, batch):
-        work = batch.batch * self.hidden_size * (self.input_size + self.hidden_size) * self.gates[0].size
-        return max(1, int(_STEPS_PER_CALL_WORK / work) // STRETCH) * STRETCH
+    def _spans(self, batch):
+        """The `spans` of the steps; those of a stretch keep together, or stay within it."""
+        products = self.input_size + self.hidden_size + _WORK_OF_A_ROW
+        units = self.blocks * self.panel  # of one gate of them or several, and of padding
+        return spans(batch.steps, _STEP_WORK_OF_A_THREAD + batch.batch * units * products, STRETCH)
 
     def forward(self, x, y, batch, arrays, initial_state, final_state, noise=NO_NOISE):
         """Run over `x` into `y`, two `View`s; states are tuples of flat (B·H) arrays. `x` may hold tokens."""
@@ -412,9 +417,8 @@ class RecurrentPass(_Product):
             arrays.fit(batch),
         )  # fmt: skip
         run = self._forward_passes[bool(noise.arrays), arrays.takes_tokens]
-        span = self._steps_per_call(batch)
-        for begin in range(0, batch.steps, span):
-            run(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
+        for begin, end in self._spans(batch):
+            run(job, begin, end, STRETCH, batch.by_units)
 
     def backward(
         self, dy, dx, add_dx, batch, arrays, d_final, d_initial, noise=NO_NOISE, carry_factor=1.0, parameters=True
@@ -431,10 +435,8 @@ class RecurrentPass(_Product):
             dy, dx, add_dx, self.reverse, d_final, d_initial, weights, self.vectors, noise, carry_factor, schedule,
             buffers,
         )  # fmt: skip
-        span = self._steps_per_call(batch)
-        last = (batch.steps - 1) // span * span
-        for begin in range(last, -1, -span):
-            self._backward_pass(job, begin, min(begin + span, batch.steps), STRETCH, batch.by_units)
+        for first, last in self._spans(batch):
+            self._backward_pass(job, batch.steps - last, batch.steps - first, STRETCH, batch.by_units)
         if parameters:
             self.accumulate_gradients(batch, arrays)
             if self.vector_names:
@@ -445,10 +447,13 @@ class RecurrentPass(_Product):
         if self._counts is None:
             self._counts = np.empty(self.input_size, np.int64)
         job = self.gradient_job(0, batch, buffers, buffers.z, buffers.x_rows, batch.schedule.rows)
-        self._scatter(
-            job, arrays.tokens[: batch.rows], self._counts, arrays.token_order, overwrite, arrays.scratch,
-            threads_for(batch.rows * self.gates[0].size * self.hidden_size),
-        )  # fmt: skip
+        work = batch.rows * self.gates[0].size * self.hidden_size
+        shares = math.ceil(_WORK_OF_A_ROW * work / _WORK_OF_A_SHARE) or 1
+        for share in range(shares):
+            self._scatter(
+                job, arrays.tokens[: batch.rows], self._counts, arrays.token_order, overwrite, arrays.scratch,
+                threads_for(work), share, shares,
+            )  # fmt: skip
 
     def _accumulate_vectors(self, batch, buffers):
         """Add the gradients of the cell's vectors: each row's sum over time, in the order of the rows."""
@@ -477,18 +482,25 @@ class DensePass(_Product):
         self._forward_pass = TypedKernel(dense.dense_forward)
         self._backward_pass = TypedKernel(dense.dense_backward)
 
+    def _calls(self, batch):
+        """What is done in a call each: the steps, and a share of their rows."""
+        work = batch.batch * self.blocks * self.panel * (self.input_size + _WORK_OF_A_ROW)
+        shares = math.ceil(work / _WORK_OF_A_SHARE)  # more than one for a batch so large that a step takes long
+        for begin, end in spans(batch.steps, work, STRETCH):
+            for share in range(shares):
+                yield begin, end, STRETCH, share, shares
+
     def forward(self, x, y, batch, arrays):
         """y = x Wᵀ + b; x, y: `View`s."""
-        self._forward_pass(
-            x, y, self.forward_weights(), batch.schedule, arrays.fit(batch), 0, batch.steps, STRETCH
-        )
+        weights, buffers = self.forward_weights(), arrays.fit(batch)
+        for call in self._calls(batch):
+            self._forward_pass(x, y, weights, batch.schedule, buffers, *call)
 
     def backward(self, dy, dx, batch, arrays, parameters=True):
         """dx = dy W into the `View` `dx`, and the `parameters`' gradients added if wanted."""
-        buffers = arrays.fit(batch)
-        self._backward_pass(
-            dy, dx, self.backward_weights(), batch.schedule, buffers, 0, batch.steps, STRETCH
-        )
+        weights, buffers = self.backward_weights(), arrays.fit(batch)
+        for call in self._calls(batch):
+            self._backward_pass(dy, dx, weights, batch.schedule, buffers, *call)
         if parameters:
             self.accumulate_gradients(batch, arrays)
 

@@ -50,9 +50,9 @@ class BiasJob(NamedTuple):
 
 
 @subroutine
-def _forward_part(part, parts, x, y, weights, schedule, buffers, start, stop):
+def _forward_part(part, before, parts, x, y, weights, schedule, buffers, start, stop):
     width = PANEL_VECTORS * lanes(buffers.z)
-    first, last = stretch_rows(schedule, start, stop, part, parts)
+    first, last = stretch_rows(schedule, start, stop, before + part, parts)
     gather_rows(x, False, schedule, buffers.x, buffers.x_rows, start, stop, first, last)
     row = schedule.rows[start] + first
     for panel in range(weights.input.shape[0]):
@@ -68,19 +68,25 @@ def _forward_part(part, parts, x, y, weights, schedule, buffers, start, stop):
 
 
 @kernel
-def dense_forward(x, y, weights, schedule, buffers, begin, end, stretch):
-    """y = x Wᵀ + b for the active rows of steps `begin` to `end`. x, y: `View`s."""
+def dense_forward(x, y, weights, schedule, buffers, begin, end, stretch, share, shares):
+    """y = x Wᵀ + b for the active rows of steps `begin` to `end`. x, y: `View`s.
+
+    Of the rows of each stretch, share number `share` of `shares` equal ones is computed.
+    """
     parts = schedule.bounds.shape[0]
     for start in range(begin, end, stretch):
         stop = min(start + stretch, end)
-        in_parallel(_forward_part, parts, (parts, x, y, weights, schedule, buffers, start, stop))
+        in_parallel(
+            _forward_part, parts,
+            (share * parts, shares * parts, x, y, weights, schedule, buffers, start, stop),
+        )  # fmt: skip
 
 
 @subroutine
-def _backward_part(part, parts, dy, dx, weights, schedule, buffers, start, stop):
+def _backward_part(part, before, parts, dy, dx, weights, schedule, buffers, start, stop):
     width = PANEL_VECTORS * lanes(buffers.z)
     depth = weights.input.shape[1]
-    first, last = stretch_rows(schedule, start, stop, part, parts)
+    first, last = stretch_rows(schedule, start, stop, before + part, parts)
     gather_rows(dy, False, schedule, buffers.z, buffers.x_rows, start, stop, first, last)
     if dx.columns > 0:
         row = schedule.rows[start] + first
@@ -95,12 +101,18 @@ def _backward_part(part, parts, dy, dx, weights, schedule, buffers, start, stop)
 
 
 @kernel
-def dense_backward(dy, dx, weights, schedule, buffers, begin, end, stretch):
-    """dx = dy W for the active rows of steps `begin` to `end`; leaves dy in `buffers.z` for the weight gradient."""
+def dense_backward(dy, dx, weights, schedule, buffers, begin, end, stretch, share, shares):
+    """dx = dy W for the active rows of steps `begin` to `end`; leaves dy in `buffers.z` for the weight gradient.
+
+    Shares as in `dense_forward`.
+    """
     parts = schedule.bounds.shape[0]
     for start in range(begin, end, stretch):
         stop = min(start + stretch, end)
-        in_parallel(_backward_part, parts, (parts, dy, dx, weights, schedule, buffers, start, stop))
+        in_parallel(
+            _backward_part, parts,
+            (share * parts, shares * parts, dy, dx, weights, schedule, buffers, start, stop),
+        )  # fmt: skip
 
 
 _PANELS = 4  # of a's, whose sums are under way at once while dz's columns are in the cache
@@ -206,11 +218,13 @@ def _accumulate_groups(job, group_first, group_last, first, last, overwrite, scr
 
 
 @subroutine
-def _accumulate(job, part, parts, overwrite, scratch):
-    """One weight's gradient, for one part's share of dz's columns, some vectors of them at a time."""
+def _accumulate(job, part, parts, overwrite, scratch, s):
+    """One weight's gradient, for one part's share of dz's columns, some vectors of them at a time.
+
+    From `s` on there is work space.
+    """
     step = lanes(job.dz)
     width = PANEL_VECTORS * step
-    s = part * SCRATCH_TILES * step * width
     columns = job.gradient.shape[1]
     groups = (job.hidden_size + step - 1) // step * job.gates.size
     last = groups * (part + 1) // parts
@@ -243,11 +257,10 @@ def _sum_rows(job, z, start, stop, scratch, s):
 
 
 @subroutine
-def _accumulate_biases(job, part, parts, overwrite, scratch):
+def _accumulate_biases(job, part, parts, overwrite, scratch, s):
     """All biases' gradients, for one part's share of dz's columns."""
     step = lanes(job.dz)
     width = PANEL_VECTORS * step
-    s = part * SCRATCH_TILES * step * width
     steps = job.counts.size - 1
     slots = job.slot_gates.shape[1]
     groups = (job.hidden_size + step - 1) // step * slots
@@ -265,7 +278,7 @@ def _accumulate_biases(job, part, parts, overwrite, scratch):
 
 
 @subroutine
-def _accumulate_columns(part, parts, job, counts, order, overwrite, scratch):
+def _accumulate_columns(part, before, parts, job, counts, order, overwrite, scratch):
     """The gradient of a weight that was multiplied by one-hot vectors, for one part's share of dz's columns.
 
     Column v is the sum of dz over the rows of token v, which are `order`[counts[v − 1]] to `order`[counts[v]].
@@ -274,7 +287,7 @@ def _accumulate_columns(part, parts, job, counts, order, overwrite, scratch):
     width = PANEL_VECTORS * step
     s = part * SCRATCH_TILES * step * width
     groups = (job.hidden_size + step - 1) // step * job.gates.size
-    for group in range(groups * part // parts, groups * (part + 1) // parts):
+    for group in range(groups * (before + part) // parts, groups * (before + part + 1) // parts):
         row, valid, z = _place(job, group)
         if overwrite:
             for u in range(row, row + valid):
@@ -294,38 +307,45 @@ def _accumulate_columns(part, parts, job, counts, order, overwrite, scratch):
 
 
 @kernel
-def accumulate_token_gradient(job, tokens, counts, order, overwrite, scratch, parts):
+def accumulate_token_gradient(job, tokens, counts, order, overwrite, scratch, parts, share, shares):
     """gradient[:, token] += dz over all rows, or with `overwrite` written: `job`'s factor is one-hot `tokens` (N,).
 
-    counts (K,), order (at least N,): int64 work space; scratch as in `accumulate_weight_gradients`. Tokens are below K.
+    counts (K,), order (at least N,): int64 work space that share 0 fills for all; scratch and shares as in
+    `accumulate_weight_gradients`. Tokens are below K.
     """
-    for v in range(counts.size):
-        counts[v] = 0
-    for n in range(tokens.size):
-        counts[tokens[n]] += 1
-    before = 0
-    for v in range(counts.size):
-        before, counts[v] = before + counts[v], before
-    for n in range(tokens.size):  # rows of one token keep their order
-        order[counts[tokens[n]]] = n
-        counts[tokens[n]] += 1
-    in_parallel(_accumulate_columns, parts, (parts, job, counts, order, overwrite, scratch))
+    if share == 0:
+        for v in range(counts.size):
+            counts[v] = 0
+        for n in range(tokens.size):
+            counts[tokens[n]] += 1
+        before = 0
+        for v in range(counts.size):
+            before, counts[v] = before + counts[v], before
+        for n in range(tokens.size):  # rows of one token keep their order
+            order[counts[tokens[n]]] = n
+            counts[tokens[n]] += 1
+    in_parallel(
+        _accumulate_columns, parts, (share * parts, shares * parts, job, counts, order, overwrite, scratch)
+    )
 
 
 @subroutine
-def _accumulate_part(part, parts, jobs, bias_job, overwrite, scratch):
+def _accumulate_part(part, before, parts, jobs, bias_job, overwrite, scratch):
+    step = lanes(scratch)
+    s = part * SCRATCH_TILES * step * PANEL_VECTORS * step
     for job in jobs:
-        _accumulate(job, part, parts, overwrite, scratch)
+        _accumulate(job, before + part, parts, overwrite, scratch, s)
     if bias_job.gradients[0].size > 0:
-        _accumulate_biases(bias_job, part, parts, overwrite, scratch)
+        _accumulate_biases(bias_job, before + part, parts, overwrite, scratch, s)
 
 
 @kernel
-def accumulate_weight_gradients(jobs, bias_job, overwrite, scratch, parts):
+def accumulate_weight_gradients(jobs, bias_job, overwrite, scratch, parts, share, shares):
     """gradient += dzᵀ a over all rows of all steps for each of a tuple of `GradientJob`s, and Σ dz for the biases.
 
     With `overwrite` the gradients are written, not added to. Blocks of `steps_per_block` steps are summed first, from
     step 0 on, then added in order: the result does not depend on the number of parts, and rounding errors of long sums
-    stay small. scratch (parts · SCRATCH_TILES · lanes · P) is work space.
+    stay small. scratch (parts · SCRATCH_TILES · lanes · P) is work space. Of the gradients' rows, share number `share`
+    of `shares` about equal ones is computed.
     """
-    in_parallel(_accumulate_part, parts, (parts, jobs, bias_job, overwrite, scratch))
+    in_parallel(_accumulate_part, parts, (share * parts, shares * parts, jobs, bias_job, overwrite, scratch))

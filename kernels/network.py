@@ -362,7 +362,7 @@ def _accumulate(weights, gates, jobs, schedule, buffers, d_biases, workspace):
         schedule.counts, dense.steps_per_block(schedule.order.size), d_biases,
     )  # fmt: skip
     parts = workspace.bounds.shape[0]
-    dense.accumulate_weight_gradients(jobs, bias_job, False, workspace.scratch, parts)
+    dense.accumulate_weight_gradients(jobs, bias_job, False, workspace.scratch, parts, 0, 1)
 
 
 @formula
@@ -439,7 +439,7 @@ def dense_forward(weights, x, workspace):
     y = workspace.y[: steps * batch * outputs]
     dense.dense_forward(
         _view(x.reshape(-1), batch, inputs), _view(y, batch, outputs), _forward_weights(weights),
-        _begin(workspace, steps, batch), _buffers(weights, workspace, steps, batch), 0, steps, STRETCH,
+        _begin(workspace, steps, batch), _buffers(weights, workspace, steps, batch), 0, steps, STRETCH, 0, 1,
     )  # fmt: skip
     return y.reshape(steps, batch, outputs)
 
@@ -454,7 +454,7 @@ def dense_backward(weights, parameters, dy, workspace, gradients):
     dx, features = _dx(weights, workspace, steps, batch)
     dense.dense_backward(
         _view(dy.reshape(-1), batch, outputs), _view(dx, batch, features),
-        _pack_backward(parameters, weights, gates, workspace), schedule, buffers, 0, steps, STRETCH,
+        _pack_backward(parameters, weights, gates, workspace), schedule, buffers, 0, steps, STRETCH, 0, 1,
     )  # fmt: skip
     d_weight, _, d_bias, none = _tensors(weights, gates, gradients)
     jobs = (_input_job(weights, gates, schedule, buffers, d_weight),)

@@ -12,7 +12,9 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
+from numba.np.ufunc import parallel as threading_layer
 
 from .jit import call_subroutine, subroutine
 from .simd import enter_flush_to_zero, leave_flush_to_zero, pause
@@ -24,7 +26,43 @@ _WORKER = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INTP.as_pointer(
 
 _SPIN_COUNT = "4000"  # some 20 to 40 µs
 
-_busy = ctypes.c_int64(0)  # 1 while a parallel region is open in this process; lives as long as the process
+_busy = ctypes.c_int64(0)  # 1 while a parallel region is open in this process, or if none may be; lives as long as it
+_lost = False  # whether the threads were left behind in the process that this one was forked from
+
+
+def _give_up_threads():
+    """In a forked child: a parallel region would hang or end it if Numba's threads were running before the fork.
+
+    GNU OpenMP cannot start again, TBB not if another than the main thread forked, and the workqueue not if a region
+    was open. So all regions of such a child, and of its children, run their parts one after the other.
+    """
+    global _lost
+    if threading_layer._is_initialized:
+        _lost = True
+        _busy.value = 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_give_up_threads)
+    # a fork waits for another thread's compilation: in the child, nobody would ever give the lock back
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
+
+
+def threads_lost():
+    """Whether this process runs its kernels on one thread because it was forked from one that had started more."""
+    return _lost
+
+
+def threads_allowed():
+    """How many threads Numba allows the calling Python thread; they must have been started, and not be lost.
+
+    Numba's own `get_num_threads` takes a lock, which a fork at the wrong moment or a killed sibling leaves locked.
+    """
+    return threading_layer._get_num_threads()
 
 
 @contextlib.contextmanager
@@ -48,10 +86,9 @@ def _short_spin():
 
 def start_threads():
     """Start Numba's threads and make known all symbols a kernel needs; also before one from the cache is linked."""
-    from numba.np.ufunc.parallel import _launch_threads
-
-    with _short_spin():
-        _launch_threads()
+    if not threading_layer._is_initialized:
+        with _short_spin():
+            threading_layer._launch_threads()
     llvm.add_symbol("fastrnn_parallel_busy", ctypes.addressof(_busy))
     llvm.add_symbol("fastrnn_yield", ctypes.cast(_yield_function(), ctypes.c_void_p).value)
 

@@ -374,8 +374,14 @@ def test_invariance_stretches_of_a_long_call(monkeypatch):
     arrays = problem(layer, 100, 3)
     lengths = np.array([100, 1, 70])
     expected = train(layer, *arrays, lengths)
-    monkeypatch.setattr("fastrnn.passes._STEPS_PER_CALL_WORK", 1)
+    monkeypatch.setattr("fastrnn.spans._FIRST_WORK", 1)
+    monkeypatch.setattr("fastrnn.spans._SECONDS", 0)
     assert_same(train(layer, *arrays, lengths), expected)
+    x = arrays[0]  # the states of one that keeps nothing take turns
+    expected = layer.forward(x)[0]
+    for work in (1, 3e4, 1e5):
+        monkeypatch.setattr("fastrnn.spans._FIRST_WORK", work)
+        np.testing.assert_array_equal(layer.forward(x)[0], expected)
 
 
 @pytest.mark.parametrize("kind", ["lstm64", "gru", "gru_before"])

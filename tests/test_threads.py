@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn.threads import threads_for
+from fastrnn import threads
+from fastrnn.threads import cpu_quota, threads_for
 
 AVAILABLE = numba.config.NUMBA_NUM_THREADS
 
@@ -50,7 +51,7 @@ def at_once(count, call):
 
 
 def test_threads_number_is_what_was_set():
-    assert fastrnn.get_num_threads() == AVAILABLE
+    assert fastrnn.get_num_threads() == threads._default_count() <= AVAILABLE
     for count in range(1, AVAILABLE + 1):
         fastrnn.set_num_threads(count)
         assert fastrnn.get_num_threads() == count
@@ -103,6 +104,73 @@ def test_threads_numbas_limit_between_forward_and_backward():
         results.append((dx.copy(), layer.gradients_to_vector()))
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+# ---- limits from outside ----
+
+
+def _system(folder, groups, **files):
+    """A file system with /proc/self/cgroup and further files."""
+    for name, text in {"proc/self/cgroup": groups, **files}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "groups, files, quota",
+    [
+        ("0::/\n", {}, np.inf),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n"}, np.inf),
+        ("0::/a/b\n", {"a/b/cpu.max": "400000 100000\n", "a/cpu.max": "200000 100000\n"}, 2),
+        ("0::/a/b\n", {"unified/a/b/cpu.max": "50000 100000\n"}, 0.5),
+        ("3:cpu,cpuacct:/x\n2:memory:/y\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "300000\n",
+                                             "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}, 3),
+        ("1:cpu:/x\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, np.inf),
+        ("1:cpu:/gone\n", {"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "25000\n"}, 2),
+        ("0::/../other\n", {"cpu.max": "100000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "nonsense\n"}, np.inf),
+        ("0::/\n", {"cpu.max": "0 0\n"}, np.inf),
+        ("nonsense\n", {"cpu.max": "100000 100000\n"}, np.inf),
+    ],
+)  # fmt: skip
+def test_threads_quota_of_control_groups(tmp_path, groups, files, quota):
+    files = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    assert cpu_quota(_system(tmp_path, groups, **files)) == quota
+
+
+def test_threads_no_control_groups_are_no_limit(tmp_path):
+    assert cpu_quota(tmp_path) == np.inf
+
+
+@pytest.mark.skipif(AVAILABLE < 2, reason="needs two threads")
+@pytest.mark.parametrize("quota, expected", [(0.3, 1), (1.0, 1), (1.2, 2), (np.inf, AVAILABLE)])
+def test_threads_default_keeps_to_the_quota(monkeypatch, quota, expected):
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    monkeypatch.setattr("fastrnn.threads.cpu_quota", lambda: quota)
+    threads._default_count.cache_clear()
+    try:
+        assert fastrnn.get_num_threads() == expected
+        fastrnn.set_num_threads(AVAILABLE)  # which is a choice
+        assert fastrnn.get_num_threads() == AVAILABLE
+    finally:
+        threads._default_count.cache_clear()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs an affinity")
+@pytest.mark.parametrize("asked, expected", [(None, "1"), ("2", "2")])
+def test_threads_default_keeps_to_the_affinity(asked, expected):
+    core = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, [{core}]); import fastrnn; print(fastrnn.get_num_threads())"
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
+    if asked:
+        environment["NUMBA_NUM_THREADS"] = asked
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100, check=True
+    )
+    assert done.stdout.split() == [expected]
 
 
 # ---- several callers ----

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import checks, init
 from ..kernels.elementwise import relu_layer, sigmoid_layer, tanh_layer
+from ..spans import spans
 from ..threads import threads_for_elements
 from .stateless import FloatInput
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from ..types import Seed
+
+
+_WORK_OF_AN_ELEMENT = 50  # multiply-adds that take as long
+_GRAIN = 1024  # elements: whole vectors, whole cache lines
 
 
 class _Activation(FloatInput):
@@ -30,14 +35,14 @@ class _Activation(FloatInput):
         return {"dtype": self.dtype.name}
 
     def _compute(self, x, y, extent, workspace):
-        self._kernels[0](x.reshape(-1), y.reshape(-1), threads_for_elements(x.size))
+        _in_spans(self._kernels[0], x, y)
         self._clear_padding(y, extent)
         if workspace is not None:
             np.copyto(workspace.buffer("kept", y.shape), y)  # the caller may write over y, with dy for instance
 
     def _differentiate(self, dy, dx, extent, workspace):
         y = workspace.buffer("kept", dy.shape)
-        self._kernels[1](y.reshape(-1), dy.reshape(-1), dx.reshape(-1), threads_for_elements(dy.size))
+        _in_spans(self._kernels[1], y, dy, dx)
         self._clear_padding(dx, extent)
 
 
@@ -104,9 +109,19 @@ class Dropout(FloatInput):
         self._clear_padding(dx, extent)
 
 
+def _in_spans(kernel, *arrays):
+    """Call an activation's kernel for arrays of one size, some elements at a time."""
+    arrays = [array.reshape(-1) for array in arrays]
+    size = arrays[0].size
+    for first, last in spans(size, _WORK_OF_AN_ELEMENT, _GRAIN):
+        kernel(*(array[first:last] for array in arrays), threads_for_elements(size))
+
+
 def draw_dropout(rng, p, mask):
     """Fill `mask` with dropout's factors, 0 with probability `p`, else 1 / (1 − p)."""
-    rng.random(dtype=mask.dtype, out=mask)
+    flat = mask.reshape(-1)
+    for first, last in spans(flat.size, _WORK_OF_AN_ELEMENT, _GRAIN):
+        rng.random(dtype=mask.dtype, out=flat[first:last])
     np.greater_equal(mask, p, out=mask)
     mask *= 1 / (1 - p)
 

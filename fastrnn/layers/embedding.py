@@ -9,6 +9,7 @@ import numpy as np
 from .. import checks
 from ..init import Spec, fill, generator
 from ..kernels.embedding import look_up, one_hot, scatter_add
+from ..spans import spans
 from ..threads import threads_for_elements
 from .stateless import Stateless, StatelessWorkspace
 
@@ -64,8 +65,14 @@ class _TokenInput(Stateless):
     def _output_shape(self, shape):
         return (*shape, self._output_features(None))
 
-    def _layout(self, extent):
-        return extent.time, extent.batch, extent.steps, extent.lengths
+    def _blocks(self, tokens, values, extent):
+        """Blocks of steps, none of which takes long: tokens, time, batch, steps, lengths, and the values (…,E)."""
+        features = values.shape[-1]
+        values = values.reshape(-1)
+        for first, last in spans(extent.steps, 10 * extent.batch_size * features):
+            begin, steps = first * extent.time, last - first
+            lengths = np.clip(extent.lengths - first, 0, steps) if steps < extent.steps else extent.lengths
+            yield tokens[begin:], extent.time, extent.batch, steps, lengths, values[begin * features :]
 
 
 class Embedding(_TokenInput):
@@ -111,13 +118,14 @@ class Embedding(_TokenInput):
     def _compute(self, x, y, extent, workspace):
         tokens = self._tokens(x, workspace)
         weight = self.parameters.tensor("weight")
-        look_up(tokens, *self._layout(extent), weight, y.reshape(-1), threads_for_elements(y.size))
+        for *block, values in self._blocks(tokens, y, extent):
+            look_up(*block, weight, values, threads_for_elements(y.size))
 
     def _backward(self, dy, dstate, workspace):
         extent = workspace.record.extent
-        tokens = workspace._tokens
         gradient = self.parameters.gradient("weight")
-        scatter_add(tokens, *self._layout(extent), dy.reshape(-1), gradient, threads_for_elements(dy.size))
+        for *block, values in self._blocks(workspace._tokens, dy, extent):
+            scatter_add(*block, values, gradient, threads_for_elements(dy.size))
         return None, None
 
 
@@ -139,7 +147,9 @@ class OneHot(_TokenInput):
         return self.num
 
     def _compute(self, x, y, extent, workspace):
-        one_hot(self._tokens(x, workspace), *self._layout(extent), self.num, y.reshape(-1))
+        one_hot(
+            self._tokens(x, workspace), extent.time, extent.batch, extent.steps, extent.lengths, self.num, y.reshape(-1)
+        )
 
     def _backward(self, dy, dstate, workspace):
         return None, None

@@ -13,6 +13,7 @@ from ..kernels.layout import STRETCH
 from ..kernels.step import dense_step
 from ..kernels.weights import DenseWeights
 from ..passes import DensePass, PassBuffers, SequenceBatch, view
+from ..spans import spans
 from ..threads import threads_for
 from .compiled import kernel_weights, kernel_workspace
 from .stateless import FloatInput, StatelessWorkspace
@@ -109,9 +110,10 @@ class Linear(FloatInput):
     def _compute(self, x, y, extent, workspace):
         threads = self._threads(extent.steps, extent.batch_size)
         if workspace is None and threads == 1 and not extent.ragged:  # all rows as those of one step, to the same bits
-            self._dense_step(
-                self._pass.forward_weights(), x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
-            )
+            weights = self._pass.forward_weights()
+            x, y = x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
+            for first, last in spans(len(x), (self.in_features + 1) * (self.out_features + 1)):
+                self._dense_step(weights, x[first:last], y[first:last])
             return
         if workspace is None:
             plan = SequenceBatch(extent.steps, extent.batch_size, keep=False)

@@ -1,0 +1,82 @@
+"""Threads, forks, worker processes and Ctrl-C, under every threading layer that Numba has here."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+from ..section import Section
+
+_ROOT = pathlib.Path(__file__).parents[3]
+_SCENARIOS = "threads", "forks", "interrupts", "pools", "prange"
+_PATIENCE = 150  # seconds beyond its time in which a scenario must have ended
+_LENGTH = 20  # seconds at most for one process
+
+
+def _environment(layer, threads):
+    libraries = [str(pathlib.Path(sys.prefix) / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]  # where pip puts TBB
+    return {
+        **os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": str(threads),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+    }  # fmt: skip
+
+
+def _run_scenario(name, layer, threads, seed, seconds):
+    """What a scenario's process printed, or in how it failed."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-m", f"{__package__}.scenarios", name, str(seed), str(seconds)],
+        cwd=_ROOT, env=_environment(layer, threads), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, errors = process.communicate(timeout=seconds + _PATIENCE)
+    except subprocess.TimeoutExpired:
+        return None, "it hung"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode:
+        return None, f"status {process.returncode}: {errors[-1500:].strip()}"
+    return json.loads(output.splitlines()[-1]), None
+
+
+def _run(tally, budget):
+    layers, longest, case = ["omp", "workqueue", "tbb"], (0.0, ""), 0
+    available = list(layers)
+    while case < len(_SCENARIOS) or budget.left() > 0:
+        name = _SCENARIOS[case % len(_SCENARIOS)]
+        layer = available[case % len(available)]
+        threads, seed = int(budget.rng.integers(2, 5)), int(budget.rng.integers(2**31))
+        seconds = min(_LENGTH, budget.left() / 10)
+        found, problem = _run_scenario(name, layer, threads, seed, seconds)
+        if problem and "No threading layer could be loaded" in problem:
+            available.remove(layer)
+            tally.note(f"Numba has no {layer} here")
+            continue
+        case += 1
+        if problem:
+            tally.broke(f"{name} {seed} with {layer} and {threads} threads: {problem}")
+            continue
+        for what, number in found["counts"].items():
+            tally.count(what, number)
+        tally.count(f"scenarios with {found['layer']}")
+        longest = max(longest, tuple(found.get("longest", longest)))
+    tally.note(f"the longest that Ctrl-C waited: {longest[0]:.2f} s ({longest[1]})")
+
+
+SECTION = Section(
+    promise="threads, forks and workers get the results of one thread, none hangs, and Ctrl-C is answered in a second",
+    run=_run,
+    share=1.0,
+    targets={
+        "threads' results compared": 500,
+        "forked children": 100,
+        "worker pools": 15,
+        "interrupts answered": 100,
+        "runs beside a user's parallel kernels": 20,
+    },
+)
