@@ -30,7 +30,7 @@ _NONFINITE = ("ignore", "raise", "skip")
 _COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
 _META = {*_COUNTS, "optimizer", "random", "rule", "state", "architecture", "extra"}  # of a checkpoint
 _MOST = (1 << 63) - 1  # of a count
-_MISFITS = (ValueError, TypeError, KeyError, OverflowError, AttributeError, RecursionError)  # what false entries raise
+_MISFITS = (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError)  # by false entries
 _BATCH_NAMES = ("x", "targets", "lengths", "mask", "resets")
 _END = object()
 

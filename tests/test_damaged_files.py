@@ -114,6 +114,14 @@ def test_damaged_file_of_very_many_layers(saved):
         fastrnn.load(saved)
 
 
+@pytest.mark.parametrize("argument", [{"init": "orthogonal"}, {"seed": 3}])
+def test_damaged_file_says_nothing_of_first_values(saved, argument):
+    """Some take very long to be drawn."""
+    rewrite(saved, same, lambda description: description["layers"][1]["config"].update(argument))
+    with pytest.raises(fastrnn.FormatError, match="of GRU is of no use"):
+        fastrnn.load(saved)
+
+
 def test_damaged_file_cut_short_while_it_is_read(tmp_path):
     """One that is mapped into memory would end the process."""
     path = tmp_path / "c"
@@ -218,6 +226,21 @@ def test_damaged_checkpoint_of_a_run(checkpoint, change):
     storage.save_tensors(checkpoint, "checkpoint", tensors, meta)
     with pytest.raises(fastrnn.FormatError, match="is not a checkpoint of 'fastrnn train', or is damaged"):
         read_saved(str(checkpoint))
+
+
+def test_damaged_state_of_a_generator_with_arrays(tmp_path):
+    def job():
+        rng = np.random.Generator(np.random.MT19937(5))
+        model = fastrnn.Sequential(fastrnn.Dropout(0.2, seed=rng), fastrnn.Linear(3, 2, seed=1))
+        return fastrnn.Trainer(model, fastrnn.MSE(), fastrnn.SGD(0.1))
+
+    path = tmp_path / "checkpoint"
+    job().save_checkpoint(path)
+    tensors, meta = storage.load_tensors(path, "checkpoint")
+    meta["random"][0]["state"]["key"].pop()
+    storage.save_tensors(path, "checkpoint", tensors, meta)
+    with pytest.raises(fastrnn.FormatError, match="does not fit this trainer"):
+        job().load_checkpoint(path)
 
 
 # ---- what killed processes leave ----

@@ -24,4 +24,3 @@ def test_golden_checkpoint_is_taken_up(version):
     assert extra == {"note": [1, 2.5, None]} and job.updates == make_files.UPDATES
     losses = make_files.updates(job, make_files.batches())
     np.testing.assert_allclose(losses, np.load(make_files.HERE / f"{version}.npz")["losses"], rtol=1e-5)
-

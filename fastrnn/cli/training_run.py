@@ -47,7 +47,9 @@ class Settings:
 
 # What the settings may be, beside those that are numbers above 0; integers at least these.
 _CHOICES = {"level": tuple(LEVELS), "cell": tuple(language_model.CELLS)}
-_INTEGERS = dict.fromkeys(("vocabulary", "hidden", "layers", "sequence", "batch", "steps"), 1) | {"embedding": 0, "seed": 0}
+_INTEGERS = {
+    "vocabulary": 1, "embedding": 0, "hidden": 1, "layers": 1, "sequence": 1, "batch": 1, "steps": 1, "seed": 0,
+}  # fmt: skip
 _MOST = (1 << 63) - 1
 _BEFORE_LEVELS = {"level": "byte", "vocabulary": Settings.vocabulary}  # of checkpoints that don't say
 
