@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import checks
+from . import checks, init
 from .layers import LAYERS
 from .model import CONTAINERS, Container
 from .safetensors_reader import BFLOAT16, DTYPES, Reader, parse_json
@@ -186,7 +186,8 @@ def _build(description, specs):
     plan = _planned(description)
     _check_number(sum(1 for _ in plan.leaves()))
     _compare_specs(plan.leaves(), specs)
-    return plan.build()
+    with init.left_out():
+        return plan.build()
 
 
 def _compare_specs(leaves, specs):

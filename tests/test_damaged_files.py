@@ -105,6 +105,18 @@ def test_damaged_file_whose_json_would_take_much_memory(saved, filler):
         storage.load_extra(saved)
 
 
+def test_damaged_file_whose_layers_do_not_fit(tmp_path):
+    """Found when the layers are there, with their gradients: twice the file, and no numbers are drawn."""
+    path = tmp_path / "m"
+    size = 4 * 700 * 700
+    fastrnn.save(fastrnn.Sequential(fastrnn.Linear(700, 700, bias=False, seed=0), fastrnn.Tanh()), path)
+    rewrite(
+        path, same, lambda description: description["layers"].append({"type": "OneHot", "config": {"num": 3}})
+    )
+    with memory_below(2 * size + 100_000), pytest.raises(fastrnn.FormatError, match="it can only be the first"):
+        fastrnn.load(path)
+
+
 def test_damaged_file_of_very_many_layers(saved):
     def add(description):
         description["layers"] += [{"type": "Tanh", "config": {}}] * 20_000
