@@ -8,6 +8,8 @@ its own to an initialiser.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -133,6 +135,22 @@ def _named(name, fan):
 # ---- layers ----
 
 
+_left_out = contextvars.ContextVar("whether `fill` is left out", default=False)
+
+
+@contextlib.contextmanager
+def left_out():
+    """A block in which new layers keep zeros for parameters, which are to be loaded: nothing is drawn.
+
+    The numbers are drawn in double precision, in twice the memory of the parameters.
+    """
+    token = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
+
+
 def fill(
     parameters: Parameters,
     fan: int,
@@ -157,6 +175,8 @@ def fill(
     "kaiming_normal", "orthogonal", "identity", "zeros", "ones". TypeError or ValueError for what is none of these, for
     a kind that the layer has not, and for a callable's result of another shape or without floats.
     """
+    if _left_out.get():
+        return
     chosen = _choose(spec, {_kind(name) for name in parameters.shapes} - {None}, fan, default)
     if forget_bias is not None:
         forget_bias = checks.number("forget_bias", forget_bias)

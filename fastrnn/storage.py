@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import checks
+from . import checks, init
 from .layers import LAYERS
 from .model import CONTAINERS, Container
 from .safetensors_reader import BFLOAT16, DTYPES, Reader, parse_json
@@ -46,6 +46,7 @@ Path = str | bytes | os.PathLike
 _DEEPEST = 64  # of containers in one another
 _MOST_LAYERS = 10_000  # of a model, and of its tensors: each is an object of some kilobytes, however few its numbers
 _TEMPORARY, _UNFINISHED = ".fastrnn-", ".part"  # how temporary files' names begin and end
+_BEGINNINGS = {"init", "seed", "forget_bias"}  # arguments that no config has: to obey them can take very long
 _LONGEST_MESSAGE = 400
 _DAMAGED = "is damaged or cut short"
 _DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
@@ -170,6 +171,8 @@ def _planned(description, depth=0):
         raise ValueError(f"unknown layer {name!r}")
     if arguments.keys() != {"config"} or not isinstance(arguments["config"], dict):
         raise ValueError(f"the config of {name} must be an object, and all there is")
+    if began := _BEGINNINGS & arguments["config"].keys():
+        raise ValueError(f"{min(began)} of {name} is of no use to one whose parameters are loaded")
     return _Plan(LAYERS[name], arguments["config"], None)
 
 
@@ -183,7 +186,8 @@ def _build(description, specs):
     plan = _planned(description)
     _check_number(sum(1 for _ in plan.leaves()))
     _compare_specs(plan.leaves(), specs)
-    return plan.build()
+    with init.left_out():
+        return plan.build()
 
 
 def _compare_specs(leaves, specs):

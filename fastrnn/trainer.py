@@ -32,7 +32,7 @@ _META = {  # of a checkpoint
     *_COUNTS, "optimizer", "random", "rule", "state", "architecture", "batches", "callbacks", "extra",
 }  # fmt: skip
 _MOST = (1 << 63) - 1  # of a count
-_MISFITS = (ValueError, TypeError, KeyError, OverflowError, AttributeError, RecursionError)  # what false entries raise
+_MISFITS = (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError)  # by false entries
 _BATCH_NAMES = ("x", "targets", "lengths", "mask", "resets")
 _END = object()
 

@@ -9,13 +9,13 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from .. import corpus, storage
+from .. import checks, corpus, language_model, storage
 from ..finite import NonFiniteError
 from ..losses import CrossEntropy
 from ..optim import Adam, OneCycle
 from ..trainer import Trainer
 from .common import CHECKPOINT_FILE, MODEL_FILE, CommandError, Progress
-from .levels import level_of
+from .levels import LEVELS, level_of
 
 HISTORY_FILE = "history.jsonl"
 
@@ -46,6 +46,12 @@ class Settings:
     seed: int = 0
 
 
+# What the settings may be, beside those that are numbers above 0; integers at least these.
+_CHOICES = {"level": tuple(LEVELS), "cell": tuple(language_model.CELLS)}
+_INTEGERS = {
+    "vocabulary": 1, "embedding": 0, "hidden": 1, "layers": 1, "sequence": 1, "batch": 1, "steps": 1, "seed": 0,
+}  # fmt: skip
+_MOST = (1 << 63) - 1
 _BEFORE_LEVELS = {"level": "byte", "vocabulary": Settings.vocabulary}  # of checkpoints that don't say
 
 
@@ -73,21 +79,52 @@ class Saved(NamedTuple):
 
 def read_saved(path: str) -> Saved:
     """The `Saved` of the checkpoint at `path`; FormatError if it has none."""
-    _, meta = storage.load_tensors(path, "checkpoint")
+    tensors, meta = storage.load_tensors(path, "checkpoint")
     try:
         extra = meta["extra"]
-        settings, log = {**_BEFORE_LEVELS, **extra["settings"]}, extra["log"]
-        settings["files"] = tuple(settings["files"])
-        for name, default in dataclasses.asdict(Settings()).items():
-            if not isinstance(settings[name], float | None if name == "seconds" else type(default)):
-                raise ValueError(f"its {name} is {settings[name]!r}")
-        if not all(isinstance(path, str) for path in settings["files"]):
-            raise ValueError(f"its files are {settings['files']!r}")
-        lines, pending = tuple(map(dict, log["lines"])), tuple(map(float, log["pending"]))
-        log = _Log(int(log["step"]), lines, int(log["evaluations"]), pending)
-        return Saved(Settings(**settings), str(extra["text"]), float(extra["seconds"]), log)
-    except (KeyError, TypeError, ValueError) as error:
-        raise storage.FormatError(f"{path} is not a checkpoint of 'fastrnn train', or is damaged ({error})") from None
+        settings = _checked_settings({**_BEFORE_LEVELS, **extra["settings"]})
+        known = sum(array.size for array in tensors.values())
+        if settings.layers * settings.hidden * max(settings.hidden, settings.embedding) > known:
+            raise ValueError("its settings are those of a larger model than it holds")  # which would be made first
+        seconds = checks.number("seconds", extra["seconds"], minimum=0)
+        return Saved(settings, _text("text", extra["text"]), seconds, _checked_log(extra["log"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = storage.short(str(error))
+        raise storage.FormatError(f"{path} is not a checkpoint of 'fastrnn train', or is damaged ({reason})") from None
+
+
+def _checked_settings(values):
+    """`Settings` of a checkpoint, each found to be what the option takes."""
+    files = values["files"]
+    if not isinstance(files, list):
+        raise TypeError(f"files must be a list, got {files!r}")
+    checked: dict[str, Any] = {"files": tuple(_text("files", path) for path in files)}
+    checked |= {name: checks.choice(name, values[name], options) for name, options in _CHOICES.items()}
+    checked |= {name: checks.integer(name, values[name], minimum=low, maximum=_MOST) for name, low in _INTEGERS.items()}
+    checked |= {name: checks.number(name, values[name], above=0) for name in ("lr", "clip")}
+    checked["dropout"] = checks.number("dropout", values["dropout"], minimum=0, below=1)
+    seconds = values["seconds"]
+    checked["seconds"] = None if seconds is None else checks.number("seconds", seconds, above=0)
+    if values.keys() != checked.keys():
+        raise ValueError(f"there are settings of the names {sorted(values)}")
+    return Settings(**checked)
+
+
+def _checked_log(values):
+    """The `_Log` of a checkpoint."""
+    lines = tuple(values["lines"])
+    for line in lines:
+        if not {"step", "seconds"} <= line.keys() or not all(type(value) in (int, float) for value in line.values()):
+            raise ValueError(f"a line of its history is {line!r}")
+    pending = tuple(checks.number("pending", loss) for loss in values["pending"])
+    step, evaluations = (checks.integer(n, values[n], minimum=0, maximum=_MOST) for n in ("step", "evaluations"))
+    return _Log(step, lines, evaluations, pending)
+
+
+def _text(name, value):
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {value!r}")
+    return value
 
 
 class _Budget:

@@ -10,7 +10,7 @@ from .other_kinds import other_kinds
 def _run(tally, budget):
     other_kinds(tally)
     full_disks(tally, budget.part(0.05))
-    killed_runs(tally, budget.part(0.5))
+    killed_runs(tally, budget.part(0.4))
     damaged_files(tally, budget)
 
 

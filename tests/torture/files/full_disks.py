@@ -14,44 +14,68 @@ from . import sources
 from .children import Ended, in_child
 
 _SECONDS = 120
+_SAVES = 3  # without room, by each way in a round
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG)
 
 
 def full_disks(tally, budget):
     """Fill disks until the time is up, each way at least once."""
     number = 0
-    while number < len(_WAYS) or budget.left():
-        way = _WAYS[number % len(_WAYS)]
-        try:
-            with tempfile.TemporaryDirectory() as folder, way.place(folder) as place:
-                for problem in in_child(_saved_without_room, way, place, (budget.seed, number), seconds=_SECONDS):
+    while number == 0 or budget.left():
+        with tempfile.TemporaryDirectory() as folder, _small_file_system(tally) as small:
+            places = {way: folder for way in _WAYS} | ({_filled: small} if small else {})
+            try:
+                for way, problem in in_child(_all_ways, places, (budget.seed, number), seconds=_SECONDS):
                     tally.count("full disks")
                     if problem:
-                        tally.broke(f"full disk, {way.__name__}, seed {budget.seed}, number {number}: {problem}")
-        except subprocess.CalledProcessError as error:
-            tally.note(f"no small file system could be mounted, so none was filled ({error.stderr.decode().strip()})")
-        except Ended as end:
-            tally.broke(f"full disk, {way.__name__}, seed {budget.seed}, number {number}: the process {end.how}")
+                        tally.broke(f"full disk, {way}, seed {budget.seed}, round {number}: {problem}")
+            except Ended as end:
+                tally.broke(f"full disk after {end.last}, seed {budget.seed}, round {number}: the process {end.how}")
         number += 1
 
 
-def _saved_without_room(way, folder, seed):
-    """In a child: a few rounds of training, a checkpoint that has no room, and one that has it again."""
+@contextlib.contextmanager
+def _small_file_system(tally):
+    """The folder of one that is mounted for the time of the block, None where that is not allowed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            reason = getattr(error, "stderr", None) or str(error)
+            tally.note(f"no small file system could be mounted, so none was filled ({' '.join(reason.split())})")
+            yield None
+            return
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", folder], check=True, capture_output=True)
+
+
+def _all_ways(places, seed):
+    """In a child: the name of each way, with what was wrong, None for nothing."""
     rng = np.random.default_rng(seed)
+    for way, folder in places.items():
+        for problem in _saved_without_room(way, folder, rng):
+            yield way.__name__, problem
+
+
+def _saved_without_room(way, folder, rng):
+    """Some training, each time with a checkpoint that has no room before, and one that has it again after."""
     job, untroubled = sources.trainer(), sources.trainer()
-    batches, path = sources.stream(), pathlib.Path(folder) / "checkpoint"
-    other_batches = sources.stream()
+    batches, other_batches = sources.stream(), sources.stream()
+    path = pathlib.Path(folder) / "checkpoint"
     job.save_checkpoint(path, extra="old")
-    for _ in range(3):
+    for _ in range(_SAVES):
         problem, before, old = None, sources.snapshot(job), path.read_bytes()
-        with way.full(folder, len(old), rng):
+        with way(folder, len(old), rng):
             try:
                 job.save_checkpoint(path, extra="new")
                 problem = "it was saved"
             except OSError as error:
                 if error.errno not in _NO_ROOM or error.filename != str(path):
                     problem = f"the error is {error!r}"
-        names = sorted(set(os.listdir(folder)) - {"checkpoint"})
+        names = sorted(set(os.listdir(folder)) - {path.name})
         if problem is None and names:
             problem = f"there are {names}"
         if problem is None and (path.read_bytes() != old or sources.snapshot(job) != before):
@@ -66,73 +90,49 @@ def _saved_without_room(way, folder, seed):
         yield problem
 
 
-class _SmallFileSystem:
-    """A mounted one, filled up to less than a checkpoint."""
-
-    @staticmethod
-    @contextlib.contextmanager
-    def place(folder):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True, capture_output=True)
-        try:
-            yield folder
-        finally:
-            subprocess.run(["umount", folder], check=True, capture_output=True)
-
-    @staticmethod
-    @contextlib.contextmanager
-    def full(folder, size, rng):
-        ballast = pathlib.Path(folder) / "ballast"
-        page = os.statvfs(folder).f_bsize
-        free = os.statvfs(folder).f_bavail * page
-        ballast.write_bytes(bytes(free - int(rng.integers(-(-size // page))) * page))
-        try:
-            yield
-        finally:
-            ballast.unlink()
+# Ways to have no room for a file of `size` bytes in `folder`, within a block.
 
 
-class _Elsewhere:
-    """Where a temporary folder is."""
+@contextlib.contextmanager
+def _filled(folder, size, rng):
+    """A small file system with fewer free pages than it takes."""
+    ballast, state = pathlib.Path(folder) / "ballast", os.statvfs(folder)
+    left = int(rng.integers(-(-size // state.f_bsize)))
+    ballast.write_bytes(bytes((state.f_bavail - left) * state.f_bsize))
+    try:
+        yield
+    finally:
+        ballast.unlink()
 
-    @staticmethod
-    @contextlib.contextmanager
-    def place(folder):
-        yield folder
 
-
-class _FileSizeLimit(_Elsewhere):
+@contextlib.contextmanager
+def _limited(folder, size, rng):
     """The process may not write files of this size: EFBIG, for Python ignores SIGXFSZ."""
-
-    @staticmethod
-    @contextlib.contextmanager
-    def full(folder, size, rng):
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(rng.integers(0, size)), before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(rng.integers(size)), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _failing(name):
-    """A way in which the call `os.<name>` finds no room, as that of a network file system may."""
+    """The call `os.<name>` finds no room, as that of a network file system may."""
 
-    class Failing(_Elsewhere):
-        @staticmethod
-        @contextlib.contextmanager
-        def full(folder, size, rng):
-            def fail(*_):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    @contextlib.contextmanager
+    def failing(folder, size, rng):
+        def fail(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-            real = getattr(os, name)
-            setattr(os, name, fail)
-            try:
-                yield
-            finally:
-                setattr(os, name, real)
+        real = getattr(os, name)
+        setattr(os, name, fail)
+        try:
+            yield
+        finally:
+            setattr(os, name, real)
 
-    Failing.__name__ = f"os.{name}"
-    return Failing
+    failing.__name__ = f"os.{name} fails"
+    return failing
 
 
-_WAYS = (_SmallFileSystem, _FileSizeLimit, _failing("fsync"), _failing("replace"))
+_WAYS = _limited, _failing("fsync"), _failing("replace")

@@ -18,10 +18,11 @@ from fastrnn.cli.common import CHECKPOINT_FILE, MODEL_FILE
 from . import sources
 from .children import Ended, in_child
 
-_EPOCHS = 6  # of 13 updates, with a checkpoint after each
-_STEPS = 60  # of `fastrnn train`
+_EPOCHS = 4  # of 13 updates, with a checkpoint after each
+_STEPS = 40  # of `fastrnn train`
 _LONGEST = 0.3  # seconds from the start of a process to its end, about
 _LINES = 300  # of the code that saves: some ten checkpoints
+_PATIENCE = 15  # seconds after which a run is no longer killed: it can take long to get anywhere
 _SECONDS = 120  # in which a process must have been killed, or done
 _TEXT = b"the quick brown fox jumps over the lazy dog, and again. " * 40
 
@@ -32,7 +33,7 @@ def killed_runs(tally, budget):
     while number < len(_KINDS) or budget.left():
         kind = _KINDS[number % len(_KINDS)]
         place = f"{kind.__name__.strip('_')}, seed {budget.seed}, run {number}"
-        end = time.monotonic() + budget.left() / max(1, len(_KINDS) - number)
+        end = time.monotonic() + min(_PATIENCE, budget.left() / max(1, len(_KINDS) - number))
         try:
             for what, problem in in_child(_chain, kind, (budget.seed, number), end, seconds=_SECONDS):
                 tally.count(what)

@@ -8,6 +8,7 @@ import tempfile
 import tracemalloc
 import warnings
 
+import numba
 import numpy as np
 
 from fastrnn import storage
@@ -35,7 +36,7 @@ class _Watch:
         sys.addaudithook(self._note)
 
     def _note(self, event, arguments):
-        if not self.active:
+        if not self.active or _is_in_numbas_cache(arguments):
             return
         if event == "open":
             _, mode, flags = arguments
@@ -43,6 +44,12 @@ class _Watch:
                 self.seen.append(f"open {arguments}")
         elif event.startswith(_FORBIDDEN):
             self.seen.append(f"{event} {arguments}"[:200])
+
+
+def _is_in_numbas_cache(arguments):
+    """Whether an event is about the folder where Numba keeps a kernel, which it tries when a layer first needs one."""
+    path = str(arguments[0]) if arguments else ""
+    return "__pycache__" in path or bool(numba.config.CACHE_DIR) and path.startswith(numba.config.CACHE_DIR)
 
 
 def damaged_files(tally, budget):

@@ -6,7 +6,6 @@ import pickle
 import socket
 import tempfile
 
-
 from . import sources
 from .children import Ended, in_child
 
@@ -57,7 +56,8 @@ def _made(folder):
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(paths["socket"])
     return paths | {"endless": "/dev/zero", "null": "/dev/null", "terminal": "/dev/tty", "memory": "/proc/self/mem",
-                    "nothing": str(folder / "nothing"), "too long": str(folder / ("x" * 300)), "a NUL": "a\0b"}  # fmt: skip
+                    "nothing": str(folder / "nothing"), "too long": str(folder / ("x" * 300)),
+                    "a NUL": "a\0b"}  # fmt: skip
 
 
 def _tried(kind, paths):

@@ -1,0 +1,302 @@
+"""Files that are damaged or made to do harm: refused, with little memory and nothing changed."""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import bptt, storage
+from fastrnn.cli.training_run import Saved, Settings, _Log, read_saved
+from tests.torture.files.safetensors_bytes import joined, parts
+
+pytest.importorskip("safetensors")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model's file."""
+    path = tmp_path / "model.safetensors"
+    model = fastrnn.Sequential(
+        fastrnn.Embedding(11, 5, seed=1), fastrnn.GRU(5, 7, seed=2), fastrnn.Linear(7, 11, seed=3)
+    )
+    fastrnn.save(model, path, extra={"note": 1})
+    return path
+
+
+def rewrite(path, change, architecture=lambda description: None):
+    """Change a file's header, and the architecture in it."""
+    header, data = parts(path.read_bytes())
+    if "architecture" in header["__metadata__"]:
+        description = json.loads(header["__metadata__"]["architecture"])
+        architecture(description)
+        header["__metadata__"]["architecture"] = json.dumps(description)
+    changed = change(header, data)
+    path.write_bytes(joined(header, data) if changed is None else changed)
+
+
+@contextlib.contextmanager
+def memory_below(most):
+    """A block that never has more than so many bytes of Python's and NumPy's memory."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+def same(header, data):
+    return None
+
+
+def test_damaged_file_with_a_tensor_twice(saved):
+    """Two of one name, of which a reader that goes by JSON alone takes the last."""
+
+    def change(header, data):
+        text = json.dumps(header)
+        return joined((text[:-1] + f', "2.bias": {json.dumps(header["2.bias"])}}}').encode(), data)
+
+    rewrite(saved, change)
+    with pytest.raises(fastrnn.FormatError, match="a name is there twice"):
+        fastrnn.load(saved)
+
+
+def test_damaged_file_with_an_entry_of_its_json_twice(saved):
+    header, data = parts(saved.read_bytes())
+    header["__metadata__"]["extra"] = '{"note": 1, "note": 2}'
+    saved.write_bytes(joined(header, data))
+    with pytest.raises(fastrnn.FormatError, match="its extra can't be read: a name is there twice"):
+        storage.load_extra(saved)
+
+
+@pytest.mark.parametrize("name", ["0.weight\nand more", "w" * 100_000])
+def test_damaged_file_has_a_message_of_one_sentence(saved, name):
+    rewrite(saved, lambda header, data: header.update({name: header.pop("0.weight")}))
+    with pytest.raises(fastrnn.FormatError) as caught:
+        fastrnn.load(saved)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_damaged_file_whose_booleans_are_none(tmp_path):
+    path = tmp_path / "c"
+    storage.save_tensors(path, "checkpoint", {"flags": np.array([True, False])}, {})
+    path.write_bytes(path.read_bytes()[:-1] + b"\2")
+    with pytest.raises(fastrnn.FormatError, match="neither 0 nor 1"):
+        storage.load_tensors(path, "checkpoint")
+
+
+@pytest.mark.parametrize("filler", ["[],", "{},", '{"a":0},'])
+def test_damaged_file_whose_json_would_take_much_memory(saved, filler):
+    """Empty lists of 3 bytes each, which take 64 in Python."""
+    header, data = parts(saved.read_bytes())
+    header["__metadata__"]["extra"] = '{"more": [' + filler * (16_000_000 // len(filler)) + "0]}"
+    saved.write_bytes(joined(header, data))
+    del header
+    with memory_below(5 * 16_000_000), pytest.raises(fastrnn.FormatError, match="might take .* bytes of memory"):
+        storage.load_extra(saved)
+
+
+def test_damaged_file_whose_layers_do_not_fit(tmp_path):
+    """Found when the layers are there, with their gradients: twice the file, and no numbers are drawn."""
+    path = tmp_path / "m"
+    size = 4 * 700 * 700
+    fastrnn.save(fastrnn.Sequential(fastrnn.Linear(700, 700, bias=False, seed=0), fastrnn.Tanh()), path)
+    rewrite(
+        path, same, lambda description: description["layers"].append({"type": "OneHot", "config": {"num": 3}})
+    )
+    with memory_below(2 * size + 100_000), pytest.raises(fastrnn.FormatError, match="it can only be the first"):
+        fastrnn.load(path)
+
+
+def test_damaged_file_of_very_many_layers(saved):
+    def add(description):
+        description["layers"] += [{"type": "Tanh", "config": {}}] * 20_000
+
+    rewrite(saved, same, add)
+    with memory_below(40_000_000), pytest.raises(fastrnn.FormatError, match="at most 10,000 layers"):
+        fastrnn.load(saved)
+
+
+@pytest.mark.parametrize("argument", [{"init": "orthogonal"}, {"seed": 3}])
+def test_damaged_file_says_nothing_of_first_values(saved, argument):
+    """Some take very long to be drawn."""
+    rewrite(saved, same, lambda description: description["layers"][1]["config"].update(argument))
+    with pytest.raises(fastrnn.FormatError, match="of GRU is of no use"):
+        fastrnn.load(saved)
+
+
+def test_damaged_file_cut_short_while_it_is_read(tmp_path):
+    """One that is mapped into memory would end the process."""
+    path = tmp_path / "c"
+    storage.save_tensors(path, "checkpoint", {"a": np.zeros(100_000)}, {})
+    with storage._opened(path, "checkpoint") as file:
+        os.truncate(path, 400_000)
+        with pytest.raises(ValueError, match="tensor 'a' is cut short"):
+            file.read("a")
+
+
+def test_saving_refuses_what_could_not_be_read(saved):
+    before = saved.read_bytes()
+    with pytest.raises(ValueError, match="extra could not be read again: a name is there twice"):
+        fastrnn.save(fastrnn.load(saved), saved, extra={1: "a", "1": "b"})
+    assert saved.read_bytes() == before
+
+
+def test_reading_that_fails_names_the_file():
+    if not os.path.exists("/proc/self/mem"):
+        pytest.skip("needs Linux's /proc")
+    with pytest.raises(OSError, match="/proc/self/mem"):
+        fastrnn.load("/proc/self/mem")
+
+
+# ---- checkpoints ----
+
+
+def trainer():
+    model = fastrnn.Sequential(
+        fastrnn.OneHot(7), fastrnn.LSTM(7, 3, seed=0), fastrnn.Dropout(0.1), fastrnn.Linear(3, 7, seed=1)
+    )
+    return fastrnn.Trainer(
+        model, fastrnn.CrossEntropy(), fastrnn.SGD(0.1, momentum=0.9), bptt=bptt.Randomized(0.3, seed=3)
+    )
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    job = trainer()
+    stream = fastrnn.data.TokenStream(np.arange(100) % 7, 2, 6)
+    job.fit(stream, callbacks=lambda job, record: job.updates == 2, progress=False)
+    job.save_checkpoint(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda tensors, meta: meta.update(updates=10**30), "updates must be at most"),
+        (lambda tensors, meta: meta.update(more=1), "unknown entry 'more'"),
+        (lambda tensors, meta: tensors.update({"state.9": np.zeros(2)}), "unknown entry 'state.9'"),
+        (lambda tensors, meta: meta["state"][1].__setitem__(0, meta["state"][1][1]), "two parts of its state"),
+        (lambda tensors, meta: meta["optimizer"].update(step=-1), "step must be at least 0"),
+        (lambda tensors, meta: meta["rule"].update(random={}), "does not fit this trainer"),
+        (lambda tensors, meta: meta["random"].__setitem__(0, []), "does not fit this trainer"),
+        (lambda tensors, meta: meta.pop("state"), "its 'state' is missing"),
+    ],
+)
+def test_damaged_checkpoint_leaves_the_trainer(checkpoint, change, match):
+    tensors, meta = storage.load_tensors(checkpoint, "checkpoint")
+    change(tensors, meta)
+    storage.save_tensors(checkpoint, "checkpoint", tensors, meta)
+    job = trainer()
+    before = (
+        job.model.parameters_to_vector(),
+        bptt.random_states(job.model),
+        job.bptt.state_dict(),
+        job.optimizer.state_dict(),
+    )
+    with pytest.raises(fastrnn.FormatError, match=match):
+        job.load_checkpoint(checkpoint)
+    np.testing.assert_array_equal(job.model.parameters_to_vector(), before[0])
+    assert (bptt.random_states(job.model), job.bptt.state_dict(), job.optimizer.state_dict()) == before[1:]
+    assert job.updates == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda extra: extra["settings"].update(hidden=10**6),
+        lambda extra: extra["settings"].update(hidden=True),
+        lambda extra: extra["settings"].update(steps=0),
+        lambda extra: extra["settings"].update(cell="os.system"),
+        lambda extra: extra["settings"].update(lr=float("nan")),
+        lambda extra: extra["settings"].update(more=1),
+        lambda extra: extra["settings"].update(files="abc"),
+        lambda extra: extra["log"].update(lines=[{}]),
+        lambda extra: extra["log"].update(lines=["step"]),
+        lambda extra: extra["log"].update(step=1.5),
+        lambda extra: extra.update(seconds=-1.0),
+        lambda extra: extra.update(text=None),
+    ],
+)
+def test_damaged_checkpoint_of_a_run(checkpoint, change):
+    """Its settings are checked before a model of their size is made."""
+    tensors, meta = storage.load_tensors(checkpoint, "checkpoint")
+    log = _Log(3, ({"step": 20, "seconds": 0.1},), 0, (0.5,))
+    meta["extra"] = Saved(Settings(hidden=3, embedding=0), "digest", 1.5, log).as_json()
+    storage.save_tensors(checkpoint, "checkpoint", tensors, meta)
+    assert read_saved(str(checkpoint)).log == log
+    change(meta["extra"])
+    storage.save_tensors(checkpoint, "checkpoint", tensors, meta)
+    with pytest.raises(fastrnn.FormatError, match="is not a checkpoint of 'fastrnn train', or is damaged"):
+        read_saved(str(checkpoint))
+
+
+def test_damaged_state_of_a_generator_with_arrays(tmp_path):
+    def job():
+        rng = np.random.Generator(np.random.MT19937(5))
+        model = fastrnn.Sequential(fastrnn.Dropout(0.2, seed=rng), fastrnn.Linear(3, 2, seed=1))
+        return fastrnn.Trainer(model, fastrnn.MSE(), fastrnn.SGD(0.1))
+
+    path = tmp_path / "checkpoint"
+    job().save_checkpoint(path)
+    tensors, meta = storage.load_tensors(path, "checkpoint")
+    meta["random"][0]["state"]["key"].pop()
+    storage.save_tensors(path, "checkpoint", tensors, meta)
+    with pytest.raises(fastrnn.FormatError, match="does not fit this trainer"):
+        job().load_checkpoint(path)
+
+
+# ---- what killed processes leave ----
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
+    script = f"""
+        import os, signal
+        from fastrnn import storage
+        with storage.atomic_write({str(tmp_path / "file")!r}) as file:
+            file.write(b"new")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=60)
+    assert run.returncode == -signal.SIGKILL and len(os.listdir(tmp_path)) == 1
+    with storage.atomic_write(tmp_path / "other"), storage.atomic_write(tmp_path / "file") as file:
+        file.write(b"new")  # and what is being written stays
+    assert sorted(os.listdir(tmp_path)) == ["file", "other"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_temporary_file_removed_before_it_is_locked(tmp_path, monkeypatch):
+    """As when another process takes it for a stale one in that moment."""
+    lock, calls = storage.fcntl.flock, []
+
+    def late(file, operation):
+        calls.append(operation)
+        if len(calls) == 1:
+            os.remove(file.name)
+        lock(file, operation)
+
+    monkeypatch.setattr(storage.fcntl, "flock", late)
+    with storage.atomic_write(tmp_path / "file") as file:
+        file.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new" and len(calls) == 2
+
+
+def test_writing_where_there_are_no_locks(tmp_path, monkeypatch):
+    def fail(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(storage.fcntl, "flock", fail)
+    (tmp_path / f"{storage._TEMPORARY}x{storage._UNFINISHED}").touch()
+    with storage.atomic_write(tmp_path / "file") as file:
+        file.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new" and len(os.listdir(tmp_path)) == 2
