@@ -286,6 +286,7 @@ def _from_bfloat16(part):
 def _safetensors_file(path, what):
     """The file at `path`, which should be `what`, as an open safetensors file."""
     library = _safetensors()
+    path = os.fspath(path)  # TypeError for an integer, which `os.stat` would take for an open file
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
         raise FormatError(f"{_text(path)} is not a file")
     with open(path, "rb"):  # the library's own errors do not say why a file can't be opened

@@ -13,8 +13,8 @@ from fastrnn.layers.base import Layer, Workspace
 class Argument(NamedTuple):
     """What is known of one argument.
 
-    kind: "integer", "number", "flag", "choice", "floats", "integers", "booleans", "state", "model", "workspace", "out",
-        or "other", of which nothing has to be refused.
+    kind: "integer", "number", "flag", "choice", "floats", "integers", "booleans", "mask", "state", "model", "workspace",
+        "out", or "other", of which nothing has to be refused; "" for what the right value is.
     none: whether None means something.
     minimum, maximum: bounds of a number, or of the elements of integers.
     huge: of integers beyond any memory: "refused"; "fine", where nothing is made of that size; "untried", where they
@@ -23,7 +23,7 @@ class Argument(NamedTuple):
     words: what a message may say in place of the argument's name.
     """
 
-    kind: str = "other"
+    kind: str = ""
     none: bool = False
     minimum: float | None = None
     maximum: float | None = None
@@ -38,6 +38,8 @@ def kind_of(name: str, value: Any) -> str:
         return "out"
     if name in ("state", "dstate"):
         return "state"
+    if name == "mask":
+        return "mask"
     if isinstance(value, (bool, np.bool_)):
         return "flag"
     if isinstance(value, np.ndarray):
@@ -117,6 +119,11 @@ def _booleans(argument, valid, value):
     return array is None or array.dtype.kind != "b" or _wrong_shape(argument, valid, array)
 
 
+def _mask(argument, valid, value):
+    array = _array(value)
+    return array is None or array.dtype.kind not in "bf" or _wrong_shape(argument, valid, array)
+
+
 def _out(argument, valid, value):
     return not isinstance(value, np.ndarray) or value.dtype != valid.dtype or value.shape != valid.shape
 
@@ -145,6 +152,7 @@ _REFUSES = {
     "floats": _floats,
     "integers": _integers,
     "booleans": _booleans,
+    "mask": _mask,
     "out": _out,
     "state": _state,
     "model": lambda argument, valid, value: not isinstance(value, Layer),

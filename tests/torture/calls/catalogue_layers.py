@@ -8,7 +8,6 @@ from .judge import Call, Entry
 SIZE = Argument(minimum=1, huge="refused")
 COUNT = Argument(minimum=1)
 SEED = Argument(minimum=0)
-DTYPE = Argument("choice", words=("dtype",))
 
 
 def floats(rng, *shape, dtype="float32"):
@@ -146,10 +145,10 @@ def _step(kind):
     return make
 
 
-def _method(kind, method, arguments=lambda sample: {}):
+def _method(kind, method, arguments=lambda sample: {}, observe=lambda result: result):
     def make(rng):
         sample = Sample(rng, kind, one_way=method.startswith("kernel_"))
-        return Call(getattr(sample.layer, method), arguments(sample), (sample.layer,))
+        return Call(getattr(sample.layer, method), arguments(sample), (sample.layer,), observe)
 
     return make
 
@@ -166,7 +165,7 @@ _SHAPE = Argument(words=("layer", "dimensions"))
 def _known_forward(kind):
     maximum = _TOKENS - 1 if _MAKERS[kind] in (_MAKERS["Embedding"], _MAKERS["OneHot"]) else None
     minimum = None if maximum is None else 0
-    return {**_ARRAYS, "x": _SHAPE._replace(minimum=minimum, maximum=maximum, words=("state",) + _SHAPE.words)}
+    return {**_ARRAYS, "x": _SHAPE._replace(minimum=minimum, maximum=maximum, words=("state", "out", "lengths", "resets") + _SHAPE.words)}
 
 
 def _layer_entries(kind):
@@ -177,8 +176,11 @@ def _layer_entries(kind):
     yield Entry(f"{name}.__call__", _forward(kind, "__call__"), known_x)
     backward = {"dy": Argument(fixed=True), "dstate": Argument(none=True), "workspace": Argument(fixed=True)}
     yield Entry(f"{name}.backward", _backward(kind), backward)
-    yield Entry(f"{name}.step", _step(kind), {"x_t": known_x["x"], "state": _ARRAYS["state"], "resets": _SHAPE})
-    sizes = {"T": SIZE, "B": SIZE, "threads": COUNT}
+    whole = ("single step",)  # of some layers there is none
+    step = {"state": Argument(none=True, words=whole), "resets": Argument(fixed=True, words=whole)}
+    step["x_t"] = known_x["x"]._replace(words=(*known_x["x"].words, *whole))
+    yield Entry(f"{name}.step", _step(kind), step)
+    sizes = {"T": COUNT if kind == "Repeat" else SIZE, "B": SIZE, "threads": COUNT}  # what it repeats has no steps
     yield Entry(f"{name}.workspace", _method(kind, "workspace", lambda s: {"T": s.steps, "B": s.batch}), sizes)
     for method in ("config", "grad_dict", "gradients_to_vector", "parameters_to_vector", "state_dict", "zero_grad"):
         yield Entry(f"{name}.{method}", _method(kind, method))
@@ -199,7 +201,9 @@ def _layer_entries(kind):
         words = ("kernels",)  # of some cells there are none for compiled code
         known = {option: argument._replace(words=words) for option, argument in sizes.items()}
         known["input_gradient"] = Argument(words=words)
-        yield Entry(f"{name}.kernel_workspace", _method(kind, "kernel_workspace", lambda s: dict(options)), known)
+        # the contents are undefined
+        make = _method(kind, "kernel_workspace", lambda s: dict(options), lambda made: [a.shape for a in made[:-1]])
+        yield Entry(f"{name}.kernel_workspace", make, known)
 
 
 def _constructor(name, make_arguments, known=None, **options):
@@ -216,11 +220,11 @@ _CONSTRUCTORS = {
     ),
     **dict.fromkeys(("num", "steps", "dilation"), COUNT),
     **dict.fromkeys(("dropout", "recurrent_dropout", "p"), Argument(minimum=0, maximum=1)),
-    "zoneout": Argument(words=("zoneout",)),
+    "bidirectional": Argument(words=("dilation",)),
     "seed": SEED,
     "init": Argument("choice", none=True),
     "initial_state": Argument("other"),
-    "dtype": Argument("other"),
+    "dtype": Argument("other", none=False),
     "layer": Argument("model", words=("layer",)),
     "l1": Argument(minimum=0), "l2": Argument(minimum=0), "slowness": Argument(minimum=0), "std": Argument(minimum=0),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Right calls of data, generation, diagnostics, initialisers, files, estimators, pictures and other libraries."""
 
+import copy
 import functools
 import itertools
 import os
@@ -57,7 +58,7 @@ def _data():
             next(iter(stream))
             return Call(stream.load_state_dict, {"state": stream.state_dict()}, (stream,))
 
-        yield Entry(f"{name}.load_state_dict", load, {"state": Argument(words=("state",))})
+        yield Entry(f"{name}.load_state_dict", load, {"state": Argument("other", words=("state",))})
         yield Entry(f"{name}.state_dict", lambda rng, make=make: Call(make(rng).state_dict, {}))
 
     def padded(rng):
@@ -150,7 +151,7 @@ def _path(name):
     return os.path.join(FOLDER.name, name)
 
 
-_PATH = Argument("other", words=("path", "file", "directory", "null", "name", "embedded", "encode"))
+_PATH = Argument("other", words=("path", "file", "directory", "null", "name", "encode", "PathLike"))
 
 
 def _diagnostics():
@@ -208,9 +209,9 @@ def _initialisers():
         yield Entry(
             f"fastrnn.init.{name}",
             lambda rng, name=name: Call(getattr(init, name), {"shape": (3, 2), "rng": np.random.default_rng(1)}),
-            names=False,
+            tool=True,
         )
-    yield Entry("fastrnn.init.generator", lambda rng: Call(init.generator, {"seed": 3}), {"seed": SEED})
+    yield Entry("fastrnn.init.generator", lambda rng: Call(init.generator, {"seed": 3}), {"seed": SEED._replace(none=True)})
 
     def fill(rng):
         layer = fr.LSTM(2, 3, seed=1)
@@ -221,7 +222,7 @@ def _initialisers():
         return Call(init.fill, arguments, (layer,))
 
     known = {"fan": _LOOSE, "gates": _LOOSE, "spec": _LOOSE, "default": _LOOSE}
-    yield Entry("fastrnn.init.fill", fill, known, names=False)
+    yield Entry("fastrnn.init.fill", fill, known, tool=True)
 
 
 def _whole_library():
@@ -251,9 +252,9 @@ def _whole_library():
 
     def loaded(rng):
         fr.save(_net(), _path("model"))
-        return Call(fr.load, {"path": _path("model")})
+        return Call(fr.load, {"path": _path("model")}, (), fr.Linear.state_dict)
 
-    yield Entry("fastrnn.save", saved, {"path": _PATH, "extra": Argument(words=("JSON",))})
+    yield Entry("fastrnn.save", saved, {"path": _PATH, "extra": Argument("other", words=("JSON",))})
     yield Entry("fastrnn.load", loaded, {"path": _PATH})
 
 
@@ -265,17 +266,21 @@ def _estimator_entries(kind, options, arguments, methods, known):
     name = f"fastrnn.estimators.{kind}"
 
     def new(rng):
-        def fitted(**parameters):
+        def made_and_fitted(**parameters):
             estimator_class(**parameters).fit(**arguments(rng))
 
-        return Call(fitted, dict(options))
+        return Call(made_and_fitted, dict(options))
 
-    yield Entry(name, new, known, several_lines=True, names=False)
+    @functools.cache
+    def fitted():
+        return estimator_class(**options).fit(**arguments(np.random.default_rng(1)))
+
+    yield Entry(name, new, known, sklearn=True, names=False)
     for method, names in methods.items():
 
         def make(rng, method=method, names=names):
             given = arguments(rng)
-            estimator = estimator_class(**options).fit(**given)
+            estimator = copy.deepcopy(fitted())
             given = {option: value for option, value in given.items() if option in names}
             if "steps" in names:
                 given["steps"] = 2
@@ -285,7 +290,7 @@ def _estimator_entries(kind, options, arguments, methods, known):
             return Call(getattr(estimator, method), given, watched)
 
         loose = {option: Argument("other") for option in ("X", "y", "sample_weight", "steps")}
-        yield Entry(f"{name}.{method}", make, loose, several_lines=True, names=False)
+        yield Entry(f"{name}.{method}", make, loose, sklearn=True, names=False)
 
 
 def _estimators():
@@ -404,7 +409,7 @@ def _other_libraries():
 
     def loaded(rng):
         torch.save(fr.LSTM(3, 4, seed=1), _path("torch.safetensors"))
-        return Call(torch.load, {"path": _path("torch.safetensors")})
+        return Call(torch.load, {"path": _path("torch.safetensors")}, (), fr.Linear.state_dict)
 
     yield Entry(f"{name}.save", saved, known, **loose)
     yield Entry(f"{name}.load", loaded, known, **loose)

@@ -38,7 +38,7 @@ def _loss_call(kind, method, **more):
             arguments["mask"].flat[1:] = rng.random(y.shape[0] * y.shape[1] - 1) < 0.7
         if method != "count" and rng.random() < 0.3:
             arguments["out"] = np.zeros_like(y)
-        return Call(getattr(loss, method), arguments)
+        return Call(getattr(loss, method), arguments, (loss,))
 
     return make
 
@@ -55,10 +55,10 @@ def _losses():
         common = {**options, "reduction": "sum", "batch_first": True}
         new = {"delta": POSITIVE, "label_smoothing": _FACTOR, "quantiles": Argument(words=("quantiles",))}
         yield Entry(name, lambda rng, kind=kind, common=common: Call(getattr(fr, kind), dict(common)), new)
-        targets = Argument(fixed=True)
+        targets = Argument(fixed=True, words=("mask",))
         known = {
-            "targets": targets, "y": Argument(words=("targets", "mask", "out")), "denominator": Argument("other"),
-            "mask": Argument(words=("mask", "valid")),
+            "targets": targets, "y": Argument(words=("targets", "mask", "out")), "denominator": Argument(minimum=0),
+            "mask": Argument(words=("valid",)),
         }  # fmt: skip
         yield Entry(f"{name}.__call__", _loss_call(kind, "__call__"), known)
         yield Entry(f"{name}.evaluate", _loss_call(kind, "evaluate", denominator=lambda y: 2.0), known)
@@ -111,7 +111,7 @@ def _optimizers():
             return Call(optimizer.load_state_dict, {"state": optimizer.state_dict()}, (optimizer, model))
 
         yield Entry(f"{name}.step", step, {"factor": POSITIVE})
-        yield Entry(f"{name}.load_state_dict", load, {"state": Argument(words=("state_dict", "optimizer"))})
+        yield Entry(f"{name}.load_state_dict", load, {"state": Argument("other", words=("state_dict", "optimizer"))})
         for method in ("config", "state_dict"):
             yield Entry(f"{name}.{method}", lambda rng, k=kind, m=method: Call(getattr(_trained(k)[0], m), {}))
 
@@ -200,18 +200,18 @@ def _trainer_calls():
     yield Entry(name, new, {**known, "loss": Argument(), "nonfinite": Argument()})
     known = {
         "lengths": Argument(minimum=1, maximum=4, fixed=True), "resets": Argument(fixed=True),
-        "targets": Argument(fixed=True), "x": Argument(words=("lengths", "targets", "state", "mask", "resets")),
+        "targets": Argument(fixed=True, words=("mask", "lengths")), "x": Argument(words=("lengths", "targets", "state", "mask", "resets")),
         "mask": Argument(words=("valid",)),
     }  # fmt: skip
     yield Entry(f"{name}.step", step, known)
-    batches = Argument(words=("batch", "epoch"))
+    batches = Argument(words=("batch", "epoch", "iteration"))
     known = {
         "epochs": Argument(minimum=1, huge="untried"), "batches": batches,
         "validation": Argument(none=True, words=("validation", "batch")), "callbacks": Argument(words=("callback",)),
     }  # fmt: skip
     yield Entry(f"{name}.fit", fit, known)
     yield Entry(f"{name}.evaluate", evaluate, {"batches": batches})
-    path = Argument(words=("path", "file", "directory", "null"))
+    path = Argument("other", words=("path", "file", "directory", "null", "PathLike", "encode"))
     yield Entry(f"{name}.save_checkpoint", save, {"path": path, "extra": Argument(words=("JSON",))})
     yield Entry(f"{name}.load_checkpoint", load, {"path": path})
 
@@ -259,7 +259,7 @@ def _callbacks():
         return Call(callback.finish, {"trainer": made}, (callback, made))
 
     record = {"record": Argument(words=("validation_loss",)), "trainer": Argument()}
-    state = {"state": Argument(words=("state_dict",))}
+    state = {"state": Argument("other", words=("state_dict",))}
     for kind in (fr.EarlyStopping, fr.ReduceOnPlateau):
         name = f"fastrnn.{kind.__name__}"
         yield Entry(f"{name}.__call__", called(kind), record)
@@ -316,13 +316,13 @@ def _rules():
 
         yield Entry(f"{name}.check", check)
         rows = {"lengths": Argument(minimum=1, maximum=4, fixed=True), "resets": Argument(fixed=True)}
-        rows |= {"targets": Argument(fixed=True), "mask": Argument(words=("valid",))}
+        rows |= {"targets": Argument(fixed=True, words=("mask", "lengths")), "mask": Argument(words=("valid",))}
         rows |= {"x": Argument(words=("lengths", "targets", "state", "mask", "resets", "a model's own"))}
         yield Entry(f"{name}.gradients", gradients, rows)
         yield Entry(f"{name}.observe", observe, {"validation_loss": Argument("other")})
-        yield Entry(f"{name}.load_state_dict", load, {"state": Argument(words=("state",))})
+        yield Entry(f"{name}.load_state_dict", load, {"state": Argument("other", words=("state",))})
         yield Entry(f"{name}.state_dict", lambda rng, sample=sample: Call(sample(rng)[0].state_dict, {}))
-        yield Entry(f"{name}.updates", updates, names=False)
+        yield Entry(f"{name}.updates", updates, tool=True)
 
 
 def _run(model, batch):
@@ -360,11 +360,10 @@ def _rule_tools():
         return Call(run.backward, arguments, (run.model,))
 
     name = "fastrnn.bptt"
-    loose = {"names": False}
-    steps = {"start": Argument(huge="untried"), "stop": Argument(huge="untried"), "carry_factor": Argument("other")}
-    steps = {option: argument._replace(kind="other") for option, argument in steps.items()}
+    loose = {"names": False, "tool": True}
+    steps = {option: Argument("other") for option in ("start", "stop", "carry_factor")}
     yield Entry(f"{name}.Windowed.horizons", horizons, **loose)
-    yield Entry(f"{name}.Run", new_run, {"joint": Argument("other")}, **loose)
+    yield Entry(f"{name}.Run", new_run, dict.fromkeys(("lengths", "mask", "joint"), Argument("other")), **loose)
     yield Entry(f"{name}.Run.forward", of_run("forward", start=0, stop=3), steps, **loose)
     yield Entry(f"{name}.Run.segment", of_run("segment", start=0, stop=3, carry_factor=0.5), steps, **loose)
     yield Entry(f"{name}.Run.evaluate", of_run("evaluate", training=True), {"training": Argument("other")}, **loose)

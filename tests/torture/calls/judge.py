@@ -17,6 +17,7 @@ from .malformations import HUGE, Malformed, malformed, must_refuse
 from .prints import arrays_in, fingerprint
 
 DOCUMENTED = (TypeError, ValueError, MemoryError, OSError, ImportError, FloatingPointError)
+_OWN = (RuntimeError, ArithmeticError)  # that objects among the malformed values raise when they are looked at
 SECONDS = 5.0  # of processor time that a refusal or a small problem may take
 _MEMORY = 256 << 20  # bytes that the process may grow by in a call
 
@@ -42,17 +43,20 @@ class Entry(NamedTuple):
     """A public callable: `make(rng)` gives a right call, the same for the same numbers.
 
     known: what is known of arguments, by name.
-    several_lines: whether messages may have them: those of scikit-learn's own checks do.
+    sklearn: whether scikit-learn checks the arrays: it lets through what a caller's own objects raise, and its messages
+        have several lines.
     names: whether messages name the argument.
+    tool: for authors of rules and initialisers, who pass on what was checked: any exception will do.
     slow: imports another large library first.
     """
 
     name: str
     make: Callable[[np.random.Generator], Call]
     known: dict[str, Argument] = {}
-    several_lines: bool = False
+    sklearn: bool = False
     names: bool = True
     slow: bool = False
+    tool: bool = False
 
 
 class Verdict(NamedTuple):
@@ -96,7 +100,7 @@ def _perform(call):
 def known_argument(entry, call, name):
     """The `Argument` of this name: what the entry knows, and what follows from the value and the signature."""
     known = entry.known.get(name, Argument())
-    if known.kind == "other":
+    if not known.kind:
         known = known._replace(kind=kind_of(name, call.arguments[name]))
     default = _default(call.function, name)
     return known._replace(none=known.none or default is None)
@@ -117,7 +121,7 @@ def generated(entry, seed):
     call = entry.make(np.random.default_rng(seed))
     kind = rng.random()
     if not call.arguments or kind < 0.03:
-        return _wrong_signature(entry, call, seed, rng)
+        return _wrong_signature(entry, call, rng)
     count = min(len(call.arguments), 1 if kind < 0.8 else 2 if kind < 0.95 else 3)
     names = [str(name) for name in rng.choice(list(call.arguments), count, replace=False)]
     cases = {}
@@ -129,22 +133,22 @@ def generated(entry, seed):
     return judge(entry, seed, cases)
 
 
-def _wrong_signature(entry, call, seed, rng):
+def _wrong_signature(entry, call, rng):
     """A call with an unknown keyword, or without an argument that it needs."""
     names = [name for name in call.arguments if name != "*" and _default(call.function, name) is inspect.Parameter.empty]
     if names and rng.random() < 0.5:
         missing = str(rng.choice(names))
         del call.arguments[missing]
-        return _refused(entry, call, seed, f"without {missing}", {})
+        return _refused(entry, call, f"without {missing}")
     call.arguments["nonsense"] = 1
-    return _refused(entry, call, seed, "an unknown keyword", {})
+    return _refused(entry, call, "an unknown keyword")
 
 
-def _refused(entry, call, seed, what, cases):
+def _refused(entry, call, what):
     before = fingerprint(call.watched)
     outcome = _perform(call)
-    problem = "it was not refused" if outcome.error is None else _problem(entry, call, outcome, cases, before)
-    return Verdict(what, problem or _aftermath(entry, call, seed))
+    refused = isinstance(outcome.error, TypeError)
+    return Verdict(what, _problem(entry, call, outcome, {}, before) if refused else "there was no TypeError")
 
 
 def judge(entry, seed, cases):
@@ -153,6 +157,7 @@ def judge(entry, seed, cases):
     arguments = {name: known_argument(entry, call, name) for name in cases}
     what = ", ".join(f"{name}: {case.what}" for name, case in cases.items())
     must = [name for name, case in cases.items() if must_refuse(arguments[name], call.arguments[name], case)]
+    must = [] if entry.tool else must
     for name, case in cases.items():
         if arguments[name].huge == "refused" and isinstance(case.value, int) and case.value in HUGE:
             must.append(name)
@@ -164,13 +169,13 @@ def judge(entry, seed, cases):
         again.arguments.update({name: case.value for name, case in cases.items()})
         outcome = _perform(again)
         call = again
-    problem = _problem(entry, call, outcome, {name: arguments[name] for name in must or cases}, before)
+    problem = _problem(entry, call, outcome, arguments, before)
     if problem is None and outcome.error is None:
         if must:
             problem = f"{must[0]} was not refused"
         elif all(case.same for case in cases.values()):
             problem = _difference(entry, seed, cases, outcome)
-    if problem is None and outcome.error is not None:
+    if problem is None and outcome.error is not None and call.watched and not entry.tool:
         problem = _aftermath(entry, call, seed)
     return Verdict(what, problem)
 
@@ -178,7 +183,7 @@ def judge(entry, seed, cases):
 def _problem(entry, call, outcome, suspects, before):
     """What is wrong with an outcome by itself; `suspects` are the arguments that may have caused an error."""
     error = outcome.error
-    if outcome.warned:
+    if outcome.warned and not entry.tool:
         return f"it warned: {outcome.warned[0]}"
     if outcome.seconds > SECONDS:
         return f"it took {outcome.seconds:.1f} s"
@@ -189,9 +194,9 @@ def _problem(entry, call, outcome, suspects, before):
         changed = [name for name in changed if not _overlaps(call.arguments[name], call.arguments["out"])]
     if changed:
         return f"it changed the array {changed[0]}"
-    if error is None:
+    if error is None or entry.tool:
         return None
-    if not isinstance(error, DOCUMENTED):
+    if not isinstance(error, DOCUMENTED + (_OWN if entry.sklearn else ())):
         return f"it raised {_describe(error)}"
     if outcome.after != before:
         return f"what it should not have touched has changed ({_describe(error)})"
@@ -202,7 +207,7 @@ def _message_problem(entry, call, error, suspects):
     message = str(error)
     if not message:
         return f"{type(error).__name__} has no message"
-    if "\n" in message and not entry.several_lines:
+    if "\n" in message and not entry.sklearn:
         return f"its message has several lines: {message!r}"
     if not entry.names:
         return None

@@ -13,7 +13,7 @@ from fastrnn.layers.base import Workspace
 
 from .arguments import refuses
 
-HUGE = (2**40, 2**48, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)  # sizes: terabytes and more
+HUGE = (2**40, 2**48, 2**62, 2**63 - 1, 2**63, 2**64, 10**30, 10**5000)  # sizes: terabytes and more
 _INTEGER_TYPES = (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
 
 
@@ -113,7 +113,8 @@ _OBJECTS = {
 
 def malformed(rng, argument, valid):
     """A `Malformed` for an argument whose right value is `valid`, drawn with `rng`."""
-    made = _BY_KIND.get(argument.kind, _others)(rng, argument, valid)
+    empty = isinstance(valid, np.ndarray) and not valid.size  # the vector of no parameters: always refused
+    made = None if empty else _BY_KIND.get(argument.kind, _others)(rng, argument, valid)
     return made if made is not None and rng.random() > 0.3 else _object(rng)
 
 
@@ -144,7 +145,7 @@ def _integers(rng, argument, valid):
         return Malformed(f"np.array({valid})", np.array(valid), valid, same=True)
     if kind == 2 and argument.huge != "untried":
         number = HUGE[rng.integers(len(HUGE))]
-        return Malformed(str(number), number)
+        return Malformed(f"an integer of {number.bit_length()} bits", number)
     number = (-1, 0, -(2**31), -(2**63), -(10**30))[rng.integers(5)]
     if argument.maximum is not None and rng.random() < 0.4:
         number = int(argument.maximum) + 1
@@ -372,6 +373,7 @@ _BY_KIND = {
     "floats": _floats,
     "integers": _integer_arrays,
     "booleans": _boolean_arrays,
+    "mask": _boolean_arrays,
     "state": _states,
     "out": _outs,
     "workspace": _workspaces,
