@@ -18,12 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import checks, finite
+from .layers.base import check_model
 
 if TYPE_CHECKING:
     from .layers.base import Layer
     from .trainer import Trainer
 
 _log = logging.getLogger(__name__)
+
+
+def check_trainer(trainer: Any) -> None:
+    """`TypeError` for what has no model and no optimizer, as a `Trainer` does."""
+    if not (hasattr(trainer, "model") and hasattr(trainer, "optimizer")):
+        raise TypeError(f"trainer must be a fastrnn.Trainer, got {type(trainer).__name__}")
 
 
 class _ValidationWatch(ABC):
@@ -33,6 +40,9 @@ class _ValidationWatch(ABC):
 
     def __call__(self, trainer: Trainer, record: Mapping[str, Any]) -> bool:
         """Take notice of a record of `fit`; True stops training."""
+        if not isinstance(record, Mapping):
+            raise TypeError(f"record must be one of Trainer.fit's, a mapping, got {type(record).__name__}")
+        check_trainer(trainer)
         return "validation_loss" in record and self._watch(trainer, record["validation_loss"])
 
     @abstractmethod
@@ -103,10 +113,12 @@ class EarlyStopping(_ValidationWatch):
         """Give `model` the weights of the lowest validation loss; ValueError if none are kept, or they don't fit."""
         if self._weights is None:
             raise ValueError("no weights are kept: it takes restore_best=True and a finite validation loss")
+        check_model(model)
         model.vector_to_parameters(self._weights)
 
     def finish(self, trainer: Trainer) -> None:
         """The end of training: the best weights are given back."""
+        check_trainer(trainer)
         if self._weights is not None:
             self.restore(trainer.model)
             _log.info("the model has its weights of the lowest validation loss, %.6g", self.best)

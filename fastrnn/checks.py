@@ -23,19 +23,39 @@ FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _INT64 = np.iinfo(np.int64)
 
 
+def shown(value: Any) -> str:
+    """`value` as messages show it: numbers and short strings as they are, of anything else its type, in one line."""
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to write very long ones
+        return f"an integer of {value.bit_length()} bits"
+    if value is None or isinstance(value, (bool, int, float, complex, np.number, np.bool_, str, bytes)):
+        text = repr(value)
+        if len(text) <= 80:
+            return text
+    return type(value).__name__
+
+
 def integer(name: str, value: Any, *, minimum: int | None = None, maximum: int | None = None) -> int:
     """`value` as an int within the bounds; booleans and floats are refused."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # an object may raise anything
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
     if minimum is not None and number < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+        raise ValueError(f"{name} must be at least {minimum}, got {shown(number)}")
     if maximum is not None and number > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, got {number}")
+        raise ValueError(f"{name} must be at most {maximum}, got {shown(number)}")
     return number
+
+
+def _as_float(value):
+    """A real number as a float, of an array one without dimensions; any exception for what is none."""
+    if type(value) in (float, int):
+        return float(value)
+    if isinstance(value, (bool, np.bool_, str, bytes)) or np.iscomplexobj(value) or np.ndim(value):
+        raise TypeError
+    return float(value)
 
 
 def number(
@@ -48,40 +68,46 @@ def number(
     below: float | None = None,
 ) -> float:
     """`value` as a finite float within the bounds (`minimum`, `maximum` inclusive; `above`, `below` not)."""
-    plain = type(value) in (float, int)
-    if not plain and (isinstance(value, (bool, np.bool_, str, bytes)) or np.iscomplexobj(value)):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
     try:
-        result = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name} must be a real number, got {type(value).__name__}") from None
+        result = _as_float(value)
+    except Exception:  # an object may raise anything
+        raise TypeError(f"{name} must be a real number, got {shown(value)}") from None
     if not math.isfinite(result):
         raise ValueError(f"{name} must be finite, got {result}")
-    for bound, fails, words in (
-        (minimum, lambda b: result < b, "at least"),
-        (maximum, lambda b: result > b, "at most"),
-        (above, lambda b: result <= b, "above"),
-        (below, lambda b: result >= b, "below"),
-    ):
-        if bound is not None and fails(bound):
-            raise ValueError(f"{name} must be {words} {bound:g}, got {result:g}")
+    if minimum is not None and result < minimum:
+        raise ValueError(f"{name} must be at least {minimum:g}, got {result:g}")
+    if maximum is not None and result > maximum:
+        raise ValueError(f"{name} must be at most {maximum:g}, got {result:g}")
+    if above is not None and result <= above:
+        raise ValueError(f"{name} must be above {above:g}, got {result:g}")
+    if below is not None and result >= below:
+        raise ValueError(f"{name} must be below {below:g}, got {result:g}")
     return result
 
 
 def quantiles(name: str, values: Any) -> tuple[float, ...]:
     """`values` as a tuple of increasing floats between 0 and 1, at least one."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
-    levels = tuple(number(f"{name}[{i}]", value, above=0.0, below=1.0) for i, value in enumerate(values))
+    entries = enumerate(sequence(name, values, "numbers"))
+    levels = tuple(number(f"{name}[{i}]", value, above=0.0, below=1.0) for i, value in entries)
     if not levels or any(a >= b for a, b in itertools.pairwise(levels)):
         raise ValueError(f"{name} must be increasing numbers between 0 and 1, at least one, got {levels}")
     return levels
 
 
+def sequence(name: str, value: Any, of: str) -> tuple:
+    """The entries of `value`, which must be a sequence, or at least iterable; a string is none. of: what, in words."""
+    if not isinstance(value, (str, bytes)):
+        try:
+            return tuple(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{name} must be a sequence of {of}, got {shown(value)}")
+
+
 def flag(name: str, value: Any) -> bool:
     """`value` as a bool; anything but a boolean is refused."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
@@ -97,11 +123,13 @@ def choice(name: str, value: Any, options: Collection[str]) -> str:
 def float_dtype(value: Any) -> np.dtype:
     """`value` as the NumPy dtype float32 or float64."""
     try:
-        dtype = np.dtype(value)
-    except TypeError:
-        raise TypeError(f"dtype must be 'float32' or 'float64', got {value!r}") from None
+        dtype = None if value is None else np.dtype(value)  # NumPy takes None for float64
+    except Exception:  # strings that are no text, deep lists: it may raise anything
+        dtype = None
+    if dtype is None:
+        raise TypeError(f"dtype must be 'float32' or 'float64', got {shown(value)}")
     if dtype not in FLOAT_DTYPES:
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {value!r}")
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {shown(value)}")
     return dtype
 
 

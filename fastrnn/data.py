@@ -70,7 +70,8 @@ class Passes(ABC):
         """
         own = self.state_dict()
         if not isinstance(state, dict) or state.keys() != own.keys():
-            raise ValueError(f"state must be what {type(self).__name__}.state_dict returns, got {state!r}")
+            found = f"one with {list(state)}" if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"state must be what {type(self).__name__}.state_dict returns, got {found}")
         for name, value in self._layout().items():
             if state[name] != value:
                 raise ValueError(f"state is one of batches with {name} {state[name]}, these have {value}")
@@ -253,7 +254,8 @@ def pad(
     `value` fills the rest; layers given `lengths` never read it. It may be NaN or infinite if the sequences are floats.
     """
     batch_first = checks.flag("batch_first", batch_first)
-    arrays = [np.asarray(s) for s in sequences]
+    entries = checks.sequence("sequences", sequences, "arrays")
+    arrays = [checks.as_array(f"sequences[{i}]", entry) for i, entry in enumerate(entries)]
     if not arrays:
         raise ValueError("sequences must not be empty")
     first = arrays[0]

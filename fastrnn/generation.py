@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import checks, init
-from .layers.base import Layer
+from .layers.base import check_model
 from .model import layers_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from .layers.base import Layer
     from .types import Seed, State
 
 _CANDIDATE_BYTES = 48  # of a beam: six float64 or int64 for each sequence and each token that may follow
@@ -23,8 +24,7 @@ _STEPS = 256  # of a start that are read at once: the memory does not grow with 
 
 def check_stepwise(model, user: str) -> None:
     """Refuse what is no model, and one that can't be run step by step, as `user` has to."""
-    if not isinstance(model, Layer):
-        raise TypeError(f"model must be a layer or model of fastrnn, got {type(model).__name__}")
+    check_model(model)
     for layer in layers_of(model):
         if getattr(layer, "bidirectional", False):
             raise ValueError(f"{user} runs step by step, and a bidirectional layer needs the whole sequence")
@@ -75,6 +75,7 @@ class _Sampler:
 
 def _excluded(tokens, classes):
     """Sorted tokens that must not come; some must be left."""
+    tokens = checks.sequence("exclude", tokens, "tokens")
     excluded = sorted({checks.integer("exclude", token, minimum=0, maximum=classes - 1) for token in tokens})
     if len(excluded) == classes:
         raise ValueError("exclude must leave a token")
@@ -152,7 +153,7 @@ def _stream(model, start, state, temperature, top_k, top_p, seed, lengths, exclu
     start = _Start(model, start, state, lengths)
     if start.tokens:
         return start, _run(start, _Sampler(start.outputs, temperature, top_k, top_p, seed, exclude))
-    if (temperature, top_k, top_p, tuple(exclude)) != (1.0, None, None, ()):
+    if (temperature, top_k, top_p, checks.sequence("exclude", exclude, "tokens")) != (1.0, None, None, ()):
         raise ValueError("temperature, top_k, top_p and exclude are for tokens, and start holds real vectors")
     if start.outputs != start.x.shape[-1]:
         raise ValueError(

@@ -210,14 +210,15 @@ def _choose(spec, kinds, fan, default):
     chosen = {}
     for kind, initializer in spec.items():
         if kind not in kinds:
-            raise ValueError(f"init must be given for kinds out of {sorted(kinds)}, got {kind!r}")
+            raise ValueError(f"init must be given for kinds out of {sorted(kinds)}, got {checks.shown(kind)}")
         if isinstance(initializer, str):
             checks.choice("init", initializer, ("uniform", *_NAMED))
             if initializer == default:
                 continue
             initializer = _named(initializer, fan)
         elif not callable(initializer):
-            raise TypeError(f"init must be a name, a callable (shape, rng) or a dict of them, got {initializer!r}")
+            found = checks.shown(initializer)
+            raise TypeError(f"init must be a name, a callable (shape, rng) or a dict of them, got {found}")
         if kind == "bias" and initializer in _MATRIX:
             raise ValueError(f"init of biases can't be {initializer.__name__}, which is for matrices")
         chosen[kind] = initializer

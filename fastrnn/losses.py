@@ -142,6 +142,7 @@ class _Loss(ABC):
             if count == 0:
                 raise ValueError("mask and targets leave no valid element, expected at least one")
             denominator = self.denominator(count, self._sequences(y.shape))
+        denominator = checks.number("denominator", denominator, above=0.0)
         if not _usable(y, dtype, dy):
             if not _same_memory(y, dy):
                 with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is visible in the result

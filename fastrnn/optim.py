@@ -264,7 +264,7 @@ class Adam(_Optimizer):
         amsgrad: bool = False,
     ):
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise TypeError(f"betas must be a pair of numbers, got {betas!r}")
+            raise TypeError(f"betas must be a pair of numbers, got {checks.shown(betas)}")
         super().__init__(
             lr,
             betas=tuple(checks.number("betas", beta, minimum=0.0, below=1.0) for beta in betas),

@@ -235,7 +235,10 @@ def new_figure(user: str, width: float, height: float) -> Figure:
 
 def save(picture: Axes | Figure, path: str | bytes | os.PathLike, *, dpi: int = 100) -> None:
     """The whole figure of `picture`, Axes or the Figure itself, as a PNG at `path`; OSError leaves what was there."""
-    figure: Any = picture if hasattr(picture, "savefig") else picture.figure
+    figure: Any = picture if hasattr(picture, "savefig") else getattr(picture, "figure", None)
+    if not hasattr(figure, "savefig"):
+        raise TypeError(f"picture must be Axes or a Figure of matplotlib's, got {type(picture).__name__}")
+    dpi = checks.integer("dpi", dpi, minimum=1)
     with storage.atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=dpi)
 

@@ -288,6 +288,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
 @contextlib.contextmanager
 def _safetensors_file(path, what):
     """A `Reader` of the file at `path`, which should be `what`."""
+    path = os.fspath(path)  # TypeError for an integer, which `os.stat` would take for an open file
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
         raise FormatError(f"{_text(path)} is not a file")
     with open(path, "rb") as file:

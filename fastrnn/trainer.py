@@ -129,11 +129,11 @@ class Trainer:
     ):
         bptt = Full() if bptt is None else bptt
         if not isinstance(bptt, Rule):
-            raise TypeError(f"bptt must be a rule of fastrnn.bptt, got {bptt!r}")
+            raise TypeError(f"bptt must be a rule of fastrnn.bptt, got {checks.shown(bptt)}")
         bptt.check(model)
         check_loss(loss)
         if isinstance(optimizer, type) or not callable(getattr(optimizer, "step", None)):
-            raise TypeError(f"optimizer must be an optimizer of fastrnn, got {optimizer!r}")
+            raise TypeError(f"optimizer must be an optimizer of fastrnn, got {checks.shown(optimizer)}")
         if hasattr(schedule, "needs_validation"):
             raise TypeError(f"schedule must give a factor for a step: {type(schedule).__name__} is a callback of fit")
         if schedule is not None and not callable(schedule):

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import checks, finite
 from ..buffers import NamedArrays
-from ..layers.base import Layer, Workspace
+from ..layers.base import Layer, Workspace, check_model
 from ..layers.regularization import ActivityRegularization
 from ..losses import error_of_loss
 from ..model import layers_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def check_loss(loss: Loss) -> None:
     """Refuse what is not one of `fastrnn`'s losses, or of their kind."""
     if isinstance(loss, type) or not all(hasattr(loss, name) for name in ("count", "denominator", "evaluate")):
-        raise TypeError(f"loss must be a loss of fastrnn, got {loss!r}")
+        raise TypeError(f"loss must be a loss of fastrnn, got {checks.shown(loss)}")
 
 
 def map_state(function: Callable, state: State, *others: Any) -> State:
@@ -355,8 +355,7 @@ class Rule(ABC):
 
     def check(self, model: Layer) -> None:
         """Refuse what is no model, and a model that the rule can't train."""
-        if not isinstance(model, Layer):
-            raise TypeError(f"model must be a layer or model of fastrnn, got {type(model).__name__}")
+        check_model(model)
         if not self.cuts:
             return
         for layer in layers_of(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -112,6 +113,8 @@ class Growing(Rule):
 
     def observe(self, validation_loss: float) -> None:
         """Grow if the loss is not below the least so far and the rule was made with `every="plateau"`."""
+        if not isinstance(validation_loss, numbers.Real):
+            raise TypeError(f"validation_loss must be a number, got {type(validation_loss).__name__}")
         improved = math.isfinite(validation_loss) and (self._least is None or validation_loss < self._least)
         if improved:
             self._least = float(validation_loss)
@@ -152,11 +155,11 @@ class Randomized(Rule):
 
     def __init__(self, p: float, seed: int | np.random.Generator = 0):
         self.p = checks.number("p", p, minimum=0, below=1)
-        self._seed = seed
         if isinstance(seed, np.random.Generator):
-            self._rng = seed
+            self._seed: int | np.random.Generator = seed
         else:
-            self._rng = np.random.default_rng(checks.integer("seed", seed, minimum=0))
+            self._seed = checks.integer("seed", seed, minimum=0)
+        self._rng = np.random.default_rng(self._seed)
         super().__init__()
 
     def __repr__(self):

@@ -97,7 +97,8 @@ class Feedback(Rule):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was called. ValueError if it is none of this rule; then nothing is changed."""
         if not isinstance(state, Mapping) or state.keys() != {"updates_done", "random"}:
-            raise ValueError(f"state must be what Feedback.state_dict returns, got {state!r}")
+            found = f"one with {list(state)}" if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"state must be what Feedback.state_dict returns, got {found}")
         updates = checks.integer("updates_done", state["updates_done"], minimum=0)
         try:
             type(self._rng.bit_generator)().state = state["random"]

@@ -113,7 +113,7 @@ def gradcheck(
         run = start()
         model.zero_grad()
         run.segment(0, run.steps)
-        rounding = 8 * np.finfo(np.float64).eps * abs(run.value) / eps
+        rounding = 8 * float(np.finfo(np.float64).eps) * abs(run.value) / eps
         if state is None and _begins_with_zeros(model):
             state = map_state(np.zeros_like, run.dstate)
         errors, checked = {}, {}

@@ -17,7 +17,7 @@ import numpy as np
 from .. import checks
 from ..bptt import Buffers, Run, check_loss, layers_of, map_state
 from ..lags import OneStep, one_lag_back, rows_of, states_before
-from ..layers.base import Layer
+from ..layers.base import Layer, check_model
 from ..layers.jordan import Jordan
 from ..layers.pooling import Last
 from ..layers.recurrent import Recurrent
@@ -184,8 +184,7 @@ def gradient_flow(
 
 
 def _check_model(model):
-    if not isinstance(model, Layer):
-        raise TypeError(f"model must be a layer or model of fastrnn, got {type(model).__name__}")
+    check_model(model)
     for layer in layers_of(model):
         if getattr(layer, "bidirectional", False):
             raise ValueError("gradient_flow needs unidirectional layers: in a bidirectional one no step is the last")

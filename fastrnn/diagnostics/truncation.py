@@ -104,7 +104,8 @@ def truncation_bias(
     random generators are left as they are. TypeError or ValueError if an argument does not fit, and for models that
     `Windowed` refuses.
     """
-    horizons = sorted({checks.integer("horizons", horizon, minimum=1) for horizon in horizons})
+    entries = checks.sequence("horizons", horizons, "integers")
+    horizons = sorted({checks.integer("horizons", horizon, minimum=1) for horizon in entries})
     if not horizons:
         raise ValueError("horizons must not be empty")
     windowed = Windowed(horizons[-1])

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .. import checks
+from ..callbacks import check_trainer
 from .flow import GradientFlow, gradient_flow
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class WatchGradients:
         if path is not None and not isinstance(path, (str, bytes, os.PathLike)):
             raise TypeError(f"path must be a path or None, got {type(path).__name__}")
         self.path = path
-        self._options: dict[str, Any] = {"max_lag": max_lag, "jacobians": jacobians}
+        self._options: dict[str, Any] = {
+            "max_lag": None if max_lag is None else checks.integer("max_lag", max_lag, minimum=1),
+            "jacobians": checks.integer("jacobians", jacobians, minimum=0),
+        }
         if path is not None:
             from ..plot import new_figure
 
@@ -51,6 +55,7 @@ class WatchGradients:
 
     def __call__(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """Measure, if it is time."""
+        check_trainer(trainer)
         if "loss" not in record or (self.updates and trainer.updates < self.updates[-1] + self.every):
             return
         self.flows.append(gradient_flow(trainer.model, trainer.loss, **self._arguments, **self._options))

@@ -38,6 +38,7 @@ _AT_ONCE = 256  # sequences that are predicted together
 class SequenceInput(BaseEstimator):
     """Base of what takes sequences: arrays (n,T,F), lists of arrays (T_i,F) or (T_i,), rows of numbers (n,T·F)."""
 
+    features_per_step: Any
     n_features_in_: int
     _has_columns: bool  # whether it was fitted to rows of numbers, whose length is fixed
     _step_features: int  # F
@@ -46,6 +47,10 @@ class SequenceInput(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+    def _width_of_a_step(self) -> int:
+        """The parameter `features_per_step`, checked."""
+        return checks.integer("features_per_step", self.features_per_step, minimum=1)
 
     @np.errstate(over="ignore")  # what is too large for `dtype` becomes infinite, and is refused as that
     def _check_X(self, X: Any, dtype: Any, features_per_step: int | None = None) -> Sequences:

@@ -93,7 +93,7 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
     def _fit(self, X, y, sample_weight, classes, *, incremental):
         self._require_y(y)
         going_on = self._goes_on(incremental)
-        x = self._sequences(X, None if going_on else self.features_per_step)
+        x = self._sequences(X, None if going_on else self._width_of_a_step())
         labels = column_or_1d(check_array(y, dtype=None, ensure_2d=False, estimator=self, input_name="y"), warn=True)
         check_consistent_length(x, labels)
         targets, weights = self._class_targets(

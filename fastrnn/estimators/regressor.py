@@ -96,7 +96,7 @@ class RNNRegressor(RegressorMixin, StandardizedTargets, PooledEstimator):
     def _fit(self, X, y, sample_weight, *, incremental):
         self._require_y(y)
         going_on = self._goes_on(incremental)
-        x = self._sequences(X, None if going_on else self.features_per_step)
+        x = self._sequences(X, None if going_on else self._width_of_a_step())
         y = check_array(y, dtype=np.float64, ensure_2d=False, estimator=self, input_name="y")
         check_consistent_length(x, y)
         self._single = y.ndim == 1

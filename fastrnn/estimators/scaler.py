@@ -31,7 +31,7 @@ class SequenceScaler(OneToOneFeatureMixin, TransformerMixin, SequenceInput):
 
     def fit(self, X: Any, y: Any = None) -> "SequenceScaler":
         """Find mean and deviation of each feature; `y` is not looked at."""
-        self.mean_, self.scale_ = moments(self._check_X(X, np.float64, self.features_per_step).steps)
+        self.mean_, self.scale_ = moments(self._check_X(X, np.float64, self._width_of_a_step()).steps)
         return self
 
     def transform(self, X: Any) -> Any:

@@ -169,7 +169,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
     def _step_width(self, X, y):
         """The numbers of a step in rows of numbers."""
         if self.features_per_step is not None:
-            return self.features_per_step
+            return self._width_of_a_step()
         arrays, shape = form_of(X)
         if arrays is None:
             return max(1, shape[-1] // y.longest)

@@ -474,6 +474,12 @@ def _rebuild(kind, config, batch_first, values, gradients, generator):
     return layer
 
 
+def check_model(model: Any) -> None:
+    """`TypeError` for what is no layer or model of fastrnn."""
+    if not isinstance(model, Layer):
+        raise TypeError(f"model must be a layer or model of fastrnn, got {type(model).__name__}")
+
+
 def put_into(out: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The caller's array `out` with the output `y` copied into it."""
     np.copyto(checks.destination("out", out, y.dtype, y.shape), y)

@@ -100,9 +100,6 @@ class Stateless(Layer):
         if extent.ragged:
             clear_past_ends(array, extent.lengths, self.batch_first)
 
-    def _check_step_input(self, x_t):
-        return self._check_input(x_t)
-
     def _make_workspace(self, steps, batch):
         return StatelessWorkspace(self, steps, batch)
 
@@ -131,3 +128,6 @@ class FloatInput(Stateless):
         if x.ndim not in (2, 3):
             raise ValueError(f"x must have 2 or 3 dimensions, got {x.ndim}")
         return checks.float_array("x", x, self.dtype, (None,) * (x.ndim - 1) + (self._input_features(),))
+
+    def _check_step_input(self, x_t):
+        return checks.float_array("x_t", x_t, self.dtype, (None, self._input_features()))
