@@ -142,7 +142,7 @@ SECTION = Section(
     run=run,
     share=1.0,
     targets={
-        "environments tried": 40,
+        "environments tried": 30,
         "damaged cache files read": 2_000,
         "damaged cache files compiled anew": 8,
         "processes started at once": 6,

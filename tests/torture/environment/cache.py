@@ -18,6 +18,7 @@ from .processes import Failed, finish
 _DISK_FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
 _OTHER_VERSION = "import numba; numba.__version__ = '0.1'"
 _NOBODY = 65534
+_READ_AT_LEAST = 200  # damaged files, in however short a run
 
 
 def damaged(content, rng):
@@ -57,7 +58,7 @@ def read_damaged(tally, budget):
     keys = [pickle.loads(content[cache._DIGEST_BYTES :])[0] for content in whole]
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "file"
-        while True:
+        while budget.left() or tally.counts["damaged cache files read"] < _READ_AT_LEAST:
             index = int(budget.rng.integers(len(whole)))
             kind, content = damaged(whole[index], budget.rng)
             path.write_bytes(content)
@@ -68,8 +69,6 @@ def read_damaged(tally, budget):
             if (cache._read(path, keys[index]) is None) != (keys[other] != keys[index]):
                 tally.broke(f"{files[other].name} in place of {files[index].name} was mistaken for it")
             tally.count("damaged cache files read")
-            if not budget.left():
-                return
 
 
 def _check(tally, what, found, *, warnings=(0,), hits=None, raised=0):

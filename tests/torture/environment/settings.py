@@ -43,7 +43,7 @@ SETTINGS = [
     Setting("no streams", preparation="import sys; sys.stdin = sys.stdout = sys.stderr = None"),
     Setting("another folder", preparation="import os; os.chdir('/')"),
     Setting("a folder that is gone",
-            preparation="import os, tempfile; f = tempfile.mkdtemp(); os.chdir(f); os.rmdir(f)"),
+            preparation="import fastrnn, os, tempfile; f = tempfile.mkdtemp(); os.chdir(f); os.rmdir(f)"),
     Setting("64 open files", preparation=_LIMIT.format("RLIMIT_NOFILE", 64)),
     Setting("8 GB of address space", preparation=_LIMIT.format("RLIMIT_AS", 8 << 30)),
     Setting("no core files", preparation=_LIMIT.format("RLIMIT_CORE", 0)),
