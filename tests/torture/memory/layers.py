@@ -39,8 +39,8 @@ _COMMON = [
     ("lstm", "float32", False), ("gru", "float32", False), ("lstm", "float32", True), ("rnn tanh", "float32", False),
     ("lstm", "float64", False),
 ]  # fmt: skip
-EVERY = [(cell, "float32", tokens) for cell in (*_CELLS, *_NOISY) for tokens in (False, True)]
-EVERY += [(cell, "float64", False) for cell in _CELLS]
+EVERY_KERNEL = [(cell, "float32", tokens) for cell in (*_CELLS, *_NOISY) for tokens in (False, True)]
+_EVERY = EVERY_KERNEL + [(cell, "float64", False) for cell in _CELLS]
 _turns = itertools.count()
 
 
@@ -63,7 +63,7 @@ def _order(array, batch_first):
 
 def draw_recurrent(rng, wide):
     """A recurrent layer: inference, training in a workspace of its size and in a larger one, and steps."""
-    cell, dtype, tokens = in_turn(EVERY if wide else _COMMON, _turns)
+    cell, dtype, tokens = in_turn(_EVERY if wide else _COMMON, _turns)
     kind, own = (_CELLS | _NOISY)[cell]
     inputs, units = sizes.features(rng, dtype), sizes.features(rng, dtype)
     steps, batch = sizes.batch(rng)

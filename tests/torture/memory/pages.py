@@ -71,11 +71,14 @@ class Region:
         return all(self.bytes[part].tobytes() == self._blank[part].tobytes() for part in parts)
 
 
+_KEPT = 16 * _PAGE  # the largest regions that are used again; of larger ones there are too many sizes
+
+
 class Regions:
     """Regions that are used again: to map and protect pages takes longer than most kernels here."""
 
     def __init__(self):
-        self._free = defaultdict(list)  # by number of bytes
+        self._free = defaultdict(list)  # by number of pages
 
     def take(self, size):
         """A region for `size` bytes."""
@@ -85,4 +88,5 @@ class Regions:
     def give_back(self, regions):
         """No array is in these regions any more."""
         for region in regions:
-            self._free[region.bytes.size // _PAGE].append(region)
+            if region.bytes.size <= _KEPT:
+                self._free[region.bytes.size // _PAGE].append(region)
