@@ -212,6 +212,7 @@ def generate(
             raise ValueError("end is for tokens, and start holds real vectors")
         end = checks.integer("end", end, minimum=0, maximum=begin.outputs - 1)
     shape = (steps, begin.batch) if begin.tokens else (steps, begin.batch, begin.outputs)
+    checks.memory(f"{steps} steps", math.prod(shape) * 8)
     generated = np.empty(shape, np.int64 if begin.tokens else model.dtype)
     ended = np.zeros(begin.batch, np.bool_)
     for t, x in zip(range(steps), stream_, strict=False):

@@ -20,6 +20,7 @@ class Argument(NamedTuple):
     huge: of integers beyond any memory: "refused"; "fine", where nothing is made of that size; "untried", where they
         ask for as much time.
     fixed: whether an array of another shape, or another workspace, must be refused.
+    late: whether it is looked at after work was done, which stays: batches that come one by one.
     words: what a message may say in place of the argument's name.
     """
 
@@ -29,6 +30,7 @@ class Argument(NamedTuple):
     maximum: float | None = None
     huge: str = "fine"
     fixed: bool = False
+    late: bool = False
     words: tuple[str, ...] = ()
 
 

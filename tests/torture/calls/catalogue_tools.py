@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import itertools
 import os
 
@@ -269,6 +270,7 @@ def _estimator_entries(kind, options, arguments, methods, known):
         def made_and_fitted(**parameters):
             estimator_class(**parameters).fit(**arguments(rng))
 
+        made_and_fitted.__signature__ = inspect.signature(estimator_class)
         return Call(made_and_fitted, dict(options))
 
     @functools.cache
@@ -376,7 +378,7 @@ def _pictures():
     def figure():
         return plot.new_figure("me", 1, 1)
 
-    yield drawn(plot.save, lambda rng: {"picture": figure(), "path": _path("p.png"), "dpi": 20}, {"dpi": _LOOSE})
+    yield drawn(plot.save, lambda rng: {"picture": figure(), "path": _path("p.png"), "dpi": 20}, {"path": _PATH})
 
 
 def _other_libraries():
@@ -387,7 +389,7 @@ def _other_libraries():
 
     name = "fastrnn.interop.torch"
     loose = {"names": False}
-    known = {name_: _LOOSE for name_ in ("nonlinearity", "dtype", "prefix", "kind", "tensors", "inference")}
+    known = {name_: _LOOSE for name_ in ("nonlinearity", "dtype", "prefix", "kind", "tensors", "inference", "path")}
     yield Entry(
         f"{name}.from_state_dict",
         lambda rng: Call(torch.from_state_dict, {"state_dict": theirs(), "batch_first": True, "dtype": "float64"}),

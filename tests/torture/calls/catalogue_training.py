@@ -55,7 +55,7 @@ def _losses():
         common = {**options, "reduction": "sum", "batch_first": True}
         new = {"delta": POSITIVE, "label_smoothing": _FACTOR, "quantiles": Argument(words=("quantiles",))}
         yield Entry(name, lambda rng, kind=kind, common=common: Call(getattr(fr, kind), dict(common)), new)
-        targets = Argument(fixed=True, words=("mask",))
+        targets = Argument("mask" if kind == "BinaryCrossEntropy" else "", fixed=True, words=("mask",))
         known = {
             "targets": targets, "y": Argument(words=("targets", "mask", "out")), "denominator": Argument(minimum=0),
             "mask": Argument(words=("valid",)),
@@ -207,7 +207,7 @@ def _trainer_calls():
     batches = Argument(words=("batch", "epoch", "iteration"))
     known = {
         "epochs": Argument(minimum=1, huge="untried"), "batches": batches,
-        "validation": Argument(none=True, words=("validation", "batch")), "callbacks": Argument(words=("callback",)),
+        "validation": Argument(none=True, late=True, words=("batch",)), "callbacks": Argument(words=("callback",)),
     }  # fmt: skip
     yield Entry(f"{name}.fit", fit, known)
     yield Entry(f"{name}.evaluate", evaluate, {"batches": batches})
