@@ -197,7 +197,8 @@ def _choose(spec, kinds, fan, default):
                 continue
             initializer = _named(initializer, fan)
         elif not callable(initializer):
-            raise TypeError(f"init must be a name, a callable (shape, rng) or a dict of them, got {checks.shown(initializer)}")
+            found = checks.shown(initializer)
+            raise TypeError(f"init must be a name, a callable (shape, rng) or a dict of them, got {found}")
         if kind == "bias" and initializer in _MATRIX:
             raise ValueError(f"init of biases can't be {initializer.__name__}, which is for matrices")
         chosen[kind] = initializer

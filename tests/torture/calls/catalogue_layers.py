@@ -173,7 +173,8 @@ _SHAPE = Argument(words=("layer", "dimensions"))
 def _known_forward(kind):
     maximum = _TOKENS - 1 if _MAKERS[kind] in (_MAKERS["Embedding"], _MAKERS["OneHot"]) else None
     minimum = None if maximum is None else 0
-    return {**_ARRAYS, "x": _SHAPE._replace(minimum=minimum, maximum=maximum, words=("state", "out", "lengths", "resets") + _SHAPE.words)}
+    others = ("state", "out", "lengths", "resets")  # which an x of another shape does not go with
+    return {**_ARRAYS, "x": Argument(minimum=minimum, maximum=maximum, words=(*others, *_SHAPE.words))}
 
 
 def _layer_entries(kind):

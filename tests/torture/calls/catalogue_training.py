@@ -200,7 +200,8 @@ def _trainer_calls():
     yield Entry(name, new, {**known, "loss": Argument(), "nonfinite": Argument()})
     known = {
         "lengths": Argument(minimum=1, maximum=4, fixed=True), "resets": Argument(fixed=True),
-        "targets": Argument(fixed=True, words=("mask", "lengths")), "x": Argument(words=("lengths", "targets", "state", "mask", "resets")),
+        "targets": Argument(fixed=True, words=("mask", "lengths")),
+        "x": Argument(words=("lengths", "targets", "state", "mask", "resets")),
         "mask": Argument(words=("valid",)),
     }  # fmt: skip
     yield Entry(f"{name}.step", step, known)
@@ -270,8 +271,9 @@ def _callbacks():
 
 
 _RULES = {
-    "Full": {}, "Truncated": {"k": 2}, "Online": {}, "Windowed": {"k2": 3, "k1": 2}, "Randomized": {"p": 0.5, "seed": 3},
-    "Checkpointed": {"segments": 2}, "Growing": {"start": 1, "stop": 4, "factor": 2.0, "every": 2},
+    "Full": {}, "Truncated": {"k": 2}, "Online": {}, "Windowed": {"k2": 3, "k1": 2},
+    "Randomized": {"p": 0.5, "seed": 3}, "Checkpointed": {"segments": 2},
+    "Growing": {"start": 1, "stop": 4, "factor": 2.0, "every": 2},
     "Feedback": {"teacher": 0.5, "sample": "argmax", "seed": 3},
 }  # fmt: skip
 
@@ -379,7 +381,8 @@ def _rule_tools():
         {"name": Argument("other"), **loose_array}, **loose,
     )  # fmt: skip
     yield Entry(
-        f"{name}.Buffers.keep_state", lambda rng: Call(buffers().keep_state, {"name": "a", "state": floats(rng, 1, 3, 4)}),
+        f"{name}.Buffers.keep_state",
+        lambda rng: Call(buffers().keep_state, {"name": "a", "state": floats(rng, 1, 3, 4)}),
         {"name": Argument("other"), "state": Argument("floats", none=True)}, **loose,
     )  # fmt: skip
 

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import fastrnn
-
 from .arguments import Argument, kind_of
-from .malformations import HUGE, Malformed, malformed, must_refuse, overlapping
+from .malformations import HUGE, malformed, must_refuse, overlapping
 from .prints import arrays_in, fingerprint
 
 DOCUMENTED = (TypeError, ValueError, MemoryError, OSError, ImportError, FloatingPointError)
@@ -138,7 +136,9 @@ def generated(entry, seed):
 
 def _wrong_signature(entry, call, rng):
     """A call with an unknown keyword, or without an argument that it needs."""
-    names = [name for name in call.arguments if name != "*" and _default(call.function, name) is inspect.Parameter.empty]
+    names = [
+        name for name in call.arguments if name != "*" and _default(call.function, name) is inspect.Parameter.empty
+    ]
     if names and rng.random() < 0.5:
         missing = str(rng.choice(names))
         del call.arguments[missing]
@@ -275,6 +275,3 @@ def _counterpart(value, fresh, used):
 
 def _describe(error):
     return "nothing wrong" if error is None else f"{type(error).__name__}: {str(error)[:200]}"
-
-
-__all__ = ["Argument", "Call", "Entry", "Malformed", "Verdict", "fastrnn", "generated", "judge"]
