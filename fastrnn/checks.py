@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _INT64 = np.iinfo(np.int64)
+_MOST_BITS = 1023  # of an integer: it still fits into a float, and a product of some into a message
 
 
 def shown(value: Any) -> str:
     """`value` as messages show it: numbers and short strings as they are, of anything else its type, in one line."""
-    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to write very long ones
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:  # Python refuses to write very long ones
         return f"an integer of {value.bit_length()} bits"
     if value is None or isinstance(value, (bool, int, float, complex, np.number, np.bool_, str, bytes)):
         text = repr(value)
@@ -46,6 +47,8 @@ def integer(name: str, value: Any, *, minimum: int | None = None, maximum: int |
         raise ValueError(f"{name} must be at least {minimum}, got {shown(number)}")
     if maximum is not None and number > maximum:
         raise ValueError(f"{name} must be at most {maximum}, got {shown(number)}")
+    if number.bit_length() > _MOST_BITS:
+        raise ValueError(f"{name} must have at most {_MOST_BITS} bits, got {shown(number)}")
     return number
 
 
@@ -116,8 +119,8 @@ def choice(name: str, value: Any, options: Collection[str]) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, got {type(value).__name__}")
     if value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
-    return value
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {shown(value)}")
+    return str(value)  # NumPy's strings are written otherwise
 
 
 def float_dtype(value: Any) -> np.dtype:

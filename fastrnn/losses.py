@@ -54,7 +54,7 @@ class _Loss(ABC):
     """
 
     def __init__(self, reduction, batch_first, **config):
-        checks.choice("reduction", reduction, _REDUCTIONS)
+        reduction = checks.choice("reduction", reduction, _REDUCTIONS)
         self._config = {**config, "reduction": reduction, "batch_first": checks.flag("batch_first", batch_first)}
         self._local = threading.local()
 

@@ -422,6 +422,14 @@ class Constant(_Schedule):
         return factor
 
 
+def _power(gamma, exponent):
+    """gamma^exponent, infinite where it is too large for a float."""
+    try:
+        return gamma**exponent
+    except OverflowError:
+        return math.inf
+
+
 class StepDecay(_Schedule):
     """gamma^⌊step / step_size⌋."""
 
@@ -432,7 +440,7 @@ class StepDecay(_Schedule):
         )
 
     def _factor(self, step, step_size, gamma):
-        return gamma ** (step // step_size)
+        return _power(gamma, step // step_size)
 
 
 class Exponential(_Schedule):
@@ -442,7 +450,7 @@ class Exponential(_Schedule):
         super().__init__(gamma=checks.number("gamma", gamma, above=0.0))
 
     def _factor(self, step, gamma):
-        return gamma**step
+        return _power(gamma, step)
 
 
 def _cosine(start, end, fraction):

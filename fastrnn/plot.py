@@ -155,7 +155,7 @@ def forecast(
     if (lower is None) != (upper is None):
         raise ValueError("lower and upper must be given together")
     n, h = len(past), len(future)
-    when = np.arange(n + h) if time is None else np.asarray(time)
+    when = np.arange(n + h) if time is None else checks.as_array("time", time)
     if when.shape != (n + h,):
         raise ValueError(f"time must have the shape ({n + h},), of history and forecast together, got {when.shape}")
     bounds = None if lower is None else (_series("lower", lower, h), _series("upper", upper, h))
@@ -228,7 +228,8 @@ def new_figure(user: str, width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError(f"{user} needs matplotlib: pip install matplotlib (extra fastrnn[plot])") from None
-    figure = Figure(figsize=(width, height), layout="constrained")
+    size = checks.number("width", width, above=0), checks.number("height", height, above=0)
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -339,7 +340,7 @@ def _sequence(states, layer, part):
         count = len(layers)
         layer = checks.integer("layer", layer, minimum=-count, maximum=count - 1)
         states = layers[layer][checks.choice("part", part, tuple(layers[layer]))]
-    values = np.asarray(states)
+    values = checks.as_array("states", states)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"states must be workspace.states() or an array of numbers, got {type(states).__name__}")
     if values.ndim not in (2, 3) or 0 in values.shape:
@@ -360,7 +361,10 @@ def _state_dicts(states):
 
 
 def _series(name, values, length=None):
-    array = np.asarray(values, float)
+    try:
+        array = np.asarray(values, float)
+    except Exception as error:  # an array-like object may raise anything
+        raise TypeError(f"{name} must hold numbers: {error}") from None
     if array.ndim != 1 or not array.size or length not in (None, array.size):
         expected = "(n,)" if length is None else f"({length},), as forecast"
         raise ValueError(f"{name} must have the shape {expected}, got {array.shape}")
@@ -372,7 +376,7 @@ def _series(name, values, length=None):
 
 def _confusion(y_true, y_pred, labels):
     """Counts (C,C) and the names of the classes."""
-    true = np.asarray(y_true)
+    true = checks.as_array("y_true", y_true)
     if y_pred is None:
         if true.ndim != 2 or true.shape[0] != true.shape[1] or not true.size:
             raise ValueError(f"y_true must be a matrix (C,C) where y_pred is None, got shape {true.shape}")
@@ -381,7 +385,7 @@ def _confusion(y_true, y_pred, labels):
         if len(names) != len(counts):
             raise ValueError(f"labels must have {len(counts)} entries, got {len(names)}")
         return counts, [str(name) for name in names]
-    predicted = np.asarray(y_pred)
+    predicted = checks.as_array("y_pred", y_pred)
     if true.ndim != 1 or true.shape != predicted.shape or not true.size:
         raise ValueError(f"y_true and y_pred must have one shape (n,), got {true.shape} and {predicted.shape}")
     classes, codes = np.unique(np.concatenate([true, predicted]), return_inverse=True)

@@ -526,7 +526,7 @@ def _check_names(tensors, meta):
 
 
 def _check_batches(name, batches):
-    if not isinstance(batches, Iterable):
+    if not isinstance(batches, Iterable) or getattr(batches, "shape", None) == ():  # an array of no dimensions
         raise TypeError(f"{name} must be an iterable of batches, got {type(batches).__name__}")
 
 
@@ -535,7 +535,7 @@ def _check_fit_arguments(batches, validation, callbacks, rule):
     _check_batches("batches", batches)
     if validation is not None:
         _check_batches("validation", validation)
-    callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    callbacks = (callbacks,) if callable(callbacks) else checks.sequence("callbacks", callbacks, "callables")
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be callable, got {type(callback).__name__}")

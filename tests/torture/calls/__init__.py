@@ -5,12 +5,10 @@ for its arguments, `judge` makes a call and says what did not hold. All calls ar
 down each of them before it is made: one that ends the process is known.
 """
 
-import os
 import pathlib
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 
 from ..section import Section
@@ -92,5 +90,3 @@ SECTION = Section(
     share=1.0,
     targets={"malformed calls": 20_000, "calls of the least tried callable": 20, "public callables": 400},
 )
-
-__all__ = ["SECTION", "os", "time"]

@@ -13,13 +13,14 @@ from fastrnn.layers.base import Layer, Workspace
 class Argument(NamedTuple):
     """What is known of one argument.
 
-    kind: "integer", "number", "flag", "choice", "floats", "integers", "booleans", "mask", "state", "model", "workspace",
-        "out", or "other", of which nothing has to be refused; "" for what the right value is.
+    kind: "integer", "number", "flag", "choice", "floats", "integers", "booleans", "mask", "state", "model",
+        "workspace", "out", or "other", of which nothing has to be refused; "" for what the right value is.
     none: whether None means something.
     minimum, maximum: bounds of a number, or of the elements of integers.
     huge: of integers beyond any memory: "refused"; "fine", where nothing is made of that size; "untried", where they
         ask for as much time.
     fixed: whether an array of another shape, or another workspace, must be refused.
+    late: whether it is looked at after work was done, which stays: batches that come one by one.
     words: what a message may say in place of the argument's name.
     """
 
@@ -29,6 +30,7 @@ class Argument(NamedTuple):
     maximum: float | None = None
     huge: str = "fine"
     fixed: bool = False
+    late: bool = False
     words: tuple[str, ...] = ()
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from .judge import judge, known_argument
 from .malformations import Malformed
 
-_EXAMPLES = 2  # for one call of `examples`
+_EXAMPLES = 3  # for one call of `examples`
 
 _NUMBERS = st.one_of(
     st.integers(-3, 9), st.integers(), st.floats(), st.floats(width=32).map(np.float32), st.booleans(),
@@ -53,7 +53,7 @@ def examples(entry, seed, log):
             value = data.draw(_values(known_argument(entry, call, name)))
             cases[name] = Malformed(repr(value)[:100], value)
         log("begin", f"{entry.name} {seed} {[(name, case.what) for name, case in cases.items()]}")
-        verdict = judge(entry, seed, cases)
+        verdict = judge(entry, seed, call, cases)
         if verdict.problem:
             log("broke", f"{entry.name} ({verdict.what}), hypothesis, seed {seed}: {verdict.problem}")
         log("hypothesis", entry.name)

@@ -1,5 +1,7 @@
 """Right calls of everything that layers and models have."""
 
+import numpy as np
+
 import fastrnn as fr
 
 from .arguments import Argument
@@ -129,6 +131,12 @@ def _backward(kind):
     return make
 
 
+def _change(call):
+    """Write the parameters of the layer whose method a call is."""
+    layer = call.function.__self__
+    layer.vector_to_parameters(layer.parameters_to_vector())
+
+
 def _copied(state):
     if isinstance(state, tuple):
         return tuple(_copied(entry) for entry in state)
@@ -165,7 +173,8 @@ _SHAPE = Argument(words=("layer", "dimensions"))
 def _known_forward(kind):
     maximum = _TOKENS - 1 if _MAKERS[kind] in (_MAKERS["Embedding"], _MAKERS["OneHot"]) else None
     minimum = None if maximum is None else 0
-    return {**_ARRAYS, "x": _SHAPE._replace(minimum=minimum, maximum=maximum, words=("state", "out", "lengths", "resets") + _SHAPE.words)}
+    others = ("state", "out", "lengths", "resets")  # which an x of another shape does not go with
+    return {**_ARRAYS, "x": Argument(minimum=minimum, maximum=maximum, words=(*others, *_SHAPE.words))}
 
 
 def _layer_entries(kind):
@@ -175,7 +184,10 @@ def _layer_entries(kind):
     yield Entry(f"{name}.forward", _forward(kind, "forward"), known_x)
     yield Entry(f"{name}.__call__", _forward(kind, "__call__"), known_x)
     backward = {"dy": Argument(fixed=True), "dstate": Argument(none=True), "workspace": Argument(fixed=True)}
-    yield Entry(f"{name}.backward", _backward(kind), backward)
+    disorders = {"a second time": lambda call: call()}
+    if _MAKERS[kind](np.random.default_rng(0), True)[0].num_parameters:
+        disorders["after the parameters were changed"] = _change
+    yield Entry(f"{name}.backward", _backward(kind), backward, disorders=disorders)
     whole = ("single step",)  # of some layers there is none
     step = {"state": Argument(none=True, words=whole), "resets": Argument(fixed=True, words=whole)}
     step["x_t"] = known_x["x"]._replace(words=(*known_x["x"].words, *whole))

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import itertools
 import os
 
@@ -65,11 +66,13 @@ def _data():
         return Call(data.pad, {"sequences": [floats(rng, n, 2) for n in (3, 1, 4)], "value": 0.5, "batch_first": True})
 
     yield Entry("fastrnn.data.pad", padded, {"value": _LOOSE})
-    yield Entry(
-        "fastrnn.data.windows",
-        lambda rng: Call(data.windows, {n: v for n, v in windows(rng).items() if n not in ("batch_size", "shuffle", "seed")}),
-        known | {"horizon": COUNT},
-    )  # fmt: skip
+
+    def windowed(rng):
+        arguments = windows(rng)
+        names = "series", "length", "horizon", "batch_first"
+        return Call(data.windows, {name: arguments[name] for name in names})
+
+    yield Entry("fastrnn.data.windows", windowed, known | {"horizon": COUNT})
 
 
 def _generation():
@@ -176,9 +179,7 @@ def _diagnostics():
         "fastrnn.gradcheck",
         lambda rng: run(rng, fr.gradcheck, "float64", eps=0.001, tolerance=1e-6, max_elements=2, seed=3), known,
     )  # fmt: skip
-    yield Entry(
-        f"{name}.gradient_flow", lambda rng: run(rng, diagnostics.gradient_flow, max_lag=2, jacobians=2), known
-    )
+    yield Entry(f"{name}.gradient_flow", lambda rng: run(rng, diagnostics.gradient_flow, max_lag=2, jacobians=2), known)
     yield Entry(f"{name}.truncation_bias", lambda rng: run(rng, diagnostics.truncation_bias, horizons=(1, 2)), known)
     target = {"target": _PATH._replace(words=("target", *_PATH.words))}
     for kind, made in (("GradientFlow", _flow), ("TruncationBias", _bias)):
@@ -193,9 +194,8 @@ def _diagnostics():
 
     def watching(rng):
         made, batch = trainer(rng)
-        return Call(
-            diagnostics.WatchGradients(batch, max_lag=2, jacobians=1), {"trainer": made, "record": {"loss": 1.0}}, (made,)
-        )  # fmt: skip
+        watch = diagnostics.WatchGradients(batch, max_lag=2, jacobians=1)
+        return Call(watch, {"trainer": made, "record": {"loss": 1.0}}, (made,))
 
     new = {"every": COUNT, "batch": Argument(words=("batch",)), "path": _PATH, "max_lag": known["max_lag"]}
     new["max_lag"] = COUNT._replace(none=True)
@@ -211,7 +211,8 @@ def _initialisers():
             lambda rng, name=name: Call(getattr(init, name), {"shape": (3, 2), "rng": np.random.default_rng(1)}),
             tool=True,
         )
-    yield Entry("fastrnn.init.generator", lambda rng: Call(init.generator, {"seed": 3}), {"seed": SEED._replace(none=True)})
+    seed = {"seed": SEED._replace(none=True)}
+    yield Entry("fastrnn.init.generator", lambda rng: Call(init.generator, {"seed": 3}), seed)
 
     def fill(rng):
         layer = fr.LSTM(2, 3, seed=1)
@@ -227,9 +228,8 @@ def _initialisers():
 
 def _whole_library():
     yield Entry("fastrnn.get_num_threads", lambda rng: Call(fr.get_num_threads, {}))
-    yield Entry(
-        "fastrnn.set_num_threads", lambda rng: Call(fr.set_num_threads, {"n": 1}), {"n": Argument(minimum=1, maximum=999)}
-    )  # fmt: skip
+    count = {"n": Argument(minimum=1, maximum=999)}
+    yield Entry("fastrnn.set_num_threads", lambda rng: Call(fr.set_num_threads, {"n": 1}), count)
 
     def clipped(function, **arguments):
         def make(rng):
@@ -269,6 +269,7 @@ def _estimator_entries(kind, options, arguments, methods, known):
         def made_and_fitted(**parameters):
             estimator_class(**parameters).fit(**arguments(rng))
 
+        made_and_fitted.__signature__ = inspect.signature(estimator_class)
         return Call(made_and_fitted, dict(options))
 
     @functools.cache
@@ -341,18 +342,18 @@ def _estimators():
 def _pictures():
     from fastrnn import plot
 
-    def drawn(function, arguments, known=None, **options):
+    def drawn(function, arguments, known=None):
         name = f"fastrnn.plot.{function.__name__}"
-        return Entry(name, lambda rng: Call(function, arguments(rng), (), _picture), known or {}, names=False, **options)
+        return Entry(name, lambda rng: Call(function, arguments(rng), (), _picture), known or {}, names=False)
 
     records = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "validation_loss": 0.5}]
-    loose = {name: _LOOSE for name in ("training", "validation", "states", "labels", "y_true", "y_pred", "part", "layer",
-                                       "batch_first", "history", "forecast", "lower", "upper", "time", "actual",
-                                       "batch")}  # fmt: skip
-    yield drawn(
-        plot.history, lambda rng: {"history": records, "training": "loss", "validation": "validation_loss", "log": True},
-        loose,
+    names = (
+        "training", "validation", "states", "labels", "y_true", "y_pred", "batch_first", "history", "forecast", "lower",
+        "upper", "time", "actual", "batch",
     )  # fmt: skip
+    loose = dict.fromkeys(names, _LOOSE)
+    curves = {"history": records, "training": "loss", "validation": "validation_loss", "log": True}
+    yield drawn(plot.history, lambda rng: dict(curves), loose)
     yield drawn(plot.gradient_flow, lambda rng: {"flow": _flow(), "by": "lag"})
     yield drawn(
         plot.states,
@@ -376,7 +377,7 @@ def _pictures():
     def figure():
         return plot.new_figure("me", 1, 1)
 
-    yield drawn(plot.save, lambda rng: {"picture": figure(), "path": _path("p.png"), "dpi": 20}, {"dpi": _LOOSE})
+    yield drawn(plot.save, lambda rng: {"picture": figure(), "path": _path("p.png"), "dpi": 20}, {"path": _PATH})
 
 
 def _other_libraries():
@@ -387,16 +388,17 @@ def _other_libraries():
 
     name = "fastrnn.interop.torch"
     loose = {"names": False}
-    known = {name_: _LOOSE for name_ in ("nonlinearity", "dtype", "prefix", "kind", "tensors", "inference")}
+    known = {name_: _LOOSE for name_ in ("nonlinearity", "dtype", "prefix", "kind", "tensors", "inference", "path")}
     yield Entry(
         f"{name}.from_state_dict",
         lambda rng: Call(torch.from_state_dict, {"state_dict": theirs(), "batch_first": True, "dtype": "float64"}),
         known, **loose,
     )  # fmt: skip
-    yield Entry(
-        f"{name}.to_state_dict", lambda rng: Call(torch.to_state_dict, {"model": fr.GRU(3, 4, seed=1), "tensors": False}),
-        known, **loose,
-    )  # fmt: skip
+
+    def described(rng):
+        return Call(torch.to_state_dict, {"model": fr.GRU(3, 4, seed=1), "tensors": False})
+
+    yield Entry(f"{name}.to_state_dict", described, known, **loose)
 
     def into(rng):
         model = fr.LSTM(3, 4, seed=2)
@@ -417,21 +419,21 @@ def _other_libraries():
         f"{name}.to_module", lambda rng: Call(torch.to_module, {"model": fr.LSTM(3, 4, seed=1), "inference": True}),
         known, slow=True, **loose,
     )  # fmt: skip
-    yield Entry(
-        f"{name}.from_module",
-        lambda rng: Call(torch.from_module, {"module": torch.to_module(fr.LSTM(3, 4, seed=1))}), known, slow=True, **loose,
-    )  # fmt: skip
+
+    def from_module(rng):
+        return Call(torch.from_module, {"module": torch.to_module(fr.LSTM(3, 4, seed=1))})
+
+    yield Entry(f"{name}.from_module", from_module, known, slow=True, **loose)
 
     name = "fastrnn.interop.keras"
     yield Entry(f"{name}.to_weights", lambda rng: Call(keras.to_weights, {"layer": fr.LSTM(3, 4, seed=1)}), **loose)
-    yield Entry(
-        f"{name}.from_weights",
-        lambda rng: Call(
-            keras.from_weights,
-            {"kind": "lstm", "weights": keras.to_weights(fr.LSTM(3, 4, seed=1)), "batch_first": True, "dtype": "float64"},
-        ),
-        known, **loose,
-    )  # fmt: skip
+
+    def from_weights(rng):
+        weights = keras.to_weights(fr.LSTM(3, 4, seed=1))
+        arguments = {"kind": "lstm", "weights": weights, "batch_first": True, "dtype": "float64"}
+        return Call(keras.from_weights, arguments)
+
+    yield Entry(f"{name}.from_weights", from_weights, known, **loose)
 
     @functools.cache
     def keras_model():

@@ -55,7 +55,7 @@ def _losses():
         common = {**options, "reduction": "sum", "batch_first": True}
         new = {"delta": POSITIVE, "label_smoothing": _FACTOR, "quantiles": Argument(words=("quantiles",))}
         yield Entry(name, lambda rng, kind=kind, common=common: Call(getattr(fr, kind), dict(common)), new)
-        targets = Argument(fixed=True, words=("mask",))
+        targets = Argument("mask" if kind == "BinaryCrossEntropy" else "", fixed=True, words=("mask",))
         known = {
             "targets": targets, "y": Argument(words=("targets", "mask", "out")), "denominator": Argument(minimum=0),
             "mask": Argument(words=("valid",)),
@@ -200,14 +200,15 @@ def _trainer_calls():
     yield Entry(name, new, {**known, "loss": Argument(), "nonfinite": Argument()})
     known = {
         "lengths": Argument(minimum=1, maximum=4, fixed=True), "resets": Argument(fixed=True),
-        "targets": Argument(fixed=True, words=("mask", "lengths")), "x": Argument(words=("lengths", "targets", "state", "mask", "resets")),
+        "targets": Argument(fixed=True, words=("mask", "lengths")),
+        "x": Argument(words=("lengths", "targets", "state", "mask", "resets")),
         "mask": Argument(words=("valid",)),
     }  # fmt: skip
     yield Entry(f"{name}.step", step, known)
     batches = Argument(words=("batch", "epoch", "iteration"))
     known = {
         "epochs": Argument(minimum=1, huge="untried"), "batches": batches,
-        "validation": Argument(none=True, words=("validation", "batch")), "callbacks": Argument(words=("callback",)),
+        "validation": Argument(none=True, late=True, words=("batch",)), "callbacks": Argument(words=("callback",)),
     }  # fmt: skip
     yield Entry(f"{name}.fit", fit, known)
     yield Entry(f"{name}.evaluate", evaluate, {"batches": batches})
@@ -270,8 +271,9 @@ def _callbacks():
 
 
 _RULES = {
-    "Full": {}, "Truncated": {"k": 2}, "Online": {}, "Windowed": {"k2": 3, "k1": 2}, "Randomized": {"p": 0.5, "seed": 3},
-    "Checkpointed": {"segments": 2}, "Growing": {"start": 1, "stop": 4, "factor": 2.0, "every": 2},
+    "Full": {}, "Truncated": {"k": 2}, "Online": {}, "Windowed": {"k2": 3, "k1": 2},
+    "Randomized": {"p": 0.5, "seed": 3}, "Checkpointed": {"segments": 2},
+    "Growing": {"start": 1, "stop": 4, "factor": 2.0, "every": 2},
     "Feedback": {"teacher": 0.5, "sample": "argmax", "seed": 3},
 }  # fmt: skip
 
@@ -379,7 +381,8 @@ def _rule_tools():
         {"name": Argument("other"), **loose_array}, **loose,
     )  # fmt: skip
     yield Entry(
-        f"{name}.Buffers.keep_state", lambda rng: Call(buffers().keep_state, {"name": "a", "state": floats(rng, 1, 3, 4)}),
+        f"{name}.Buffers.keep_state",
+        lambda rng: Call(buffers().keep_state, {"name": "a", "state": floats(rng, 1, 3, 4)}),
         {"name": Argument("other"), "state": Argument("floats", none=True)}, **loose,
     )  # fmt: skip
 

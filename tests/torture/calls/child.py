@@ -19,7 +19,7 @@ from .public import public_callables
 
 _HUNG = 60  # seconds after which a call ends the process
 _ROOM = 8 << 30  # bytes of addresses beyond those of the beginning: what asks for more shall not get it
-_HYPOTHESIS = 4  # rounds for each that hypothesis makes
+_HYPOTHESIS = 6  # the last of so many rounds is of hypothesis
 
 
 class _Log:

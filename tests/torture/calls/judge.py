@@ -5,15 +5,13 @@ import re
 import resource
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-import fastrnn
-
 from .arguments import Argument, kind_of
-from .malformations import HUGE, Malformed, malformed, must_refuse
+from .malformations import HUGE, malformed, must_refuse, overlapping
 from .prints import arrays_in, fingerprint
 
 DOCUMENTED = (TypeError, ValueError, MemoryError, OSError, ImportError, FloatingPointError)
@@ -47,6 +45,7 @@ class Entry(NamedTuple):
         have several lines.
     names: whether messages name the argument.
     tool: for authors of rules and initialisers, who pass on what was checked: any exception will do.
+    disorders: what makes the call come at a wrong moment, by its name: functions of the call.
     slow: imports another large library first.
     """
 
@@ -55,6 +54,7 @@ class Entry(NamedTuple):
     known: dict[str, Argument] = {}
     sklearn: bool = False
     names: bool = True
+    disorders: Mapping[str, Callable[[Call], Any]] = {}
     slow: bool = False
     tool: bool = False
 
@@ -119,29 +119,42 @@ def generated(entry, seed):
     """The verdict on one generated call of an entry."""
     rng = np.random.default_rng(seed)
     call = entry.make(np.random.default_rng(seed))
+    if entry.disorders and rng.random() < 0.1:
+        return _disordered(entry, call, rng)
     kind = rng.random()
     if not call.arguments or kind < 0.03:
         return _wrong_signature(entry, call, rng)
     count = min(len(call.arguments), 1 if kind < 0.8 else 2 if kind < 0.95 else 3)
     names = [str(name) for name in rng.choice(list(call.arguments), count, replace=False)]
-    cases = {}
+    cases = overlapping(rng, call.arguments) if "out" in call.arguments and rng.random() < 0.15 else {}
+    names = [] if cases else names
     for name in names:
         argument = known_argument(entry, call, name)
-        if argument.kind == "workspace" and argument.huge == "untried":
-            continue
         cases[name] = malformed(rng, argument, call.arguments[name])
-    return judge(entry, seed, cases)
+    return judge(entry, seed, call, cases)
 
 
 def _wrong_signature(entry, call, rng):
     """A call with an unknown keyword, or without an argument that it needs."""
-    names = [name for name in call.arguments if name != "*" and _default(call.function, name) is inspect.Parameter.empty]
+    names = [
+        name for name in call.arguments if name != "*" and _default(call.function, name) is inspect.Parameter.empty
+    ]
     if names and rng.random() < 0.5:
         missing = str(rng.choice(names))
         del call.arguments[missing]
         return _refused(entry, call, f"without {missing}")
     call.arguments["nonsense"] = 1
     return _refused(entry, call, "an unknown keyword")
+
+
+def _disordered(entry, call, rng):
+    """A right call at a wrong moment."""
+    what = str(rng.choice(list(entry.disorders)))
+    entry.disorders[what](call)
+    before = fingerprint(call.watched)
+    outcome = _perform(call)
+    refused = isinstance(outcome.error, ValueError)
+    return Verdict(what, _problem(entry, call, outcome, {}, before) if refused else "there was no ValueError")
 
 
 def _refused(entry, call, what):
@@ -151,9 +164,8 @@ def _refused(entry, call, what):
     return Verdict(what, _problem(entry, call, outcome, {}, before) if refused else "there was no TypeError")
 
 
-def judge(entry, seed, cases):
-    """The verdict on the right call of this seed with malformed values, `cases`, for some of its arguments."""
-    call = entry.make(np.random.default_rng(seed))
+def judge(entry, seed, call, cases):
+    """The verdict on the right `call` of this seed with malformed values, `cases`, for some of its arguments."""
     arguments = {name: known_argument(entry, call, name) for name in cases}
     what = ", ".join(f"{name}: {case.what}" for name, case in cases.items())
     must = [name for name, case in cases.items() if must_refuse(arguments[name], call.arguments[name], case)]
@@ -175,7 +187,8 @@ def judge(entry, seed, cases):
             problem = f"{must[0]} was not refused"
         elif all(case.same for case in cases.values()):
             problem = _difference(entry, seed, cases, outcome)
-    if problem is None and outcome.error is not None and call.watched and not entry.tool:
+    late = any(argument.late for argument in arguments.values())
+    if problem is None and outcome.error is not None and call.watched and not (entry.tool or late):
         problem = _aftermath(entry, call, seed)
     return Verdict(what, problem)
 
@@ -198,7 +211,7 @@ def _problem(entry, call, outcome, suspects, before):
         return None
     if not isinstance(error, DOCUMENTED + (_OWN if entry.sklearn else ())):
         return f"it raised {_describe(error)}"
-    if outcome.after != before:
+    if outcome.after != before and not any(argument.late for argument in suspects.values()):
         return f"what it should not have touched has changed ({_describe(error)})"
     return _message_problem(entry, call, error, suspects)
 
@@ -262,6 +275,3 @@ def _counterpart(value, fresh, used):
 
 def _describe(error):
     return "nothing wrong" if error is None else f"{type(error).__name__}: {str(error)[:200]}"
-
-
-__all__ = ["Argument", "Call", "Entry", "Malformed", "Verdict", "fastrnn", "generated", "judge"]

@@ -127,6 +127,29 @@ def _others(rng, argument, valid):
     return None
 
 
+def overlapping(rng, arguments):
+    """Cases in which `out` shares memory with another array, in part or as a whole; none if there is no such array."""
+    out = arguments["out"]
+    names = [
+        name for name, value in arguments.items()
+        if name != "out" and isinstance(value, np.ndarray) and value.dtype == out.dtype and value.size
+    ]  # fmt: skip
+    if not names:
+        return {}
+    name = str(rng.choice(names))
+    value = arguments[name]
+    shift = int(rng.integers(min(value.size, out.size)))
+    room = np.zeros(shift + max(value.size, out.size), out.dtype)
+    first, second = (value, out) if rng.random() < 0.5 else (out, value)
+    views = [room[: first.size].reshape(first.shape), room[shift : shift + second.size].reshape(second.shape)]
+    given, target = views if first is value else views[::-1]
+    given[...] = value
+    return {
+        name: Malformed(f"overlapping out, {shift} numbers apart", given, value, same=True),
+        "out": Malformed("overlapping", target, out, same=True),
+    }
+
+
 def must_refuse(argument, valid, case):
     """Whether the call must raise because of this value."""
     return not case.same and refuses(argument, valid, case.value)
