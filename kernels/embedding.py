@@ -1,5 +1,7 @@
 """Integer input: rows of a table looked up, their gradients scattered back, and one-hot vectors."""
 
+import numpy as np
+
 from .jit import kernel, subroutine
 from .parallel import in_parallel
 
@@ -30,22 +32,48 @@ def look_up(tokens, time, batch, steps, lengths, weight, y, parts):
 
 
 @subroutine
-def _scatter_part(part, parts, tokens, time, batch, steps, lengths, dy, gradient):
+def _scatter_part(part, parts, counts, order, dy, gradient):
     features = gradient.shape[1]
     first, last = features * part // parts, features * (part + 1) // parts
+    start = 0
+    for token in range(counts.size):
+        stop = counts[token]
+        for j in range(first, last):
+            total = 0.0
+            for n in range(start, stop):
+                total += dy[order[n] * features + j]
+            if stop > start:
+                gradient[token, j] += total
+        start = stop
+
+
+@kernel
+def scatter_ordered(tokens, time, batch, steps, lengths, dy, gradient, counts, order, parts):
+    """gradient[tokens] += dy, the sum over each token's rows, step by step in float64; each part takes columns.
+
+    counts (V,), order (at least as long as `tokens`): int64 work space, in which rows of one token stand together.
+    """
+    counts[:] = 0
+    for b in range(lengths.size):
+        for t in range(lengths[b]):
+            counts[tokens[t * time + b * batch]] += 1
+    before = 0
+    for v in range(counts.size):
+        before, counts[v] = before + counts[v], before
     for t in range(steps):
         for b in range(lengths.size):
             if t < lengths[b]:
                 at = t * time + b * batch
-                token = tokens[at]
-                for j in range(first, last):
-                    gradient[token, j] += dy[at * features + j]
+                order[counts[tokens[at]]] = at
+                counts[tokens[at]] += 1
+    in_parallel(_scatter_part, parts, (parts, counts, order, dy, gradient))
 
 
 @kernel
 def scatter_add(tokens, time, batch, steps, lengths, dy, gradient, parts):
-    """gradient[tokens] += dy, step by step: each part takes columns of its own, so the order of sums is fixed."""
-    in_parallel(_scatter_part, parts, (parts, tokens, time, batch, steps, lengths, dy, gradient))
+    """`scatter_ordered` with work space of its own."""
+    counts, order = np.empty(gradient.shape[0], np.int64), np.empty(tokens.size, np.int64)
+    scatter_ordered(tokens, time, batch, steps, lengths, dy, gradient, counts, order, parts)
 
 
 @kernel

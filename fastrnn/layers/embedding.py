@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import checks
 from ..init import Spec, fill, generator
-from ..kernels.embedding import look_up, one_hot, scatter_add
+from ..kernels.embedding import look_up, one_hot, scatter_ordered
 from ..threads import threads_for_elements
 from .stateless import Stateless, StatelessWorkspace
 
@@ -24,12 +24,19 @@ class _TokenWorkspace(StatelessWorkspace):
     def __init__(self, layer, steps, batch):
         super().__init__(layer, steps, batch)
         self._tokens = np.empty(steps * batch, np.int64)
+        self._counts = self._order = None  # (V,), (T·B,) int64 for the gradient
 
     def tokens(self, x):
         """A kept copy of the integers `x`, flat."""
         kept = self._tokens[: x.size]
         kept.reshape(x.shape)[...] = x
         return kept
+
+    def token_order(self, classes):
+        """Work space in which the tokens are put in order: (V,) and (T·B,) int64."""
+        if self._order is None:
+            self._counts, self._order = np.empty(classes, np.int64), np.empty_like(self._tokens)
+        return self._counts, self._order
 
 
 class _TokenInput(Stateless):
@@ -54,7 +61,7 @@ class _TokenInput(Stateless):
         return _TokenWorkspace(self, steps, batch)
 
     def _workspace_bytes(self, steps, batch):
-        return steps * batch * (8 + self._output_features(None) * self.dtype.itemsize)
+        return steps * batch * (16 + self._output_features(None) * self.dtype.itemsize)
 
     def _tokens(self, x, workspace):
         if workspace is not None:
@@ -117,7 +124,10 @@ class Embedding(_TokenInput):
         extent = workspace.record.extent
         tokens = workspace._tokens
         gradient = self.parameters.gradient("weight")
-        scatter_add(tokens, *self._layout(extent), dy.reshape(-1), gradient, threads_for_elements(dy.size))
+        counts, order = workspace.token_order(self.num_embeddings)
+        scatter_ordered(
+            tokens, *self._layout(extent), dy.reshape(-1), gradient, counts, order, threads_for_elements(dy.size)
+        )  # fmt: skip
         return None, None
 
 
