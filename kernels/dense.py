@@ -116,8 +116,11 @@ def dense_backward(dy, dx, weights, schedule, buffers, begin, end, stretch, shar
 
 
 _PANELS = 4  # of a's, whose sums are under way at once while dz's columns are in the cache
-SCRATCH_TILES = PANEL_VECTORS * _PANELS + 1  # (lanes, P) tiles of work space for a part's weight gradients
-_ROWS_PER_BLOCK = 512  # rows that a weight gradient sums before it rounds the sum into the total
+SCRATCH_TILES = 2 * PANEL_VECTORS * _PANELS + 1  # (lanes, P) tiles of work space for a part's weight gradients
+# Rows that a gradient sums before it rounds the sum into one of several such blocks, and blocks before that goes into
+# the total: where rows are equal, all roundings may go the same way, and a sum of n is off by up to n / 2 of them.
+_ROWS_PER_BLOCK = 512
+_BLOCKS_PER_SUM = 128
 
 
 @formula
@@ -173,6 +176,14 @@ def _add_row(source, s, target, t, columns, overwrite):
             )
 
 
+@subroutine
+def _add_tile(scratch, source, target, units_valid, overwrite):
+    """Add a tile of `scratch` to another, or write over that."""
+    width = PANEL_VECTORS * lanes(scratch)
+    for u in range(units_valid):
+        _add_row(scratch, source + u * width, scratch, target + u * width, width, overwrite)
+
+
 @subroutine(returns=_PLACE)
 def _place(job, group):
     """Of a vector of dz's columns: its row in the gradient, how many units it holds, and where it begins in dz."""
@@ -187,31 +198,36 @@ def _place(job, group):
 def _accumulate_groups(job, group_first, group_last, first, last, overwrite, scratch, s):
     """The gradient's columns `first` to `last`, some panels of them, for a few vectors of dz's columns.
 
-    Block by block of rows, so that both sides come from the cache but once. From `s` on there is a sum for each panel
-    and vector, and then one of the block under way.
+    Block by block of rows, so that both sides come from the cache but once. From `s` on there is a total for each panel
+    and vector, then their sums of some blocks, and then one of the block under way.
     """
     step = lanes(scratch)
     width = PANEL_VECTORS * step
     tile = step * width
+    totals = PANEL_VECTORS * _PANELS * tile
     steps = job.counts.size - 1
     block_sum = s + (SCRATCH_TILES - 1) * tile
     for start in range(0, steps, job.steps_per_block):
         stop = min(start + job.steps_per_block, steps)
+        block = start // job.steps_per_block
         for column in range(first, last, width):
             columns = min(width, last - column)
             for group in range(group_first, group_last):
                 _, valid, z = _place(job, group)
                 total = s + ((column - first) // width * PANEL_VECTORS + group - group_first) * tile
-                if start == 0:
-                    _sum_block(job, z, valid, column * job.a_rows, columns, start, stop, scratch, total)
+                several = total + totals
+                if block % _BLOCKS_PER_SUM == 0:
+                    if block > 0:
+                        _add_tile(scratch, several, total, valid, block == _BLOCKS_PER_SUM)
+                    _sum_block(job, z, valid, column * job.a_rows, columns, start, stop, scratch, several)
                 else:
                     _sum_block(job, z, valid, column * job.a_rows, columns, start, stop, scratch, block_sum)
-                    for u in range(valid):
-                        _add_row(scratch, block_sum + u * width, scratch, total + u * width, width, False)
+                    _add_tile(scratch, block_sum, several, valid, False)
     for column in range(first, last, width):
         for group in range(group_first, group_last):
             row, valid, _ = _place(job, group)
             total = s + ((column - first) // width * PANEL_VECTORS + group - group_first) * tile
+            _add_tile(scratch, total + totals, total, valid, steps <= _BLOCKS_PER_SUM * job.steps_per_block)
             for u in range(valid):
                 at = (row + u) * job.gradient.shape[1] + column
                 _add_row(scratch, total + u * width, job.gradient, at, min(width, last - column), overwrite)
@@ -267,9 +283,15 @@ def _accumulate_biases(job, part, parts, overwrite, scratch, s):
     for group in range(groups * part // parts, groups * (part + 1) // parts):
         unit, slot = group // slots * step, group % slots
         z = unit // job.units * job.z_rows * width + slot * job.units + unit % job.units
+        several = s + step
         store(scratch, s, 0.0)
+        store(scratch, several, 0.0)
         for start in range(0, steps, job.steps_per_block):
-            _sum_rows(job, z, start, min(start + job.steps_per_block, steps), scratch, s)
+            if start // job.steps_per_block % _BLOCKS_PER_SUM == 0:
+                _add_row(scratch, several, scratch, s, step, False)
+                store(scratch, several, 0.0)
+            _sum_rows(job, z, start, min(start + job.steps_per_block, steps), scratch, several)
+        _add_row(scratch, several, scratch, s, step, False)
         for bias in range(len(job.gradients)):
             gradient, gate = job.gradients[bias], job.slot_gates[bias, slot]
             if gate >= 0 and gradient.size > 0:
@@ -297,9 +319,16 @@ def _accumulate_columns(part, before, parts, job, counts, order, overwrite, scra
         for v in range(counts.size):
             stop = counts[v]
             if stop > start:
-                total = load(job.dz, z + order[start] * width)
-                for n in range(start + 1, stop):
-                    total = total + load(job.dz, z + order[n] * width)
+                total = splat(scratch, 0.0)
+                for block in range(start, stop, _ROWS_PER_BLOCK * _BLOCKS_PER_SUM):
+                    several = splat(scratch, 0.0)
+                    block_stop = min(block + _ROWS_PER_BLOCK * _BLOCKS_PER_SUM, stop)
+                    for first in range(block, block_stop, _ROWS_PER_BLOCK):
+                        rows = splat(scratch, 0.0)
+                        for n in range(first, min(first + _ROWS_PER_BLOCK, block_stop)):
+                            rows = rows + load(job.dz, z + order[n] * width)
+                        several = several + rows
+                    total = total + several
                 store(scratch, s, total)
                 for u in range(valid):
                     job.gradient[row + u, v] += scratch[s + u]
@@ -344,8 +373,8 @@ def accumulate_weight_gradients(jobs, bias_job, overwrite, scratch, parts, share
     """gradient += dzᵀ a over all rows of all steps for each of a tuple of `GradientJob`s, and Σ dz for the biases.
 
     With `overwrite` the gradients are written, not added to. Blocks of `steps_per_block` steps are summed first, from
-    step 0 on, then added in order: the result does not depend on the number of parts, and rounding errors of long sums
-    stay small. scratch (parts · SCRATCH_TILES · lanes · P) is work space. Of the gradients' rows, share number `share`
-    of `shares` about equal ones is computed.
+    step 0 on, then added in order, by way of sums of some: the result does not depend on the number of parts, and
+    rounding errors of long sums stay small. scratch (parts · SCRATCH_TILES · lanes · P) is work space. Of the
+    gradients' rows, share number `share` of `shares` about equal ones is computed.
     """
     in_parallel(_accumulate_part, parts, (share * parts, shares * parts, jobs, bias_job, overwrite, scratch))

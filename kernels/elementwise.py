@@ -6,6 +6,7 @@ The activations are the simple recurrent cells' formulas, without the recurrence
 from .cells import RNN_RELU, RNN_SIGMOID, RNN_TANH
 from .jit import kernel, subroutine
 from .parallel import in_parallel
+from .sequence import sum_strided
 from .simd import lanes, load, load_first, store, store_first
 
 
@@ -89,15 +90,9 @@ def pool_last_backward(dy, time, batch, features, steps, lengths, dx):
 
 @kernel
 def pool_mean(x, time, batch, features, lengths, y):
-    """y (B·F) = the mean over each sequence's steps, summed in their order."""
+    """y (B·F) = the mean over each sequence's steps, summed in their order in float64."""
     for b in range(lengths.size):
-        for j in range(features):
-            y[b * features + j] = 0.0
-        for t in range(lengths[b]):
-            for j in range(features):
-                y[b * features + j] += x[t * time + b * batch + j]
-        for j in range(features):
-            y[b * features + j] /= lengths[b]
+        sum_strided(x, b * batch, time, lengths[b], features, lengths[b], y, b * features)
 
 
 @kernel

@@ -29,23 +29,54 @@ def look_up(tokens, time, batch, steps, lengths, weight, y, parts):
     in_parallel(_look_up_part, parts, (parts, tokens, time, batch, steps, lengths, weight, y))
 
 
-@subroutine
-def _scatter_part(part, parts, tokens, time, batch, steps, lengths, dy, gradient):
-    features = gradient.shape[1]
-    first, last = features * part // parts, features * (part + 1) // parts
+@kernel
+def order_tokens(tokens, time, batch, steps, lengths, ends, order):
+    """Where in the flat `tokens` each token stands, those of one value together, step by step (a counting sort).
+
+    ends (V,): past the last place of each value in `order`, which has room for all of `tokens`. Both int64, written.
+    """
+    ends[:] = 0
+    for b in range(lengths.size):
+        for t in range(lengths[b]):
+            ends[tokens[t * time + b * batch]] += 1
+    before = 0
+    for v in range(ends.size):
+        before, ends[v] = before + ends[v], before
     for t in range(steps):
         for b in range(lengths.size):
             if t < lengths[b]:
                 at = t * time + b * batch
-                token = tokens[at]
-                for j in range(first, last):
-                    gradient[token, j] += dy[at * features + j]
+                order[ends[tokens[at]]] = at
+                ends[tokens[at]] += 1
+
+
+@subroutine
+def _scatter_part(part, parts, first, last, ends, order, dy, gradient, sums):
+    features = gradient.shape[1]
+    begin, end = first + (last - first) * part // parts, first + (last - first) * (part + 1) // parts
+    start = 0
+    for token in range(ends.size):
+        stop = ends[token]
+        if stop > start:
+            for j in range(begin, end):
+                sums[j] = 0.0
+            for n in range(start, stop):
+                row = order[n] * features
+                for j in range(begin, end):
+                    sums[j] += dy[row + j]
+            for j in range(begin, end):
+                gradient[token, j] += sums[j]
+        start = stop
 
 
 @kernel
-def scatter_add(tokens, time, batch, steps, lengths, dy, gradient, parts):
-    """gradient[tokens] += dy, step by step: each part takes columns of its own, so the order of sums is fixed."""
-    in_parallel(_scatter_part, parts, (parts, tokens, time, batch, steps, lengths, dy, gradient))
+def scatter_add(ends, order, dy, gradient, sums, first, last, parts):
+    """gradient[tokens] += dy for the columns `first` to `last`, the rows of a token in the order of `order_tokens`.
+
+    sums (E,) float64: work space, for float32 sums of millions of rows would lose their last digits. Each part takes
+    columns of its own.
+    """
+    in_parallel(_scatter_part, parts, (parts, first, last, ends, order, dy, gradient, sums))
 
 
 @kernel

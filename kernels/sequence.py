@@ -10,15 +10,30 @@ from numba import types
 from .jit import kernel, subroutine
 
 
+@subroutine
+def sum_strided(x, first, stride, rows, features, divisor, y, at):
+    """y[at + j] = Σ_n x[first + n·stride + j] / divisor for all `features` j, in float64."""
+    for j in range(0, features - 3, 4):
+        p = q = r = s = 0.0
+        for n in range(rows):
+            here = first + n * stride + j
+            p += x[here]
+            q += x[here + 1]
+            r += x[here + 2]
+            s += x[here + 3]
+        y[at + j], y[at + j + 1], y[at + j + 2], y[at + j + 3] = p / divisor, q / divisor, r / divisor, s / divisor
+    for j in range(features // 4 * 4, features):
+        p = 0.0
+        for n in range(rows):
+            p += x[first + n * stride + j]
+        y[at + j] = p / divisor
+
+
 @kernel
 def sum_over_steps(dy, time, batch, features, steps, dx):
-    """dx (B·F) = Σ_t dy, the steps in their order."""
+    """dx (B·F) = Σ_t dy, the steps in their order, in float64."""
     for b in range(dx.size // features):
-        for j in range(features):
-            dx[b * features + j] = 0.0
-        for t in range(steps):
-            for j in range(features):
-                dx[b * features + j] += dy[(t * time + b * batch) * features + j]
+        sum_strided(dy, b * batch * features, time * features, steps, features, 1.0, dx, b * features)
 
 
 @subroutine(returns=types.boolean)

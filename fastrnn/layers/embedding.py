@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import checks
 from ..init import Spec, fill, generator
-from ..kernels.embedding import look_up, one_hot, scatter_add
+from ..kernels.embedding import look_up, one_hot, order_tokens, scatter_add
 from ..spans import spans
 from ..threads import threads_for_elements
 from .stateless import Stateless, StatelessWorkspace
@@ -19,18 +19,29 @@ if TYPE_CHECKING:
     from ..types import Seed, Shapes
 
 
+_GRAIN = 16  # columns, a cache line of float32, that the gradient is at least computed for at once
+
+
 class _TokenWorkspace(StatelessWorkspace):
     """Keeps the tokens besides, (T·B) int64."""
 
     def __init__(self, layer, steps, batch):
         super().__init__(layer, steps, batch)
         self._tokens = np.empty(steps * batch, np.int64)
+        self._gradient_space = None
 
     def tokens(self, x):
         """A kept copy of the integers `x`, flat."""
         kept = self._tokens[: x.size]
         kept.reshape(x.shape)[...] = x
         return kept
+
+    def gradient_space(self, classes, features):
+        """Work space of the gradient, see `kernels.embedding`: ends (V,) and order (T·B,) int64, sums (E,) float64."""
+        if self._gradient_space is None:
+            ends, order = np.empty(classes, np.int64), np.empty_like(self._tokens)
+            self._gradient_space = ends, order, np.empty(features, np.float64)
+        return self._gradient_space
 
 
 class _TokenInput(Stateless):
@@ -55,7 +66,7 @@ class _TokenInput(Stateless):
         return _TokenWorkspace(self, steps, batch)
 
     def _workspace_bytes(self, steps, batch):
-        return steps * batch * (8 + self._output_features(None) * self.dtype.itemsize)
+        return steps * batch * (16 + self._output_features(None) * self.dtype.itemsize)
 
     def _tokens(self, x, workspace):
         if workspace is not None:
@@ -124,8 +135,11 @@ class Embedding(_TokenInput):
     def _backward(self, dy, dstate, workspace):
         extent = workspace.record.extent
         gradient = self.parameters.gradient("weight")
-        for *block, values in self._blocks(workspace._tokens, dy, extent):
-            scatter_add(*block, values, gradient, threads_for_elements(dy.size))
+        ends, order, sums = workspace.gradient_space(*self.parameters.shapes["weight"])
+        order_tokens(workspace._tokens, extent.time, extent.batch, extent.steps, extent.lengths, ends, order)
+        threads = threads_for_elements(dy.size)
+        for first, last in spans(self.embedding_dim, 10 * extent.steps * extent.batch_size, grain=_GRAIN):
+            scatter_add(ends, order, dy.reshape(-1), gradient, sums, first, last, threads)
         return None, None
 
 

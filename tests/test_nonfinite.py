@@ -1,0 +1,186 @@
+"""NaN and infinity: passed on, or named by their first place."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import bptt
+
+T, B, F = 7, 3, 4
+
+
+def inputs():
+    return np.random.default_rng(0).standard_normal((T, B, F), dtype=np.float32)
+
+
+def model(batch_first=False):
+    layers = fastrnn.GRU(F, 5, 2, seed=0), fastrnn.LSTM(5, F, seed=1)
+    return fastrnn.Sequential(*layers, batch_first=batch_first)
+
+
+def place(call):
+    with pytest.raises(fastrnn.NonFiniteError) as caught:
+        call()
+    error = caught.value
+    copy = pickle.loads(pickle.dumps(error))
+    assert isinstance(error, ValueError) and str(copy) == str(error) and copy.layer == error.layer
+    return str(error)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_the_first_step_of_an_input_is_named(batch_first):
+    x, net = inputs(), model(batch_first)
+    x[3, 2, 1], x[5, 0, 0] = np.nan, np.inf
+    ours = x.swapaxes(0, 1) if batch_first else x
+    assert place(lambda: net(ours, nonfinite="raise")) == "x is nan at time 3, batch 2, feature 1"
+    lengths = [7, 7, 3]
+    assert place(lambda: net(ours, lengths=lengths, nonfinite="raise")) == "x is inf at time 5, batch 0, feature 0"
+    y, _ = net(ours, lengths=[5, 7, 3], nonfinite="raise")  # only padding is left
+    np.testing.assert_array_equal(y, net(ours, lengths=[5, 7, 3])[0])
+
+
+def test_parameters_and_states_are_named():
+    net, x = model(), inputs()
+    state = (np.zeros((2, B, 5), np.float32), None)
+    state[0][1, 2, 3] = -np.inf
+    assert place(lambda: net(x, state, nonfinite="raise")) == "state[0] is -inf at [1, 2, 3]"
+    net(x, nonfinite="raise")
+    weights = net.state_dict()
+    weights["0.weight_hh_l1"][4, 2] = np.inf
+    net.load_state_dict(weights)
+    assert place(lambda: net(x, nonfinite="raise")) == "weight_hh_l1 of layer 0 (GRU) is inf at [4, 2]"
+    assert np.isnan(net(x)[0]).any()
+
+
+def growing():
+    """A stack whose second layer overflows, which the LSTM after it would make finite again."""
+    net = fastrnn.Sequential(fastrnn.RNN(1, 1, 2, nonlinearity="relu"), fastrnn.LSTM(1, 1))
+    ones = {name: np.ones_like(array) for name, array in net.state_dict().items()}
+    net.load_state_dict(ones | {"0.weight_hh_l1": np.full((1, 1), 1e13, np.float32)})
+    return net
+
+
+def test_an_overflow_inside_is_named_by_its_layer_and_step():
+    net, x = growing(), np.ones((9, 2, 1), np.float32)
+    workspace = net.workspace(9, 2)
+    expected = "h_l1 of layer 0 (RNN) becomes inf at time 3, batch 0, feature 0"
+    assert np.isfinite(net(x)[0]).all()
+    assert place(lambda: net(x, nonfinite="raise")) == expected
+    assert place(lambda: net(x, workspace=workspace, nonfinite="raise")) == expected
+    with pytest.raises(ValueError, match="recorded in workspace"):
+        net.backward(np.ones((9, 2, 1), np.float32), workspace=workspace)
+    state = None
+    for t in range(3):
+        _, state = net.step(x[t], state, nonfinite="raise")
+    assert "h_l1 of layer 0 (RNN) becomes inf" in place(lambda: net.step(x[3], state, nonfinite="raise"))
+
+
+def test_the_reverse_direction_begins_at_the_end():
+    net = fastrnn.RNN(1, 1, bidirectional=True, nonlinearity="relu")
+    weights = {name: np.zeros_like(array) for name, array in net.state_dict().items()}
+    grown = {"weight_ih_l0_reverse": np.ones((1, 1)), "weight_hh_l0_reverse": np.full((1, 1), 1e20)}
+    net.load_state_dict(weights | grown)
+    found = place(lambda: net(np.ones((9, 1, 1), np.float32), nonfinite="raise"))
+    assert found == "h_l0_reverse of the RNN becomes inf at time 6, batch 0, feature 0"
+
+
+def test_losses_name_the_row():
+    y, targets, loss = inputs(), inputs(), fastrnn.MSE()
+    targets[2, 1, 0] = np.nan
+    assert place(lambda: loss(y, targets, nonfinite="raise")) == "targets is nan at [2, 1]"
+    mask = np.ones((T, B), bool)
+    mask[2, 1] = False
+    assert loss(y, targets, mask=mask, nonfinite="raise")[0] == loss(y, targets, mask=mask)[0]
+    y[1, 1, 1] = -np.inf
+    classes = np.zeros((T, B), np.int64)
+    assert np.isfinite(fastrnn.CrossEntropy()(y, classes, nonfinite="raise")[0])  # a class that can't be
+    assert place(lambda: fastrnn.CrossEntropy()(y, classes + 1, nonfinite="raise")) == "y is -inf at [1, 1]"
+
+
+def test_a_wrong_policy_is_refused():
+    net, x = model(), inputs()
+    for call in (net, lambda *a, **k: net.step(x[0], **k), lambda *a, **k: fastrnn.MSE()(x, x, **k)):
+        with pytest.raises(ValueError, match="nonfinite must be one of"):
+            call(x, nonfinite="stop")
+
+
+@pytest.mark.parametrize("rule", [bptt.Full(), bptt.Truncated(3), bptt.Windowed(3), bptt.Checkpointed(3)], ids=repr)
+def test_training_names_the_place_in_the_whole_batch(rule):
+    trainer = fastrnn.Trainer(model(), fastrnn.MSE(), fastrnn.SGD(0.1), bptt=rule, nonfinite="raise")
+    x, targets = inputs(), inputs()
+    x[4, 2, 1] = targets[5, 1, 0] = np.nan
+    updates = 1 if isinstance(rule, bptt.Truncated) else 0
+    expected = f"x is nan at time 4, batch 2, feature 1 (after {updates} updates)"
+    assert place(lambda: trainer.step(x, inputs())) == expected
+    trainer.updates = 0
+    assert "targets is nan at time 5, batch 1" in place(lambda: trainer.step(inputs(), targets))
+    assert trainer.nonfinite == 2 and np.isfinite(trainer.model.parameters_to_vector()).all()
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_an_update_that_goes_wrong_is_undone(policy):
+    """The gradient is finite, its square, Adam's second moment, is not."""
+    net = fastrnn.Linear(1, 1, seed=0)
+    trainer = fastrnn.Trainer(net, fastrnn.MAE(), fastrnn.Adam(1e-3), nonfinite=policy)
+    x = np.ones((1, 1, 1), np.float32)
+    for update in range(2):
+        before, state = net.parameters_to_vector(), trainer.optimizer.state_dict()
+        if policy == "raise":
+            assert "exp_avg_sq of weight of the Linear is inf" in place(lambda: trainer.step(x * 1e25, x))
+        else:
+            trainer.step(x * 1e25, x)
+        np.testing.assert_array_equal(net.parameters_to_vector(), before)
+        after = trainer.optimizer.state_dict()
+        assert after.keys() == state.keys() and trainer.updates == update and trainer.nonfinite == update + 1
+        assert all(np.array_equal(after[name], state[name]) for name in state)
+        trainer.step(x, x)
+
+
+def test_a_state_that_step_returned_outlives_an_error():
+    trainer = fastrnn.Trainer(model(), fastrnn.MSE(), fastrnn.SGD(0.1), nonfinite="raise")
+    _, state = trainer.step(inputs(), inputs())
+    before = state[0].copy()
+    place(lambda: trainer.step(inputs(), np.full((T, B, F), np.nan, np.float32), state))
+    np.testing.assert_array_equal(state[0], before)
+
+
+def test_no_checkpoint_of_parameters_that_are_not_finite(tmp_path):
+    trainer = fastrnn.Trainer(model(), fastrnn.MSE(), fastrnn.SGD(0.1), nonfinite="raise")
+    trainer.model.vector_to_parameters(np.full(trainer.model.num_parameters, np.nan, np.float32))
+    place(lambda: trainer.save_checkpoint(tmp_path / "checkpoint"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_early_stopping_keeps_no_weights_that_are_not_finite():
+    net = fastrnn.Linear(1, 1, seed=0)
+    trainer = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1))
+    stopping, good = fastrnn.EarlyStopping(9), net.parameters_to_vector()
+    stopping(trainer, {"validation_loss": 1.0})
+    stopping(trainer, {"validation_loss": -np.inf})
+    net.vector_to_parameters(np.full(2, np.nan, np.float32))
+    stopping(trainer, {"validation_loss": 0.5})
+    stopping.finish(trainer)
+    np.testing.assert_array_equal(net.parameters_to_vector(), good)
+    assert stopping.best == 1.0 and stopping.waited == 2
+
+
+@pytest.mark.parametrize("number", [0.1, 1.1])
+def test_sums_over_equal_rows_are_accurate(number):
+    """All roundings of such a sum may go the same way."""
+    rows = 100_000
+    dy = np.full((rows, 1, 1), number, np.float32)
+    exact = rows * float(dy[0, 0, 0])
+    embedding, linear, repeat = fastrnn.Embedding(2, 1), fastrnn.Linear(1, 1), fastrnn.Repeat(rows)
+    one_hot = fastrnn.RNN(2, 1, bias=False, nonlinearity="relu")
+    one_hot.load_state_dict({name: np.eye(*array.shape) for name, array in one_hot.state_dict().items()})
+    tokens = np.zeros((rows, 1), np.int64)
+    sums = [fastrnn.MeanPool()(dy)[0] * rows]
+    for layer, x in ((embedding, tokens), (linear, dy), (repeat, dy[:1, 0]), (one_hot, tokens.reshape(1, rows))):
+        workspace = layer.workspace(len(x), x.shape[1])
+        y, _ = layer(x, workspace=workspace)
+        dx, _ = layer.backward(dy.reshape(y.shape), workspace=workspace)
+        gradients = list(layer.grad_dict().values())
+        sums.append(dx if layer is repeat else gradients[-1] if layer is linear else gradients[0].reshape(-1)[0])
+    np.testing.assert_allclose([float(np.squeeze(s)) for s in sums], exact, rtol=1e-5)
