@@ -237,7 +237,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict]:
         meta = _json_entry(file, path, "meta")
         for name, spec in file.specs.items():
             if spec.dtype == BFLOAT16:
-                raise FormatError(f"{_text(path)} has a tensor {name!r} of dtype BF16, which fastrnn never writes")
+                raise FormatError(f"{_text(path)} has a tensor {short(repr(name))} of BF16, which fastrnn never writes")
         return _read_tensors(file, path), meta
 
 

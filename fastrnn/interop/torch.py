@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .. import checks, storage
 from ..layers import GRU, LSTM, RNN, Jordan, LayerNormLSTM, PeepholeLSTM
 from ..layers.base import Layer
+from ..safetensors_reader import parse_json
 from . import torch_names
 from .common import check_model, common_dtype, named_layers, place_of, refuse_options, require
 
@@ -188,7 +189,7 @@ def load(path: storage.Path, layers: Sequence[Any] | None = None, **hints: Any) 
         raise storage.FormatError(f"{os.fsdecode(path)} was written by fastrnn.save: read it by fastrnn.load")
     if _ARCHITECTURE in metadata and layers is None and not hints:
         try:
-            description = storage.parse_json(metadata[_ARCHITECTURE], len(metadata[_ARCHITECTURE]))
+            description = parse_json(metadata[_ARCHITECTURE], len(metadata[_ARCHITECTURE]))
         except (ValueError, RecursionError) as error:
             raise storage.FormatError(f"{os.fsdecode(path)}: its architecture can't be read: {error}") from None
         return storage.restore(description, tensors, path)

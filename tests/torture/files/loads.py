@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import signal
 import sys
 import tempfile
 import tracemalloc
@@ -107,7 +106,6 @@ def mutated(goods, seed, number):
 
 def _loads(goods, folder, seed, first, last):
     """Load the damaged files of these numbers, in a child; yields what came of each."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     warnings.simplefilter("error")
     for kind, content in goods.items():  # lazy imports and what is built once
         path = os.path.join(folder, f"good {kind}")
