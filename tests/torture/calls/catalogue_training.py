@@ -212,7 +212,7 @@ def _trainer_calls():
     }  # fmt: skip
     yield Entry(f"{name}.fit", fit, known)
     yield Entry(f"{name}.evaluate", evaluate, {"batches": batches})
-    path = Argument("other", words=("path", "file", "directory", "null", "PathLike", "encode"))
+    path = Argument("other", words=("path", "file", "directory", "null", "PathLike", "encode", "checkpoint"))
     yield Entry(f"{name}.save_checkpoint", save, {"path": path, "extra": Argument(words=("JSON",))})
     yield Entry(f"{name}.load_checkpoint", load, {"path": path})
 

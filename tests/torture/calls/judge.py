@@ -94,7 +94,15 @@ def _perform(call):
     seconds, grown = time.process_time() - start, _peak() - peak
     changed = [name for name, value in call.arguments.items() if fingerprint(arrays_in(value)) != before[name]]
     after = fingerprint(call.watched)
-    return _Outcome(error, print_, after, [str(w.message) for w in caught], seconds, grown, changed)
+    return _Outcome(
+        error,
+        print_,
+        after,
+        [str(w.message) for w in caught if not w.category.__module__.startswith("sklearn")],
+        seconds,
+        grown,
+        changed,
+    )
 
 
 def known_argument(entry, call, name):
