@@ -14,7 +14,8 @@ class Argument(NamedTuple):
     """What is known of one argument.
 
     kind: "integer", "number", "flag", "choice", "floats", "integers", "booleans", "mask", "state", "model",
-        "workspace", "out", "input" of a recurrent layer, floats or tokens, or "other", of which nothing has to be refused; "" for what the right value is.
+        "workspace", "out", "input" of a recurrent layer, floats or tokens, or "other", of which nothing has to be
+        refused; "" for what the right value is.
     none: whether None means something.
     minimum, maximum: bounds of a number, or of the elements of integers.
     huge: of integers beyond any memory: "refused"; "fine", where nothing is made of that size; "untried", where they

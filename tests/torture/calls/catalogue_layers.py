@@ -237,7 +237,7 @@ _CONSTRUCTORS = {
     **dict.fromkeys(("dropout", "recurrent_dropout", "p"), Argument(minimum=0, maximum=1)),
     "bidirectional": Argument(words=("dilation",)),
     "seed": SEED,
-    "init": Argument("other"),
+    "init": Argument("other", words=("",)),  # it may be a function, which raises what it likes
     "initial_state": Argument("other"),
     "dtype": Argument("other", none=False),
     "layer": Argument("model", words=("layer",)),

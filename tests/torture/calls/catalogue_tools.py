@@ -111,7 +111,7 @@ def _generation():
         "start": start, "steps": SIZE, "temperature": POSITIVE, "top_k": Argument(minimum=1, maximum=5),
         "top_p": Argument(minimum=0, maximum=1), "seed": SEED, "end": Argument(minimum=0, maximum=4),
         "lengths": Argument(minimum=1, maximum=3, fixed=True), "exclude": Argument(words=("exclude",)),
-        "state": Argument(none=True),
+        "state": Argument(none=True, words=("finite",)),
     }  # fmt: skip
     yield Entry("fastrnn.generate", generate, known)
     yield Entry("fastrnn.stream", stream, known)
