@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .types import Seed, State
 
 _CANDIDATE_BYTES = 48  # of a beam: six float64 or int64 for each sequence and each token that may follow
+_LARGEST_LOG = math.log(sys.float_info.max)
 _STEPS = 256  # of a start that are read at once: the memory does not grow with it
 
 
@@ -253,6 +255,8 @@ def beam_search(
     steps = checks.integer("steps", steps, minimum=1)
     width = checks.integer("beam_width", beam_width, minimum=1)
     penalty = checks.number("length_penalty", length_penalty, minimum=0)
+    if penalty * math.log(steps) > _LARGEST_LOG:
+        raise ValueError(f"length_penalty must leave steps**length_penalty finite, got {penalty:g} with steps={steps}")
     begin = _Start(model, start, state, None)
     if not begin.tokens or not begin.single:
         raise ValueError("start must be a sequence of tokens")

@@ -240,6 +240,8 @@ def save(picture: Axes | Figure, path: str | bytes | os.PathLike, *, dpi: int = 
     if not hasattr(figure, "savefig"):
         raise TypeError(f"picture must be Axes or a Figure of matplotlib's, got {type(picture).__name__}")
     dpi = checks.integer("dpi", dpi, minimum=1)
+    width, height = figure.get_size_inches()
+    checks.memory("the picture", int(4 * width * dpi) * int(height * dpi))
     with storage.atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=dpi)
 

@@ -163,12 +163,17 @@ def test_generate_refuses_more_steps_than_there_is_memory_for():
     refused(MemoryError, "bytes", fr.generate, net(), np.zeros((3, 2), np.int64), 2**62)
 
 
+def test_beam_search_refuses_a_penalty_beyond_floats():
+    refused(ValueError, "length_penalty must leave", fr.beam_search, net(), np.arange(3), 3, 2, length_penalty=1e6)
+
+
 def test_pictures_want_their_own():
     pytest.importorskip("matplotlib")
     from fastrnn import plot
 
     refused(TypeError, "picture must be Axes or a Figure", plot.save, 3, "p.png")
     refused(TypeError, "dpi must be an integer", plot.save, plot.new_figure("test", 1, 1), "p.png", dpi=2j)
+    refused(MemoryError, "the picture needs .* bytes", plot.save, plot.new_figure("test", 1, 1), "p.png", dpi=10**30)
     refused(TypeError, "width must be a real number", plot.new_figure, "test", Raises(), 1)
 
 

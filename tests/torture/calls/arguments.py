@@ -14,12 +14,14 @@ class Argument(NamedTuple):
     """What is known of one argument.
 
     kind: "integer", "number", "flag", "choice", "floats", "integers", "booleans", "mask", "state", "model",
-        "workspace", "out", or "other", of which nothing has to be refused; "" for what the right value is.
+        "workspace", "out", "input" of a recurrent layer, floats or tokens, or "other", of which nothing has to be
+        refused; "" for what the right value is.
     none: whether None means something.
     minimum, maximum: bounds of a number, or of the elements of integers.
     huge: of integers beyond any memory: "refused"; "fine", where nothing is made of that size; "untried", where they
         ask for as much time.
     fixed: whether an array of another shape, or another workspace, must be refused.
+    padded: whether there may be padding in it, where nothing is read but the first of the integers for sure.
     late: whether it is looked at after work was done, which stays: batches that come one by one.
     words: what a message may say in place of the argument's name.
     """
@@ -30,6 +32,7 @@ class Argument(NamedTuple):
     maximum: float | None = None
     huge: str = "fine"
     fixed: bool = False
+    padded: bool = False
     late: bool = False
     words: tuple[str, ...] = ()
 
@@ -101,7 +104,7 @@ def _array(value):
 def _wrong_shape(argument, valid, array):
     if array.size == 0 or (argument.fixed and array.shape != np.shape(valid)):
         return True
-    return array.ndim == 0 and np.ndim(valid) > 0
+    return array.ndim == 0 and np.ndim(valid) > 1
 
 
 def _floats(argument, valid, value):
@@ -113,7 +116,14 @@ def _integers(argument, valid, value):
     array = _array(value)
     if array is None or array.dtype.kind not in "iu" or _wrong_shape(argument, valid, array):
         return True
+    if argument.padded:
+        array = array.flat[:1]
     return _out_of_bounds(argument, int(array.min()), int(array.max()))
+
+
+def _input(argument, valid, value):
+    array = _array(value)
+    return (array is None or array.dtype.kind not in "iu") and _floats(argument, valid, value)
 
 
 def _booleans(argument, valid, value):
@@ -152,6 +162,7 @@ _REFUSES = {
     "flag": _flag,
     "choice": lambda argument, valid, value: not isinstance(value, str),
     "floats": _floats,
+    "input": _input,
     "integers": _integers,
     "booleans": _booleans,
     "mask": _mask,

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from .judge import judge, known_argument
-from .malformations import Malformed
+from .malformations import HUGE, Malformed
 
 _EXAMPLES = 3  # for one call of `examples`
 
@@ -30,9 +30,11 @@ _VALUES = st.one_of(
 
 
 def _values(argument):
-    """A strategy for an argument: work without end is no malformation."""
+    """A strategy for an argument: work without end is no malformation, nor is a size that there is memory for."""
     if argument.huge == "untried":
         return _VALUES.filter(lambda value: not isinstance(value, int) or value < 9)
+    if argument.huge == "refused":
+        return _VALUES.filter(lambda value: not isinstance(value, int) or value < 999 or value >= HUGE[0])
     return _VALUES
 
 

@@ -167,6 +167,7 @@ _ARRAYS = {
     "workspace": Argument(),
     "state": Argument(none=True, words=("state",)),
 }
+_TAKE_TOKENS = ("LSTM", "GRU", "RNN", "PeepholeLSTM", "LayerNormLSTM", "Sequential", "Residual", "Concatenated")
 _SHAPE = Argument(words=("layer", "dimensions"))
 
 
@@ -174,7 +175,9 @@ def _known_forward(kind):
     maximum = _TOKENS - 1 if _MAKERS[kind] in (_MAKERS["Embedding"], _MAKERS["OneHot"]) else None
     minimum = None if maximum is None else 0
     others = ("state", "out", "lengths", "resets")  # which an x of another shape does not go with
-    return {**_ARRAYS, "x": Argument(minimum=minimum, maximum=maximum, words=(*others, *_SHAPE.words))}
+    kind_of_x = "integers" if minimum == 0 else "input" if kind in _TAKE_TOKENS else "floats"
+    x = Argument(kind_of_x, minimum=minimum, maximum=maximum, padded=True, words=(*others, *_SHAPE.words))
+    return {**_ARRAYS, "x": x}
 
 
 def _layer_entries(kind):
@@ -190,7 +193,7 @@ def _layer_entries(kind):
     yield Entry(f"{name}.backward", _backward(kind), backward, disorders=disorders)
     whole = ("single step",)  # of some layers there is none
     step = {"state": Argument(none=True, words=whole), "resets": Argument(fixed=True, words=whole)}
-    step["x_t"] = known_x["x"]._replace(words=(*known_x["x"].words, *whole))
+    step["x_t"] = known_x["x"]._replace(padded=False, words=(*known_x["x"].words, *whole))
     yield Entry(f"{name}.step", _step(kind), step)
     sizes = {"T": COUNT if kind == "Repeat" else SIZE, "B": SIZE, "threads": COUNT}  # what it repeats has no steps
     yield Entry(f"{name}.workspace", _method(kind, "workspace", lambda s: {"T": s.steps, "B": s.batch}), sizes)
@@ -234,7 +237,7 @@ _CONSTRUCTORS = {
     **dict.fromkeys(("dropout", "recurrent_dropout", "p"), Argument(minimum=0, maximum=1)),
     "bidirectional": Argument(words=("dilation",)),
     "seed": SEED,
-    "init": Argument("choice", none=True),
+    "init": Argument("other", words=("",)),  # it may be a function, which raises what it likes
     "initial_state": Argument("other"),
     "dtype": Argument("other", none=False),
     "layer": Argument("model", words=("layer",)),

@@ -106,12 +106,12 @@ def _generation():
         arguments = some(rng, arguments, ("model", "start", "steps", "beam_width"))
         return Call(fr.beam_search, arguments, (arguments["model"],))
 
-    start = Argument(minimum=0, maximum=4, words=("state", "lengths", "x must"))
+    start = Argument(minimum=0, maximum=4, padded=True, words=("state", "lengths", "x must"))
     known = {
         "start": start, "steps": SIZE, "temperature": POSITIVE, "top_k": Argument(minimum=1, maximum=5),
         "top_p": Argument(minimum=0, maximum=1), "seed": SEED, "end": Argument(minimum=0, maximum=4),
         "lengths": Argument(minimum=1, maximum=3, fixed=True), "exclude": Argument(words=("exclude",)),
-        "state": Argument(none=True),
+        "state": Argument(none=True, words=("finite",)),
     }  # fmt: skip
     yield Entry("fastrnn.generate", generate, known)
     yield Entry("fastrnn.stream", stream, known)
@@ -154,7 +154,7 @@ def _path(name):
     return os.path.join(FOLDER.name, name)
 
 
-_PATH = Argument("other", words=("path", "file", "directory", "null", "name", "encode", "PathLike"))
+_PATH = Argument("other", words=("path", "file", "directory", "null", "name", "encode", "PathLike", "model"))
 
 
 def _diagnostics():
@@ -168,7 +168,7 @@ def _diagnostics():
 
     known = {
         "lengths": Argument(minimum=1, maximum=4, fixed=True), "resets": Argument(fixed=True),
-        "targets": Argument(fixed=True), "mask": Argument(words=("valid",)),
+        "targets": Argument(fixed=True, words=("mask",)), "mask": Argument(words=("valid",)),
         "x": Argument(words=("lengths", "targets", "state", "mask", "resets", "max_lag")),
         "max_lag": Argument(minimum=1, maximum=3, none=True), "jacobians": Argument(minimum=0),
         "horizons": Argument(words=("horizons",)), "eps": POSITIVE, "tolerance": POSITIVE, "seed": SEED,
@@ -296,7 +296,7 @@ def _estimator_entries(kind, options, arguments, methods, known):
 
 def _estimators():
     small = {"hidden_size": 2, "epochs": 1, "random_state": 3}
-    known = {name: _LOOSE for name in ("random_state", "verbose")}
+    known = {name: _LOOSE for name in ("random_state", "verbose", "dtype")}
     known |= {"hidden_size": SIZE, "epochs": Argument(minimum=1, huge="untried"), "batch_size": COUNT}
     known |= {"horizon": Argument(minimum=1), "window": Argument(minimum=1, none=True)}
 

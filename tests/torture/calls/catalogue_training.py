@@ -205,14 +205,15 @@ def _trainer_calls():
         "mask": Argument(words=("valid",)),
     }  # fmt: skip
     yield Entry(f"{name}.step", step, known)
-    batches = Argument(words=("batch", "epoch", "iteration"))
+    batches = Argument(words=("batch", "epoch", "iteration", "x must"))
     known = {
         "epochs": Argument(minimum=1, huge="untried"), "batches": batches,
-        "validation": Argument(none=True, late=True, words=("batch",)), "callbacks": Argument(words=("callback",)),
+        "validation": Argument(none=True, late=True, words=("batch", "x must")),
+        "callbacks": Argument(words=("callback",)),
     }  # fmt: skip
     yield Entry(f"{name}.fit", fit, known)
     yield Entry(f"{name}.evaluate", evaluate, {"batches": batches})
-    path = Argument("other", words=("path", "file", "directory", "null", "PathLike", "encode"))
+    path = Argument("other", words=("path", "file", "directory", "null", "PathLike", "encode", "checkpoint"))
     yield Entry(f"{name}.save_checkpoint", save, {"path": path, "extra": Argument(words=("JSON",))})
     yield Entry(f"{name}.load_checkpoint", load, {"path": path})
 
@@ -279,7 +280,7 @@ _RULES = {
 
 
 def _rules():
-    known = {"k": COUNT, "k2": Argument(minimum=2), "k1": Argument(minimum=1, maximum=3, words=("k2",)), "p": _FACTOR}
+    known = {"k": COUNT, "k2": Argument(minimum=2), "k1": Argument(minimum=1, words=("k2",)), "p": _FACTOR}
     known |= {"seed": SEED, "segments": COUNT, "start": Argument(minimum=1, maximum=4, words=("stop",)), "stop": COUNT,
               "every": COUNT, "factor": Argument(minimum=1), "teacher": _FACTOR}  # fmt: skip
     for kind, options in _RULES.items():

@@ -321,7 +321,7 @@ def _integer_arrays(rng, argument, valid):
         number = (2**63, 2**64 - 1, 2**63 + 1)[rng.integers(3)]
     else:
         value = valid.astype(np.int64)
-    value.flat[rng.integers(value.size)] = number
+    value.flat[0 if argument.padded else rng.integers(value.size)] = number
     return Malformed(f"with {number} in it", value)
 
 
@@ -394,6 +394,7 @@ _BY_KIND = {
     "flag": _flags,
     "choice": _choices,
     "floats": _floats,
+    "input": _floats,
     "integers": _integer_arrays,
     "booleans": _boolean_arrays,
     "mask": _boolean_arrays,
