@@ -76,11 +76,11 @@ def is_finite(array: np.ndarray) -> bool:
 class _Place(NamedTuple):
     """An element of an array, and what stands there."""
 
-    index: tuple[int, ...]
+    at: tuple[int, ...]
     value: float
 
 
-def first_place(array: np.ndarray, valid: Callable[[slice], Any] | None = None) -> _Place | None:
+def find_place(array: np.ndarray, valid: Callable[[slice], Any] | None = None) -> _Place | None:
     """The first element in C order that is not finite, of those that are `valid`: booleans for a slice of rows."""
     rows = max(1, _AT_ONCE // max(1, array[0].size)) if array.ndim else 1
     array = np.atleast_1d(array)
@@ -94,6 +94,13 @@ def first_place(array: np.ndarray, valid: Callable[[slice], Any] | None = None) 
             index = (start + int(n), *map(int, rest))
             return _Place(index, float(array[index]))
     return None
+
+
+def first_place(array: np.ndarray) -> _Place:
+    """`find_place` of an array that is known not to be finite."""
+    place = find_place(array)
+    assert place is not None
+    return place
 
 
 def _arrays(name: str, state: State) -> Iterator[tuple[str, np.ndarray]]:
@@ -157,7 +164,8 @@ class Watch:
 
     def __init__(self, model: Layer):
         self._model = model
-        self._first_step, self._rows = 0, None
+        self._first_step = 0
+        self._rows: np.ndarray | None = None
         self._begin()
 
     def _begin(self):
@@ -177,11 +185,11 @@ class Watch:
         of_layer = "" if label is None else f" of {label}"
         for own_name, array in _arrays(f"state{of_layer}", state):
             if array.dtype.kind == "f" and not is_finite(array.astype(layer.dtype, copy=False)):
-                place = first_place(array.astype(layer.dtype, copy=False))
-                raise NonFiniteError(f"{own_name} is {place.value}", layer=label, detail=str(list(place.index)))
+                at, value = first_place(array.astype(layer.dtype, copy=False))
+                raise NonFiniteError(f"{own_name} is {value}", layer=label, detail=str(list(at)))
         if x.dtype.kind != "f" or is_finite(x):
             return
-        place = first_place(*_time_first(x, layer.batch_first, lengths))
+        place = find_place(*_time_first(x, layer.batch_first, lengths))
         if place is not None:
             raise self._error(f"{name} is", place, None)  # of a layer in a chain: what came before has been looked at
 
@@ -200,13 +208,13 @@ class Watch:
         label = _label(self._model, layer)
         for name, part, reverse in layer._named_outputs(np.atleast_2d(y), index):  # a single stream's step is (F,)
             part = _time_first(part, layer.batch_first, None)[0]
-            place = first_place(part[::-1] if reverse else part)
+            place = find_place(part[::-1] if reverse else part)
             if place is None:
                 continue
-            time = place.index[0] if part.ndim == 3 else 0
+            time = place.at[0] if part.ndim == 3 else 0
             if self._found is None or (self._stage, time) < self._found[0]:
                 if reverse:
-                    place = place._replace(index=(len(part) - 1 - time, *place.index[1:]))
+                    place = place._replace(at=(len(part) - 1 - time, *place.at[1:]))
                 self._found = (self._stage, time), self._error(f"{name} of {label} becomes", place, label)
 
     def end(self, layer: Layer, y: np.ndarray, state: State) -> None:
@@ -219,12 +227,12 @@ class Watch:
                 place = first_place(array)
                 label = _label(self._model, layer)
                 raise NonFiniteError(
-                    f"{name} of {label} becomes {place.value}", layer=label, detail=str(list(place.index))
+                    f"{name} of {label} becomes {place.value}", layer=label, detail=str(list(place.at))
                 )
 
     def _error(self, what, place, label):
         """The error of a place in an array (T,B,F) or (B,F)."""
-        *time, batch, feature = place.index
+        *time, batch, feature = place.at
         step, detail = time[0] if time else None, f"feature {feature}"
         return self.placed(NonFiniteError(f"{what} {place.value}", time=step, batch=batch, layer=label, detail=detail))
 
@@ -238,7 +246,7 @@ class Watch:
 
 
 def _time_first(array, batch_first, lengths):
-    """`array` with time before the batch, and what `first_place` takes for valid: the steps before the ends."""
+    """`array` with time before the batch, and what `find_place` takes for valid: the steps before the ends."""
     if array.ndim == 2:
         return array, None
     array = array.swapaxes(0, 1) if batch_first else array

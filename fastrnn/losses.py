@@ -244,13 +244,14 @@ def error_of_loss(
         mask = np.broadcast_to(mask, y.shape[:-1] + targets.shape[y.ndim - 1 : mask.ndim])
     swap = batch_first and y.ndim == 3
     if swap:  # the first in time
-        y, targets, mask = (None if array is None else array.swapaxes(0, 1) for array in (y, targets, mask))
+        y, targets = y.swapaxes(0, 1), targets.swapaxes(0, 1)
+        mask = None if mask is None else mask.swapaxes(0, 1)
     index = first_row(loss, y, targets, mask)
     if index is None:  # each is finite: their sum is not
         return finite.NonFiniteError("the loss becomes infinite")
     what = "the loss is not finite"
     for name, row in (("targets", targets[index]), ("y", y[index])):
-        place = finite.first_place(np.asarray(row)) if row.dtype.kind == "f" else None
+        place = finite.find_place(np.asarray(row)) if row.dtype.kind == "f" else None
         if place is not None:
             what = f"{name} is {place.value}"
             break
