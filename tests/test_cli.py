@@ -285,6 +285,9 @@ def test_cli_train_refuses_to_resume_on_a_text_that_has_changed(tmp_path, capsys
     assert run_in(tmp_path / "run", str(path), "--steps", "2") == 0
     path.write_bytes(TEXT.replace(b"beer", b"wine"))
     assert_refused(capsys, ["train", "--resume", tmp_path / "run"], "not the text")
+    path.unlink()
+    os.mkfifo(path)
+    assert_refused(capsys, ["train", "--resume", tmp_path / "run"], "is not a file")
 
 
 @pytest.mark.parametrize(

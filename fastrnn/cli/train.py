@@ -143,6 +143,9 @@ def _resumed(settings, given):
         if name not in _CHANGEABLE:
             option = "FILE" if name == "files" else f"--{name}"
             raise CommandError(f"{option} can't be given with --resume: the checkpoint says what it is")
+    for path in settings.files:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would block, a device may have no end
+            raise CommandError(f"{path}, which the checkpoint names as its text, is not a file")
     return dataclasses.replace(settings, **{"seconds": None} | given) if given else settings
 
 
