@@ -147,4 +147,6 @@ def use_tokens(tokens, lengths, table, y, gradient, hot):
     for n in prange(tokens.shape[0]):
         embedding.look_up(tokens[n], batch, 1, steps, lengths, table, y[n], 1)
         embedding.scatter_add(tokens[n], batch, 1, steps, lengths, y[n], gradient[n], 1)
+        counts, order = np.empty(gradient.shape[1], np.int64), np.empty(tokens.shape[1], np.int64)
+        embedding.scatter_ordered(tokens[n], batch, 1, steps, lengths, y[n], gradient[n], counts, order, 1)
         embedding.one_hot(tokens[n], batch, 1, steps, lengths, table.shape[0], hot[n])
