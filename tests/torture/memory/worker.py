@@ -25,7 +25,7 @@ _ROUND = {  # cases of each kind in a round
     layers.draw_jordan: 1,
 }  # fmt: skip
 _WIDE_ROUND = _ROUND | {compiled.draw_replicas: 1}  # whose user code is nobody else's, and compiled for this
-_FIRST_WIDE_ROUND = _WIDE_ROUND | {
+_FIRST_WIDE_ROUND = {draw: 12 * count for draw, count in _WIDE_ROUND.items()} | {  # so many that no option is missed
     layers.draw_recurrent: len(layers.EVERY_KERNEL), compiled.draw_layer: len(compiled.EVERY_KERNEL)
 }  # fmt: skip
 _called = set()
