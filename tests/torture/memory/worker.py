@@ -25,7 +25,7 @@ _ROUND = {  # cases of each kind in a round
     layers.draw_jordan: 1,
 }  # fmt: skip
 _WIDE_ROUND = _ROUND | {compiled.draw_replicas: 1}  # whose user code is nobody else's, and compiled for this
-_FIRST_WIDE_ROUND = _WIDE_ROUND | {
+_FIRST_WIDE_ROUND = {draw: 12 * count for draw, count in _WIDE_ROUND.items()} | {  # so many that no option is missed
     layers.draw_recurrent: len(layers.EVERY_KERNEL), compiled.draw_layer: len(compiled.EVERY_KERNEL)
 }  # fmt: skip
 _called = set()
@@ -37,20 +37,26 @@ def tell(what, value):
 
 
 def run_case(run):
-    """(counts, what did not hold) of one case: on ordinary arrays, at either page, and among canaries."""
-    counts, problems = Counter({"shapes swept": 1}), []
-    expected = run()
+    """(counts, what did not hold) of one case: at either page, on ordinary arrays, and among canaries.
+
+    At the pages first, for a stray there ends the process at once, and elsewhere some time later.
+    """
+    counts, problems, found = Counter({"shapes swept": 1}), [], {}
     for at_end in (True, False):
         with guard.Guard(at_end) as pages:
-            results = run()
-        problems += [*pages.strays, *_difference(expected, results, f"{'before' if at_end else 'behind'} a page")]
+            found["before a page" if at_end else "behind a page"] = run()
         counts += pages.counts
+        problems += pages.strays
         _called.update(pages.called)
+    expected = run()
     with canaries.Patrol() as patrol:
-        results = run()
+        found["among canaries"] = run()
     count, strays = patrol.check()
     counts["canary bytes checked"] += count
-    return counts, [*problems, *strays, *_difference(expected, results, "among canaries")]
+    problems += strays
+    for where, results in found.items():
+        problems += _difference(expected, results, where)
+    return counts, problems
 
 
 def _difference(expected, results, where):
