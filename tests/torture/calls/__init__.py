@@ -54,7 +54,7 @@ def _child(log, budget, first_round):
         return f"the process hung in {_last_begun(log)}"
     if process.returncode == 0:
         return None
-    return f"the process ended with {process.returncode} in {_last_begun(log)}: {errors[-1500:].strip()}"
+    return f"the process ended with {process.returncode} in {_last_begun(log)}: {errors[:1500].strip()}"
 
 
 def _lines(log):

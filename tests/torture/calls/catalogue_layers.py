@@ -280,7 +280,7 @@ def _containers():
     def layers(rng):
         return [fr.LSTM(3, 4, seed=1), fr.Linear(4, 3, seed=2)]
 
-    words = Argument(words=("layer", "positional", "Argument"))
+    words = Argument(words=("layer", "itera"))
     known = {"*": words}
     yield _constructor("Sequential", lambda rng: {"*": layers(rng), "batch_first": True}, known)
     yield _constructor(

@@ -172,7 +172,7 @@ def _diagnostics():
         "x": Argument(words=("lengths", "targets", "state", "mask", "resets", "max_lag")),
         "max_lag": Argument(minimum=1, maximum=3, none=True), "jacobians": Argument(minimum=0),
         "horizons": Argument(words=("horizons",)), "eps": POSITIVE, "tolerance": POSITIVE, "seed": SEED,
-        "max_elements": COUNT,
+        "max_elements": COUNT._replace(none=True),
     }  # fmt: skip
     name = "fastrnn.diagnostics"
     yield Entry(

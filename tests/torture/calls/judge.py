@@ -16,6 +16,7 @@ from .prints import arrays_in, fingerprint
 
 DOCUMENTED = (TypeError, ValueError, MemoryError, OSError, ImportError, FloatingPointError)
 _OWN = (RuntimeError, ArithmeticError)  # that objects among the malformed values raise when they are looked at
+_ALONE = ("integer", "number", "flag", "choice", "model")  # right or wrong whatever the other arguments are
 SECONDS = 5.0  # of processor time that a refusal or a small problem may take
 _MEMORY = 256 << 20  # bytes that the process may grow by in a call
 
@@ -176,8 +177,11 @@ def judge(entry, seed, call, cases):
     """The verdict on the right `call` of this seed with malformed values, `cases`, for some of its arguments."""
     arguments = {name: known_argument(entry, call, name) for name in cases}
     what = ", ".join(f"{name}: {case.what}" for name, case in cases.items())
-    must = [name for name, case in cases.items() if must_refuse(arguments[name], call.arguments[name], case)]
-    must = [] if entry.tool else must
+    must = [
+        name for name, case in cases.items()
+        if must_refuse(arguments[name], call.arguments[name], case) and not entry.tool
+        and (len(cases) == 1 or arguments[name].kind in _ALONE)
+    ]  # fmt: skip
     for name, case in cases.items():
         if arguments[name].huge == "refused" and isinstance(case.value, int) and case.value in HUGE:
             must.append(name)
