@@ -10,7 +10,7 @@ import math
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,11 @@ __all__ = [
 ]
 
 
-class Passes(ABC):
+_Batch = TypeVar("_Batch")
+_Pair = tuple[np.ndarray, np.ndarray]
+
+
+class Passes(ABC, Generic[_Batch]):
     """Batches in passes, each numbered, and the place within a pass: what `Trainer.fit` can go on with elsewhere.
 
     A subclass gives `__len__`, the batches of a pass from one on, and what fixes the passes besides their number.
@@ -43,7 +47,7 @@ class Passes(ABC):
     def __len__(self) -> int:
         """Batches in a whole pass."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[_Batch]:
         number, first = self._place = self._next
         self._next = number + 1, 0
         for index, batch in enumerate(self._pass(number, first), first + 1):
@@ -82,7 +86,7 @@ class Passes(ABC):
         self._next = self._place = 0, position
 
 
-class ShuffledPasses(Passes):
+class ShuffledPasses(Passes[_Batch]):
     """Passes in an order that follows from a seed and the number of the pass; without a seed, all are the same."""
 
     def __init__(self, seed: int | None) -> None:
@@ -103,7 +107,7 @@ class ShuffledPasses(Passes):
         self._next = self._place = epoch, position
 
 
-class _Stream(Passes):
+class _Stream(Passes[_Pair]):
     """Lanes of one long sequence, batch by batch in order.
 
     `count` numbers or vectors, called `name`, of which the lanes have `ahead` fewer: the last one is a target alone.
@@ -306,7 +310,7 @@ def windows(
     return _split_windows(view, length, batch_first)
 
 
-class WindowBatches(ShuffledPasses):
+class WindowBatches(ShuffledPasses[_Pair]):
     """The windows of a time series batch by batch, made when they are asked for: `windows` for a series of any length.
 
     Iterating gives pairs `(x, targets)` as `windows` does, of `batch_size` windows each, the last may have fewer; or,

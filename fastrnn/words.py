@@ -93,7 +93,7 @@ class Vocabulary:
         return np.concatenate([[START], self.tokens(sentence), [END]])
 
 
-class SentenceBatches(ShuffledPasses):
+class SentenceBatches(ShuffledPasses[tuple[np.ndarray, np.ndarray, np.ndarray]]):
     """Sentences of similar lengths side by side, shuffled: batches `(x, targets, lengths)` for `Trainer`.
 
     sentences: arrays of tokens, each of at least two; x (T,B) are all but their last, targets (T,B) all but their

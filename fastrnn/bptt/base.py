@@ -207,7 +207,7 @@ class Run:
         state = self.state if rows is None else self._split_off(rows)
         resets = None if self.resets is None else self._part(start, stop, rows, "resets", self.resets)
         workspace = self._buffers.workspace(self.model, stop - start, self.batch)
-        self.placed(start, rows)
+        self._say_place(start, rows)
         y, state = self.model.forward(
             self._part(start, stop, rows, "x", self.x), state, lengths=lengths, resets=resets, workspace=workspace
         )
@@ -218,7 +218,7 @@ class Run:
         return Segment(start, stop, rows, y, workspace)
 
     @staticmethod
-    def placed(start: int, rows: np.ndarray | None) -> None:
+    def _say_place(start: int, rows: np.ndarray | None) -> None:
         """Say where what is computed next stands in the batch, should it turn out not to be finite."""
         watch = finite.current()
         if watch is not None:
@@ -227,7 +227,7 @@ class Run:
     def backward(self, segment: Segment, dstate: State = None, *, carry_factor: float = 1.0) -> float:
         """Add a segment's loss and gradients, given that of its final state; returns the number of valid elements."""
         start, stop, rows, y, workspace = segment
-        self.placed(start, rows)
+        self._say_place(start, rows)
         targets, mask = self.targets, self.mask
         if y.ndim > 2 and self.model.keeps_steps:  # else the output's steps are not the input's
             targets = self._part(start, stop, rows, "targets", targets)

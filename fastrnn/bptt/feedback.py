@@ -149,7 +149,7 @@ class Feedback(Rule):
         y = self._buffers.array("y", run._output_shape(), run.model.dtype)
         segments = [self._forward(run, own, inputs, y, *bounds) for bounds in self._bounds(run, own)]
         count = run.loss.count(y, run.targets, run.mask)
-        run.placed(0, None)
+        run._say_place(0, None)
         dy = run._add_loss(y, run.targets, run.mask, run._denominator(count))
         dstate = None
         for segment in reversed(segments):
@@ -186,7 +186,7 @@ class Feedback(Rule):
         part = run._part(start, stop, rows, "x", inputs)
         resets = run.resets
         resets = None if resets is None else run._part(start, stop, rows, "resets part", resets)
-        run.placed(start, rows)
+        run._say_place(start, rows)
         part, state = run.model.forward(part, state, lengths=lengths, resets=resets, workspace=workspace)
         target = _time_first(run, y)[start:stop]
         if rows is None:

@@ -28,7 +28,6 @@ class _TokenWorkspace(StatelessWorkspace):
     def __init__(self, layer, steps, batch):
         super().__init__(layer, steps, batch)
         self._tokens = np.empty(steps * batch, np.int64)
-        self._gradient_space = None
 
     def tokens(self, x):
         """A kept copy of the integers `x`, flat."""
@@ -36,12 +35,14 @@ class _TokenWorkspace(StatelessWorkspace):
         kept.reshape(x.shape)[...] = x
         return kept
 
-    def gradient_space(self, classes, features):
-        """Work space of the gradient, see `kernels.embedding`: ends (V,) and order (T·B,) int64, sums (E,) float64."""
-        if self._gradient_space is None:
-            ends, order = np.empty(classes, np.int64), np.empty_like(self._tokens)
-            self._gradient_space = ends, order, np.empty(features, np.float64)
-        return self._gradient_space
+
+class _EmbeddingWorkspace(_TokenWorkspace):
+    """Has room for the gradient besides, see `kernels.embedding`: ends (V,), order (T·B,) int64, sums (E,) float64."""
+
+    def __init__(self, layer, steps, batch):
+        super().__init__(layer, steps, batch)
+        self.ends, self.order = np.empty(layer.num_embeddings, np.int64), np.empty_like(self._tokens)
+        self.sums = np.empty(layer.embedding_dim, np.float64)
 
 
 class _TokenInput(Stateless):
@@ -66,7 +67,7 @@ class _TokenInput(Stateless):
         return _TokenWorkspace(self, steps, batch)
 
     def _workspace_bytes(self, steps, batch):
-        return steps * batch * (16 + self._output_features(None) * self.dtype.itemsize)
+        return steps * batch * (8 + self._output_features(None) * self.dtype.itemsize)
 
     def _tokens(self, x, workspace):
         if workspace is not None:
@@ -126,6 +127,12 @@ class Embedding(_TokenInput):
     def _output_features(self, features):
         return self.embedding_dim
 
+    def _make_workspace(self, steps, batch):
+        return _EmbeddingWorkspace(self, steps, batch)
+
+    def _workspace_bytes(self, steps, batch):
+        return super()._workspace_bytes(steps, batch) + 8 * (steps * batch + self.num_embeddings + self.embedding_dim)
+
     def _compute(self, x, y, extent, workspace):
         tokens = self._tokens(x, workspace)
         weight = self.parameters.tensor("weight")
@@ -135,7 +142,7 @@ class Embedding(_TokenInput):
     def _backward(self, dy, dstate, workspace):
         extent = workspace.record.extent
         gradient = self.parameters.gradient("weight")
-        ends, order, sums = workspace.gradient_space(*self.parameters.shapes["weight"])
+        ends, order, sums = workspace.ends, workspace.order, workspace.sums
         order_tokens(workspace._tokens, extent.time, extent.batch, extent.steps, extent.lengths, ends, order)
         threads = threads_for_elements(dy.size)
         for first, last in spans(self.embedding_dim, 10 * extent.steps * extent.batch_size, grain=_GRAIN):

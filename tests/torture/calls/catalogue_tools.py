@@ -51,8 +51,6 @@ def _data():
         yield Entry(name, lambda rng, k=kind, a=arguments: Call(k, a(rng), (), _few), known)
         yield Entry(f"{name}.__iter__", lambda rng, make=make: Call(make(rng).__iter__, {}, (), _few))
         yield Entry(f"{name}.__len__", lambda rng, make=make: Call(make(rng).__len__, {}))
-        if kind is data.WindowBatches:
-            continue
 
         def load(rng, make=make):
             stream = make(rng)

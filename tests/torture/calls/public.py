@@ -13,6 +13,7 @@ _PROTOCOLS = ("__call__", "__iter__", "__len__")  # that a class of ours may hav
 NOT_TRIED = {
     "fastrnn.kernels": "compiled code: what its caller must guarantee stands in its docstrings",
     "fastrnn.FormatError": "an exception",
+    "fastrnn.NonFiniteError": "an exception",
     "fastrnn.GradcheckReport": "a record that gradcheck gives out",
     "fastrnn.diagnostics.Gate": "a record that gradient_flow gives out",
     "fastrnn.diagnostics.GradientFlow": "a record that gradient_flow gives out",

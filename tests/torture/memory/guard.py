@@ -107,8 +107,9 @@ def _exact(name, arguments):
     """Arguments with the work space of weight gradients cut down to what the kernel's docstring asks for."""
     if name not in ("accumulate_weight_gradients", "accumulate_token_gradient"):
         return arguments
-    *rest, scratch, parts = arguments
-    return (*rest, scratch[: parts * SCRATCH_TILES * panel_width(scratch.dtype) ** 2 // PANEL_VECTORS], parts)
+    *rest, scratch, parts, share, shares = arguments
+    size = parts * SCRATCH_TILES * panel_width(scratch.dtype) ** 2 // PANEL_VECTORS
+    return (*rest, scratch[:size], parts, share, shares)
 
 
 def _arrays(value):
