@@ -219,7 +219,8 @@ def pad(
     if first.dtype.kind != dtype.kind and "f" in (first.dtype.kind, dtype.kind):
         raise TypeError("sequences must not mix uint64 with signed integers: no integer type holds both")
     lengths = np.array([len(a) for a in arrays], np.int64)
-    x = np.full((len(arrays), lengths.max(), *first.shape[1:]), _fill_value(value, dtype), dtype)
+    with np.errstate(over="ignore"):  # a value beyond the dtype's range becomes infinity, visibly
+        x = np.full((len(arrays), lengths.max(), *first.shape[1:]), _fill_value(value, dtype), dtype)
     for row, array in zip(x, arrays, strict=True):
         row[: len(array)] = array
     return (x if batch_first else np.ascontiguousarray(x.swapaxes(0, 1))), lengths
