@@ -278,7 +278,8 @@ def pad(
     lengths = np.array([len(a) for a in arrays], np.int64)
     shape = len(arrays), int(lengths.max()), *first.shape[1:]
     checks.memory("the padded sequences", (1 if batch_first else 2) * math.prod(shape) * dtype.itemsize)
-    x = np.full(shape, _fill_value(value, dtype), dtype)
+    with np.errstate(over="ignore"):  # a value beyond the dtype's range becomes infinity, visibly
+        x = np.full(shape, _fill_value(value, dtype), dtype)
     for row, array in zip(x, arrays, strict=True):
         row[: len(array)] = array
     return (x if batch_first else np.ascontiguousarray(x.swapaxes(0, 1))), lengths

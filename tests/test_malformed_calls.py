@@ -90,6 +90,21 @@ def test_callbacks_want_a_trainer_and_a_record():
     refused(TypeError, "trainer must be", watch, 3, {"loss": 1.0})
 
 
+def test_padding_with_a_value_beyond_the_dtype():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x, _ = data.pad([np.zeros(1, "f4"), np.zeros(2, "f4")], value=1e60)
+    assert x[1, 0] == np.inf
+
+
+def test_a_forecast_of_more_steps_than_there_is_memory_for():
+    pytest.importorskip("sklearn")
+    from fastrnn.estimators import RNNForecaster
+
+    forecaster = RNNForecaster(hidden_size=2, epochs=1, random_state=1).fit(np.sin(np.arange(60.0)))
+    refused(MemoryError, "a forecast of .* bytes", forecaster.predict, steps=2**50)
+
+
 def test_what_must_be_a_sequence():
     start = np.zeros(3, np.int64)
     refused(TypeError, "exclude must be a sequence of tokens, got None", fr.generate, net(), start, 3, exclude=None)

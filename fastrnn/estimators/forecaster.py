@@ -255,7 +255,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
                 f"many held out with early_stopping, got n_samples = {rows}"
             )
         if not isinstance(self.quantiles, (tuple, list, np.ndarray)):
-            raise TypeError(f"quantiles must be a sequence of numbers, got {self.quantiles!r}")
+            raise TypeError(f"quantiles must be a sequence of numbers, got {checks.shown(self.quantiles)}")
         levels = {checks.number("quantiles", level, above=0.0, below=1.0) for level in self.quantiles}
         return Layout(window, horizon, season, form.exogenous and exogenous == "known"), np.array(
             sorted({0.5, *levels})
@@ -392,8 +392,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         window, horizon = self._layout.window, self._layout.horizon
         recursive, blocks = self._fitted["strategy"] == "recursive", -(-steps // horizon)
         paths = 1 + (_PATHS if recursive and len(self.quantiles_) > 1 else 0)  # the first is that of the medians
-        numbers = blocks * horizon * self._recent.series.shape[1] * max(paths, len(self.quantiles_))
-        checks.memory(f"a forecast of {steps} steps", 16 * numbers)  # twice: blocks, and all of them joined
+        columns = self._recent.series.shape[1] * max(paths, len(self.quantiles_)) + self._recent.exogenous.shape[1]
+        checks.memory(f"a forecast of {steps} steps", 16 * blocks * horizon * columns)  # twice: blocks, and all joined
         if ahead is None:  # never read
             ahead = np.zeros((steps, self._recent.exogenous.shape[1]))
         ahead = np.concatenate([ahead, np.repeat(ahead[-1:], blocks * horizon - steps, axis=0)])

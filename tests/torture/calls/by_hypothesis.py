@@ -54,10 +54,8 @@ def examples(entry, seed, log):
             name = data.draw(st.sampled_from(sorted(call.arguments)))
             value = data.draw(_values(known_argument(entry, call, name)))
             cases[name] = Malformed(repr(value)[:100], value)
-        log("begin", f"{entry.name} {seed} {[(name, case.what) for name, case in cases.items()]}")
-        verdict = judge(entry, seed, call, cases)
-        if verdict.problem:
-            log("broke", f"{entry.name} ({verdict.what}), hypothesis, seed {seed}: {verdict.problem}")
-        log("hypothesis", entry.name)
+        shown = [(name, case.what) for name, case in cases.items()]
+        with log.trial(entry, f"{seed} by hypothesis {shown}", "hypothesis") as verdicts:
+            verdicts.append(judge(entry, seed, call, cases))
 
     try_one()

@@ -4,6 +4,7 @@ LOG has a line "begin …" for each call before it is made, and "end …", or "h
 after it was judged. With two arguments, a callable's name and a seed, that one call is made and told of.
 """
 
+import contextlib
 import faulthandler
 import os
 import resource
@@ -23,11 +24,26 @@ _HYPOTHESIS = 6  # the last of so many rounds is of hypothesis
 
 
 class _Log:
+    """The file that the parent reads."""
+
     def __init__(self, path):
         self._file = open(path, "a", encoding="utf-8", buffering=1, errors="replace")
 
     def __call__(self, word, text):
         print(word, " ".join(text.split()), file=self._file)
+
+    @contextlib.contextmanager
+    def trial(self, entry, case, word):
+        """Take down a call before and after it is judged in the block, which appends its verdict to a list."""
+        self("begin", f"{entry.name} {case}")
+        faulthandler.dump_traceback_later(_HUNG, exit=True)
+        verdicts = []
+        yield verdicts
+        faulthandler.cancel_dump_traceback_later()
+        for verdict in verdicts:
+            if verdict.problem:
+                self("broke", f"{entry.name} ({verdict.what}), {case}: {verdict.problem}")
+        self(word, entry.name)
 
 
 def _limit_memory():
@@ -48,17 +64,6 @@ def _check_complete(catalogue, log):
         log("broke", f"{name} is in the catalogue and not public")
 
 
-def _tried(log, entry, seed):
-    """Make one generated call."""
-    log("begin", f"{entry.name} {seed}")
-    faulthandler.dump_traceback_later(_HUNG, exit=True)
-    verdict = generated(entry, seed)
-    faulthandler.cancel_dump_traceback_later()
-    if verdict.problem:
-        log("broke", f"{entry.name} ({verdict.what}), seed {seed}: {verdict.problem}")
-    log("end", entry.name)
-
-
 def main(path, seconds, seed, first_round, short):
     """Round after round, each callable in its turn, until the time is up; one round at least."""
     log, end = _Log(path), time.monotonic() + seconds
@@ -76,7 +81,9 @@ def main(path, seconds, seed, first_round, short):
             if number % _HYPOTHESIS == _HYPOTHESIS - 1:
                 by_hypothesis.examples(entry, _seed(entry.name, number, seed), log)
             else:
-                _tried(log, entry, _seed(entry.name, number, seed))
+                case = _seed(entry.name, number, seed)
+                with log.trial(entry, str(case), "end") as verdicts:
+                    verdicts.append(generated(entry, case))
         number += 1
 
 

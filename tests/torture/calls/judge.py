@@ -107,11 +107,16 @@ def _perform(call):
         error,
         print_,
         after,
-        [str(w.message) for w in caught if not w.category.__module__.startswith("sklearn")],
+        [str(w.message) for w in caught if not _is_theirs(w)],
         seconds,
         grown,
         changed,
     )
+
+
+def _is_theirs(warning):
+    """Whether another library warns of what it does itself, or of its own results."""
+    return warning.category.__module__.startswith("sklearn") or "/keras/" in warning.filename
 
 
 def known_argument(entry, call, name):
