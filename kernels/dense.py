@@ -11,6 +11,7 @@ from .layout import gather_rows, scatter_rows, stretch_rows
 from .parallel import in_parallel
 from .simd import lanes, load, load_first, splat, store, store_first
 
+_PAIR = types.UniTuple(types.intp, 2)
 _PLACE = types.UniTuple(types.intp, 3)
 
 
@@ -145,18 +146,32 @@ def _rows_of_run(job, first, after):
     return job.z_starts[after - 1] + job.counts[after - 1] - job.z_starts[first]
 
 
+@subroutine(returns=types.intp)
+def _pieces(job, start):
+    """Blocks of rows that the block of steps from `start` on is: several for a step of many sequences."""
+    return (job.counts[start] + _ROWS_PER_BLOCK - 1) // _ROWS_PER_BLOCK if job.steps_per_block == 1 else 1
+
+
+@subroutine(returns=_PAIR)
+def _piece_rows(rows, piece, pieces):
+    """First and past the last of `rows` that are in one piece of them."""
+    return rows * piece // pieces, rows * (piece + 1) // pieces
+
+
 @subroutine
-def _sum_block(job, z, units_valid, a, columns, start, stop, scratch, s):
-    """scratch (lanes, P) = Σ dz[row, lanes from z]ᵀ a[row, panel from a] over the rows of steps `start` to `stop`."""
+def _sum_block(job, z, units_valid, a, columns, start, stop, piece, pieces, scratch, s):
+    """scratch (lanes, P) = Σ dz[row, lanes from z]ᵀ a[row, panel from a] over the rows of steps `start` to `stop`, or a
+    piece of them."""
     width = PANEL_VECTORS * lanes(scratch)
     for j in range(s, s + units_valid * width, lanes(scratch)):
         store(scratch, j, 0.0)
     t = start
     while t < stop:
         after = _run_of_steps(job, t, stop)
+        first, last = _piece_rows(_rows_of_run(job, t, after), piece, pieces)
         transposed_product(
-            columns, units_valid, scratch, s, width, job.dz, z + job.z_starts[t] * width,
-            _rows_of_run(job, t, after), job.a, a + job.a_starts[t] * width,
+            columns, units_valid, scratch, s, width, job.dz, z + (job.z_starts[t] + first) * width,
+            last - first, job.a, a + (job.a_starts[t] + first) * width,
         )  # fmt: skip
         t = after
 
@@ -207,27 +222,31 @@ def _accumulate_groups(job, group_first, group_last, first, last, overwrite, scr
     totals = PANEL_VECTORS * _PANELS * tile
     steps = job.counts.size - 1
     block_sum = s + (SCRATCH_TILES - 1) * tile
+    block = 0
     for start in range(0, steps, job.steps_per_block):
         stop = min(start + job.steps_per_block, steps)
-        block = start // job.steps_per_block
-        for column in range(first, last, width):
-            columns = min(width, last - column)
-            for group in range(group_first, group_last):
-                _, valid, z = _place(job, group)
-                total = s + ((column - first) // width * PANEL_VECTORS + group - group_first) * tile
-                several = total + totals
-                if block % _BLOCKS_PER_SUM == 0:
-                    if block > 0:
+        pieces = _pieces(job, start)
+        for piece in range(pieces):
+            for column in range(first, last, width):
+                columns = min(width, last - column)
+                a = column * job.a_rows
+                for group in range(group_first, group_last):
+                    _, valid, z = _place(job, group)
+                    total = s + ((column - first) // width * PANEL_VECTORS + group - group_first) * tile
+                    several = total + totals
+                    begins = block % _BLOCKS_PER_SUM == 0
+                    if begins and block > 0:
                         _add_tile(scratch, several, total, valid, block == _BLOCKS_PER_SUM)
-                    _sum_block(job, z, valid, column * job.a_rows, columns, start, stop, scratch, several)
-                else:
-                    _sum_block(job, z, valid, column * job.a_rows, columns, start, stop, scratch, block_sum)
-                    _add_tile(scratch, block_sum, several, valid, False)
+                    target = several if begins else block_sum
+                    _sum_block(job, z, valid, a, columns, start, stop, piece, pieces, scratch, target)
+                    if not begins:
+                        _add_tile(scratch, block_sum, several, valid, False)
+            block += 1
     for column in range(first, last, width):
         for group in range(group_first, group_last):
             row, valid, _ = _place(job, group)
             total = s + ((column - first) // width * PANEL_VECTORS + group - group_first) * tile
-            _add_tile(scratch, total + totals, total, valid, steps <= _BLOCKS_PER_SUM * job.steps_per_block)
+            _add_tile(scratch, total + totals, total, valid, block <= _BLOCKS_PER_SUM)
             for u in range(valid):
                 at = (row + u) * job.gradient.shape[1] + column
                 _add_row(scratch, total + u * width, job.gradient, at, min(width, last - column), overwrite)
@@ -253,15 +272,16 @@ def _accumulate(job, part, parts, overwrite, scratch, s):
 
 
 @subroutine
-def _sum_rows(job, z, start, stop, scratch, s):
-    """scratch (lanes) += Σ dz[row, lanes from z] over steps `start` to `stop`, in four sums that don't wait for
-    each other."""
+def _sum_rows(job, z, start, stop, piece, pieces, scratch, s):
+    """scratch (lanes) += Σ dz[row, lanes from z] over steps `start` to `stop`, or a piece of each, in four sums that
+    don't wait for each other."""
     width = PANEL_VECTORS * lanes(scratch)
     zero = splat(scratch, 0.0)
     a, b, c, d = zero, zero, zero, zero
     for t in range(start, stop):
-        at = z + job.z_starts[t] * width
-        rows = job.counts[t]
+        first, last = _piece_rows(job.counts[t], piece, pieces)
+        at = z + (job.z_starts[t] + first) * width
+        rows = last - first
         for r in range(0, rows - 3, 4):
             a = a + load(job.dz, at + r * width)
             b = b + load(job.dz, at + (r + 1) * width)
@@ -286,11 +306,15 @@ def _accumulate_biases(job, part, parts, overwrite, scratch, s):
         several = s + step
         store(scratch, s, 0.0)
         store(scratch, several, 0.0)
+        block = 0
         for start in range(0, steps, job.steps_per_block):
-            if start // job.steps_per_block % _BLOCKS_PER_SUM == 0:
-                _add_row(scratch, several, scratch, s, step, False)
-                store(scratch, several, 0.0)
-            _sum_rows(job, z, start, min(start + job.steps_per_block, steps), scratch, several)
+            pieces = _pieces(job, start)
+            for piece in range(pieces):
+                if block % _BLOCKS_PER_SUM == 0:
+                    _add_row(scratch, several, scratch, s, step, False)
+                    store(scratch, several, 0.0)
+                _sum_rows(job, z, start, min(start + job.steps_per_block, steps), piece, pieces, scratch, several)
+                block += 1
         _add_row(scratch, several, scratch, s, step, False)
         for bias in range(len(job.gradients)):
             gradient, gate = job.gradients[bias], job.slot_gates[bias, slot]

@@ -177,10 +177,15 @@ def test_sums_over_equal_rows_are_accurate(number):
     one_hot.load_state_dict({name: np.eye(*array.shape) for name, array in one_hot.state_dict().items()})
     tokens = np.zeros((rows, 1), np.int64)
     sums = [fastrnn.MeanPool()(dy)[0] * rows]
-    for layer, x in ((embedding, tokens), (linear, dy), (repeat, dy[:1, 0]), (one_hot, tokens.reshape(1, rows))):
+    cases = [
+        (embedding, tokens), (one_hot, tokens.reshape(1, rows)), (repeat, dy[:1, 0]),
+        (linear, dy), (linear, dy.reshape(1, rows, 1)),
+    ]  # fmt: skip
+    for layer, x in cases:
         workspace = layer.workspace(len(x), x.shape[1])
         y, _ = layer(x, workspace=workspace)
+        layer.zero_grad()
         dx, _ = layer.backward(dy.reshape(y.shape), workspace=workspace)
-        gradients = list(layer.grad_dict().values())
-        sums.append(dx if layer is repeat else gradients[-1] if layer is linear else gradients[0].reshape(-1)[0])
-    np.testing.assert_allclose([float(np.squeeze(s)) for s in sums], exact, rtol=1e-5)
+        weight, *bias = layer.grad_dict().values() if layer is not repeat else [dx]
+        sums += [weight / dy[0, 0, 0], *bias] if layer is linear else [weight]
+    np.testing.assert_allclose([float(s.reshape(-1)[0]) for s in sums], exact, rtol=1e-5)
