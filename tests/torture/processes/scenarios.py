@@ -151,7 +151,10 @@ def pools(rng, counts):
     if kind == "loky":
         most = int(rng.integers(1, 3))
         del os.environ["NUMBA_NUM_THREADS"]  # which would go before joblib's limit
+        from joblib.externals.loky import get_reusable_executor
+
         found = _joblib(kind, seed, inner_max_num_threads=most)
+        get_reusable_executor().shutdown(wait=True)
         os.environ["NUMBA_NUM_THREADS"] = str(numba.config.NUMBA_NUM_THREADS)
     elif kind == "threading":
         found = _joblib(kind, seed)
