@@ -160,7 +160,7 @@ def pools(rng, counts):
         found = _joblib(kind, seed)
     else:
         context = multiprocessing.get_context(kind)
-        with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+        with concurrent.futures.ProcessPoolExecutor(int(rng.integers(1, 3)), mp_context=context) as executor:
             found = [future.result(_PATIENCE) for future in [executor.submit(report, seed) for _ in range(3)]]
     if not after:
         expected = Problem(seed).digest()
