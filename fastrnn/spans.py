@@ -13,6 +13,9 @@ def spans(count, work, grain=1):
     How long one took says how long the next is to be: the time is that between two values taken from the generator.
     No range goes across a multiple of `grain` unless it ends at one, or at `count`.
     """
+    if count * work <= _FIRST_WORK:
+        yield 0, count
+        return
     size = max(1, int(_FIRST_WORK // work))
     first = 0
     while True:

@@ -76,7 +76,7 @@ SECTION = Section(
         "threads' results compared": 500,
         "forked children": 100,
         "worker pools": 15,
-        "interrupts answered": 100,
+        "interrupts answered": 80,
         "runs beside a user's parallel kernels": 20,
     },
 )

@@ -151,13 +151,16 @@ def pools(rng, counts):
     if kind == "loky":
         most = int(rng.integers(1, 3))
         del os.environ["NUMBA_NUM_THREADS"]  # which would go before joblib's limit
+        from joblib.externals.loky import get_reusable_executor
+
         found = _joblib(kind, seed, inner_max_num_threads=most)
+        get_reusable_executor().shutdown(wait=True)
         os.environ["NUMBA_NUM_THREADS"] = str(numba.config.NUMBA_NUM_THREADS)
     elif kind == "threading":
         found = _joblib(kind, seed)
     else:
         context = multiprocessing.get_context(kind)
-        with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+        with concurrent.futures.ProcessPoolExecutor(int(rng.integers(1, 3)), mp_context=context) as executor:
             found = [future.result(_PATIENCE) for future in [executor.submit(report, seed) for _ in range(3)]]
     if not after:
         expected = Problem(seed).digest()
