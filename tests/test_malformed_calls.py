@@ -97,6 +97,17 @@ def test_padding_with_a_value_beyond_the_dtype():
     assert x[1, 0] == np.inf
 
 
+def test_dropout_of_the_largest_numbers_does_not_warn():
+    layer = fr.Dropout(0.5, seed=1)
+    workspace = layer.workspace(3, 2)
+    x = np.full((3, 2, 4), np.finfo(np.float32).max)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y, _ = layer.forward(x, workspace=workspace)
+        layer.backward(x, workspace=workspace)
+    assert set(np.unique(y)) == {0, np.inf}
+
+
 def test_a_forecast_of_more_steps_than_there_is_memory_for():
     pytest.importorskip("sklearn")
     from fastrnn.estimators import RNNForecaster

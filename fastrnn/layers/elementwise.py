@@ -127,6 +127,6 @@ def draw_dropout(rng, p, mask):
 
 
 def multiply_mask(x, mask, out):
-    """out = x · mask; infinity times a dropped 0 is NaN, as in PyTorch, and no cause for a warning."""
-    with np.errstate(invalid="ignore"):
+    """out = x · mask; infinity times a dropped 0 is NaN, as in PyTorch, and no cause for a warning, nor is overflow."""
+    with np.errstate(invalid="ignore", over="ignore"):
         np.multiply(x, mask, out=out)

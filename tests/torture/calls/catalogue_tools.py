@@ -288,7 +288,8 @@ def _estimator_entries(kind, options, arguments, methods, known):
             watched = () if method in ("fit", "partial_fit", "observe", "backtest") else (estimator,)
             return Call(getattr(estimator, method), given, watched)
 
-        loose = {option: Argument("other") for option in ("X", "y", "sample_weight", "steps")}
+        loose = {option: Argument("other") for option in ("X", "y", "sample_weight")}
+        loose["steps"] = Argument("other", huge="refused")
         yield Entry(f"{name}.{method}", make, loose, sklearn=True, names=False)
 
 
@@ -375,7 +376,9 @@ def _pictures():
     def figure():
         return plot.new_figure("me", 1, 1)
 
-    yield drawn(plot.save, lambda rng: {"picture": figure(), "path": _path("p.png"), "dpi": 20}, {"path": _PATH})
+    yield drawn(
+        plot.save, lambda rng: {"picture": figure(), "path": _path("p.png"), "dpi": 20}, {"path": _PATH, "dpi": SIZE}
+    )
 
 
 def _other_libraries():

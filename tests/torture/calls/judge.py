@@ -225,7 +225,7 @@ def _problem(entry, call, outcome, suspects, before):
         return f"it warned: {outcome.warned[0]}"
     if outcome.seconds > SECONDS:
         return f"it took {outcome.seconds:.1f} s"
-    if outcome.grown > _MEMORY:
+    if outcome.grown > _MEMORY and not entry.tool:
         return f"it took {outcome.grown:,} bytes ({_describe(error)})"
     changed = [name for name in outcome.changed if not (name == "out" and error is None)]
     if "out" in call.arguments and error is None:
