@@ -82,8 +82,10 @@ def scatter_add(ends, order, dy, gradient, sums, first, last, parts):
 @kernel
 def one_hot(tokens, time, batch, steps, lengths, features, y):
     """y (…, features) = 1 at each token's place, 0 elsewhere and past a sequence's end."""
-    y[:] = 0.0
     for b in range(lengths.size):
-        for t in range(lengths[b]):
+        for t in range(steps):
             at = t * time + b * batch
-            y[at * features + tokens[at]] = 1.0
+            for j in range(at * features, (at + 1) * features):
+                y[j] = 0.0
+            if t < lengths[b]:
+                y[at * features + tokens[at]] = 1.0

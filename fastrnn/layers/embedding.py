@@ -168,9 +168,8 @@ class OneHot(_TokenInput):
         return self.num
 
     def _compute(self, x, y, extent, workspace):
-        one_hot(
-            self._tokens(x, workspace), extent.time, extent.batch, extent.steps, extent.lengths, self.num, y.reshape(-1)
-        )
+        for *block, values in self._blocks(self._tokens(x, workspace), y, extent):
+            one_hot(*block, self.num, values)
 
     def _backward(self, dy, dstate, workspace):
         return None, None
