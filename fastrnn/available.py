@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator
+
+from .control_groups import control_groups
 
 _LIMITS = {  # by version of the kernel's control groups: limit, usage, and what of that the kernel would give back
     2: ("memory.max", "memory.current", ("inactive_file", "active_file")),
@@ -19,7 +20,8 @@ def available_memory(root: str | os.PathLike[str] = "/") -> int | None:
     one, and the limit of the address space (`ulimit -v`).
     """
     root = pathlib.Path(root)
-    rooms = [_machine(root), *_control_groups(root), _address_space(root)]
+    groups = [_group(folder, *_LIMITS[version]) for version, folder in control_groups(root, "memory")]
+    rooms = [_machine(root), *groups, _address_space(root)]
     known = [max(0, room) for room in rooms if room is not None]
     return min(known, default=None)
 
@@ -35,22 +37,8 @@ def _machine(root):
         return None
 
 
-def _control_groups(root) -> Iterator[int]:
-    """What each group with a limit leaves, from the process's own up to the root of those it can see."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        version, top = (1, root / "sys/fs/cgroup/memory") if controllers else (2, root / "sys/fs/cgroup")
-        # a container may see its group at the top, and be told the path it has outside
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        for depth in range(len(parts), -1, -1):
-            room = _group(top.joinpath(*parts[:depth]), *_LIMITS[version])
-            if room is not None:
-                yield room
-
-
 def _group(folder, limit, usage, reclaimable):
+    """What a group leaves, None if it has no limit."""
     try:
         bound, used = (int(_text(folder / name)) for name in (limit, usage))
     except ValueError:  # "max", or no such file

@@ -9,8 +9,10 @@ import warnings
 import numba
 
 from . import checks
+from .control_groups import control_groups
 from .kernels.parallel import start_threads, threads_allowed, threads_lost
 
+_QUOTA_FILES = {1: ("cpu.cfs_quota_us", "cpu.cfs_period_us"), 2: ("cpu.max",)}  # by version of the control groups
 _WORTH_A_THREAD = 250_000  # multiply-adds: some 2 to 5 µs of work, against 1.5 µs to start a parallel region
 _WORKQUEUE = 20  # times that: Numba's workqueue layer takes 80 to 150 µs
 
@@ -86,40 +88,18 @@ def cpu_quota(root="/"):
     """How many CPUs' time this process's control groups, or those that contain them, let it use: inf for no limit.
 
     Read below `root`. Linux, Documentation/admin-guide/cgroup-v2.rst: `cpu.max` is "quota period" or "max period";
-    in version 1 (scheduler/sched-bwc.rst) `cpu.cfs_quota_us` is −1 without a limit. Inside a container the paths in
-    /proc/self/cgroup may be those outside; what can't be found counts as no limit.
+    in version 1 (scheduler/sched-bwc.rst) `cpu.cfs_quota_us` is −1 without a limit.
     """
-    root = pathlib.Path(root)
+    quotas = [_quota_of(folder, _QUOTA_FILES[version]) for version, folder in control_groups(pathlib.Path(root), "cpu")]
+    return min(quotas, default=math.inf)
+
+
+def _quota_of(folder, names):
+    """The limit that one control group sets, in files of these names."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except (OSError, UnicodeError):
-        return math.inf
-    quota = math.inf
-    for line in lines:
-        _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if not path.startswith("/"):
-            continue
-        folders = [root / "sys/fs/cgroup"]
-        if "cpu" in controllers.split(","):
-            folders = [folders[0] / "cpu", folders[0] / controllers]
-        elif controllers:
-            continue
-        else:
-            folders.append(folders[0] / "unified")
-        parts = pathlib.PurePosixPath(path).relative_to("/").parts
-        for folder in folders:
-            for depth in range(len(parts) + 1):
-                quota = min(quota, _quota_of(folder.joinpath(*parts[:depth])))
-    return quota
-
-
-def _quota_of(folder):
-    """The limit that one control group sets."""
-    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        try:
-            quota, period = " ".join((folder / name).read_text() for name in names).split()
-            if quota not in ("max", "-1") and int(quota) > 0 and int(period) > 0:
-                return int(quota) / int(period)
-        except (OSError, ValueError):  # not there, or not what it is documented to be
-            continue
+        quota, period = " ".join([(folder / name).read_text() for name in names]).split()
+        if quota not in ("max", "-1") and int(quota) > 0 and int(period) > 0:
+            return int(quota) / int(period)
+    except (OSError, ValueError):  # not there, or not what it is documented to be
+        pass
     return math.inf
