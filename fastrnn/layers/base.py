@@ -90,6 +90,7 @@ class Layer(ABC):
 
     _rng: np.random.Generator | None = None  # the generator of dropout masks, where there are any
     batch_first = False
+    _no_step: str | None = None  # why the layer has no single step, if so
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]] | Shapes, dtype: DTypeLike):
         dtype = checks.float_dtype(dtype)
@@ -240,8 +241,11 @@ class Layer(ABC):
         out: an array of y_t's shape and the layer's dtype that `y_t` is copied into, and returned as; it may be `x_t`.
         nonfinite: as in `forward`.
 
-        Returns `(y_t, state)`, but for `out` fresh arrays; the values are those of `forward` step by step.
+        Returns `(y_t, state)`, but for `out` fresh arrays; the values are those of `forward` step by step. ValueError
+        of a layer that takes or makes whole sequences.
         """
+        if self._no_step:
+            raise ValueError(f"{self._no_step}: it has no single step")
         if nonfinite != finite.IGNORE:
             finite.policy(nonfinite)
             with finite.watching(self):

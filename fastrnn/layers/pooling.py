@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checks, finite
+from .. import checks
 from ..kernels.elementwise import (
     pool_last,
     pool_last_backward,
@@ -19,9 +19,7 @@ from ..kernels.elementwise import (
 from .stateless import FloatInput, StatelessWorkspace
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike
-
-    from ..types import State
+    from numpy.typing import DTypeLike
 
 
 class _Pooling(FloatInput):
@@ -80,19 +78,9 @@ class Last(_Pooling):
     def config(self) -> dict[str, Any]:
         return super().config() | ({"bidirectional": True} if self.bidirectional else {})
 
-    def step(
-        self,
-        x_t: ArrayLike,
-        state: State = None,
-        *,
-        resets: ArrayLike | None = None,
-        out: np.ndarray | None = None,
-        nonfinite: str = finite.IGNORE,
-    ) -> tuple[np.ndarray, State]:
-        """The input, the last step so far: see `Layer.step`. ValueError if `bidirectional`."""
-        if self.bidirectional:
-            raise ValueError("Last with bidirectional=True needs the whole sequence: it has no single step")
-        return super().step(x_t, state, resets=resets, out=out, nonfinite=nonfinite)
+    @property
+    def _no_step(self):
+        return "Last with bidirectional=True needs the whole sequence" if self.bidirectional else None
 
     def _output_features(self, features):
         if self.bidirectional and features is not None and features % 2:
@@ -132,18 +120,7 @@ class MeanPool(_Pooling):
     """The mean over each sequence's valid steps."""
 
     _kernels = pool_mean, pool_mean_backward
-
-    def step(
-        self,
-        x_t: ArrayLike,
-        state: State = None,
-        *,
-        resets: ArrayLike | None = None,
-        out: np.ndarray | None = None,
-        nonfinite: str = finite.IGNORE,
-    ) -> tuple[np.ndarray, State]:
-        """A mean over time has no single step: ValueError."""
-        raise ValueError("MeanPool needs the whole sequence: it has no single step")
+    _no_step = "MeanPool needs the whole sequence"
 
 
 class _MaxPoolWorkspace(StatelessWorkspace):
@@ -163,6 +140,7 @@ class _MaxPoolWorkspace(StatelessWorkspace):
 class MaxPool(_Pooling):
     """The maximum over each sequence's valid steps, NaN if any is. The gradient goes to the first step that has it."""
 
+    _no_step = "MaxPool needs the whole sequence"
     _kernels = pool_max, pool_max_backward
 
     def _make_workspace(self, steps, batch):
@@ -170,15 +148,3 @@ class MaxPool(_Pooling):
 
     def _kept(self, size, workspace):
         return (np.empty(size, np.int64) if workspace is None else workspace.steps_of_max(size),)
-
-    def step(
-        self,
-        x_t: ArrayLike,
-        state: State = None,
-        *,
-        resets: ArrayLike | None = None,
-        out: np.ndarray | None = None,
-        nonfinite: str = finite.IGNORE,
-    ) -> tuple[np.ndarray, State]:
-        """A maximum over time has no single step: ValueError."""
-        raise ValueError("MaxPool needs the whole sequence: it has no single step")

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checks, finite
+from .. import checks
 from ..kernels.sequence import sum_over_steps
 from .stateless import FloatInput, StatelessWorkspace
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike
-
-    from ..types import State
+    from numpy.typing import DTypeLike
 
 
 class Repeat(FloatInput):
@@ -32,17 +30,7 @@ class Repeat(FloatInput):
     def config(self) -> dict[str, Any]:
         return {"steps": self.steps, "dtype": self.dtype.name}
 
-    def step(
-        self,
-        x_t: ArrayLike,
-        state: State = None,
-        *,
-        resets: ArrayLike | None = None,
-        out: np.ndarray | None = None,
-        nonfinite: str = finite.IGNORE,
-    ) -> tuple[np.ndarray, State]:
-        """A vector for all steps has no single one: ValueError."""
-        raise ValueError("Repeat makes a whole sequence: it has no single step")
+    _no_step = "Repeat makes a whole sequence"
 
     def _check_input(self, x):
         return checks.float_array("x", x, self.dtype, (None, None))
