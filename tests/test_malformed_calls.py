@@ -9,21 +9,9 @@ import pytest
 import fastrnn as fr
 from fastrnn import data, diagnostics
 from fastrnn.callbacks import EarlyStopping, ReduceOnPlateau
+from tests.torture.calls.malformations import Raises
 
 LONG = 10**5000  # more digits than Python writes
-
-
-class Raises:
-    """What raises when it is looked at."""
-
-    def __array__(self, *_, **__):
-        raise RuntimeError("no array")
-
-    def __index__(self):
-        raise ValueError("no integer")
-
-    def __float__(self):
-        raise ValueError("no number")
 
 
 def net():

@@ -29,7 +29,7 @@ class Malformed(NamedTuple):
     same: bool = False
 
 
-class _Raises:
+class Raises:
     """An array-like object and number that is none."""
 
     def __array__(self, *_, **__):
@@ -96,7 +96,7 @@ _OBJECTS = {
     "a Fraction": lambda: fractions.Fraction(1, 3),
     "a Decimal": lambda: decimal.Decimal("0.5"),
     "a date": lambda: datetime.date(2020, 1, 1),
-    "what raises when it is looked at": _Raises,
+    "what raises when it is looked at": Raises,
     "a datetime64": lambda: np.datetime64("2020-01-01"),
     "a np.float32": lambda: np.float32(0.5),
     "a np.str_": lambda: np.str_("abc"),
