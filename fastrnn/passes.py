@@ -20,7 +20,7 @@ from .kernels.parallel import PROGRESS_STRIDE
 from .kernels.recurrence import BackwardJob, ForwardJob, Noise, backward_pass, forward_pass
 from .kernels.simd import PANEL_VECTORS, panel_width
 from .parameters import aligned_pieces, aligned_zeros
-from .spans import spans
+from .spans import is_short, spans
 from .threads import threads_for, threads_for_elements
 
 _fill_schedule = TypedKernel(fill_schedule)
@@ -116,7 +116,7 @@ class SequenceBatch:
         for share in range(count):
             first, last = self.batch * share // count, self.batch * (share + 1) // count
             places = [first + (last - first) * min(part, threads) // threads for part in range(parts + 1)]
-            bounds = np.array(list(itertools.pairwise(places)))
+            bounds = np.array(list(itertools.pairwise(places)), np.int64)
             yield self.schedule._replace(bounds=bounds, progress=np.empty(parts * PROGRESS_STRIDE, np.int64))
 
     def places(self, reverse):
@@ -426,6 +426,12 @@ class RecurrentPass(_Product):
         products = self.input_size + self.hidden_size + _WORK_OF_A_ROW
         units = self.blocks * self.panel  # of one gate of them or several, and of padding
         work = _STEP_WORK_OF_A_THREAD + batch.batch * units * products
+        if is_short(steps * work):
+            return ((job, 0, steps, batch.by_units),)
+        return self._calls_of_long_work(job, batch, steps, work)
+
+    @staticmethod
+    def _calls_of_long_work(job, batch, steps, work):
         shares = min(math.ceil(work / _WORK_OF_A_SHARE), batch.batch)
         if shares == 1:
             for first, last in spans(steps, work, STRETCH):
@@ -481,7 +487,7 @@ class RecurrentPass(_Product):
             self._counts = np.empty(self.input_size, np.int64)
         job = self.gradient_job(0, batch, buffers, buffers.z, buffers.x_rows, batch.schedule.rows)
         work = batch.rows * self.gates[0].size * self.hidden_size
-        lengths = np.array([batch.rows])
+        lengths = np.array([batch.rows], np.int64)
         shares = math.ceil(_WORK_OF_A_ROW * work / _WORK_OF_A_SHARE) or 1
         for share in range(shares):
             self._scatter(
