@@ -62,7 +62,7 @@ def test_repeat_is_numpys(steps, batch, features, first, dtype, seed):
     total = np.zeros(x.shape)  # float64
     for t in range(steps):
         total += dy[:, t] if first else dy[t]
-    np.testing.assert_array_equal(dx, total.astype(dtype))  # in the order of the steps, whatever the batch
+    np.testing.assert_array_equal(dx, total)  # in the order of the steps, whatever the batch
 
 
 def test_repeat_refusals():
