@@ -48,6 +48,11 @@ class _JordanWorkspace(Workspace):
         self._rows = {name: aligned_empty(outputs, layer.dtype) for name in ("initial", "final", "carry")}
         self._lengths = np.empty(batch, np.int64)
         self._resets = np.empty(steps * batch, np.bool_)
+        # of each parameter: the gradient of some rows, and the sum of such in float64; work space of a backward pass
+        self.sums = {
+            name: (np.empty(shape, layer.dtype), np.empty(shape, np.float64))
+            for name, shape in layer.parameters.shapes.items()
+        }
 
     def array(self, name, steps, batch, batch_first=False):
         """A buffer as (T,B,·), or as (B,T,·)."""
@@ -208,7 +213,7 @@ class Jordan(Layer):
 
     def _workspace_bytes(self, steps, batch):
         numbers = 3 * self.input_size + 2 * self.hidden_size + 5 * self.output_size
-        return steps * batch * numbers * self.dtype.itemsize
+        return steps * batch * numbers * self.dtype.itemsize + self.parameters.values.size * (8 + self.dtype.itemsize)
 
     def _make_workspace(self, steps, batch):
         return _JordanWorkspace(self, steps, batch)
@@ -314,7 +319,8 @@ class Jordan(Layer):
             jobs += [(kernels.add_rows, name, (part,)) for name, part in zip(_BIASES, sums, strict=True)]
         for add, name, factors in jobs:
             target = gradient(name)
-            block, total = np.empty_like(target), np.zeros(target.shape, np.float64)
+            block, total = ws.sums[name]
+            total.fill(0)
             for first in range(0, steps * batch, _ROWS_OF_A_SUM):
                 block.fill(0)
                 add(*[factor[first : first + _ROWS_OF_A_SUM] for factor in factors], block)
