@@ -288,6 +288,9 @@ class Trainer:
             else:
                 for finish in finishers:
                     finish(self)
+            finally:
+                if not self.batch:  # a pass that has been begun may have to be begun again
+                    self._restore_place(batches)
         return history
 
     def _records(self, batches, epochs, validation):
@@ -300,6 +303,8 @@ class Trainer:
         for _ in range(epochs):
             with self._interrupts.allowed():
                 placed = self._restore_place(batches)
+                if not self.batch and not placed:
+                    self._place = _place_in(batches)
                 iterator = iter(batches) if placed else itertools.islice(batches, self.batch, None)
             losses, bad = [], 0
             while True:
