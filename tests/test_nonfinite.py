@@ -119,6 +119,26 @@ def test_training_names_the_place_in_the_whole_batch(rule):
     assert trainer.nonfinite == 2 and np.isfinite(trainer.model.parameters_to_vector()).all()
 
 
+RULES = [bptt.Full(), bptt.Truncated(3), bptt.Windowed(3), bptt.Windowed(4, 2), bptt.Checkpointed(3)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_rules_name_the_earliest_step_and_what_goes_into_the_whole_model(rule):
+    """Also the rule that takes the layers through the sequence one after the other."""
+    layers = fastrnn.Linear(1, 1, bias=False), *(fastrnn.RNN(1, 1, nonlinearity="relu", bias=False) for _ in range(2))
+    net = fastrnn.Sequential(*layers)
+    values = {"0.weight": 1, "1.weight_ih_l0": 1, "1.weight_hh_l0": 1e10, "2.weight_ih_l0": 1e20, "2.weight_hh_l0": 0}
+    net.load_state_dict({name: np.full((1, 1), value, np.float32) for name, value in values.items()})
+    trainer = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1), bptt=rule, nonfinite="raise")
+    x = np.ones((9, 2, 1), np.float32)
+    found = place(lambda: trainer.step(x, x))  # layer 1 becomes infinite at time 4
+    assert found == "h_l0 of layer 2 (RNN) becomes inf at time 2, batch 0, feature 0 (after 0 updates)"
+    state = None, None, np.full((1, 2, 1), np.nan, np.float32)
+    assert "state[2] is nan at [0, 0, 0]" in place(lambda: trainer.step(x, x, state))
+    net.vector_to_parameters(np.full(5, np.inf, np.float32))
+    assert "weight of layer 0 (Linear) is inf" in place(lambda: trainer.step(x, x, state))
+
+
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 def test_an_update_that_goes_wrong_is_undone(policy):
     """The gradient is finite, its square, Adam's second moment, is not."""
