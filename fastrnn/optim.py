@@ -6,6 +6,7 @@ double precision, as its single-tensor implementation does; `kernels.update` hol
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -127,6 +128,14 @@ class _Optimizer(ABC):
         _check_fit(fresh._arrays, self._parameters or next(iter(fresh._arrays.values()), None))
         fresh._parameters = self._parameters
         self.__dict__.update(fresh.__dict__)
+
+    def __getstate__(self):
+        """Copies and pickles serve a model of their own: the first one that they are given."""
+        return {**self.__dict__, "_parameters": None}
+
+    def __setstate__(self, state):
+        arrays = {name: _aligned_copy(name, array) for name, array in state["_arrays"].items()}
+        self.__dict__.update(state, _arrays=arrays)
 
 
 def _aligned_copy(name, value):
@@ -307,10 +316,14 @@ class AdamW(Adam):
 class LastGood:
     """The parameters and an optimizer's state before an update, to go back to where the update makes either infinite.
 
-    The copies take as much memory as what they are of. Of an optimizer of another make the state dict is kept.
+    The copies take as much memory as what they are of. Of an optimizer of another make a copy of its state dict is
+    kept, for that may hold the very arrays that it works on; `TypeError` if it has none.
     """
 
     def __init__(self, model: Layer, optimizer: Any):
+        for name in ("state_dict", "load_state_dict"):
+            if not callable(getattr(optimizer, name, None)):
+                raise TypeError(f"optimizer must have {name}, to undo an update, got {checks.shown(optimizer)}")
         self._model, self._optimizer = model, optimizer
         self._own = isinstance(optimizer, _Optimizer)
         self._copies = NamedArrays()
@@ -319,22 +332,46 @@ class LastGood:
     def _arrays(self):
         return {"": self._model.parameters.values, **(self._optimizer._arrays if self._own else {})}
 
-    def keep(self) -> None:
+    def _foreign_arrays(self):
+        """What an optimizer of another make has a number of for every parameter."""
+        if self._own:
+            return {}
+        like = self._model.parameters.values
+        return {
+            name: array
+            for name, array in self._optimizer.state_dict().items()
+            if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.shape == like.shape
+        }
+
+    def step(self, factor: float) -> finite.NonFiniteError | None:
+        """The optimizer's step. Where it fails, or leaves something not finite, which is returned, all is put back."""
+        self._keep()
+        try:
+            self._optimizer.step(self._model, factor)
+        except BaseException:
+            self._restore()
+            raise
+        error = self._error()
+        if error is not None:
+            self._restore()
+        return error
+
+    def _keep(self):
         """Copy what an update changes."""
         arrays, optimizer = self._arrays(), self._optimizer
-        self._state = (optimizer._steps, len(arrays)) if self._own else optimizer.state_dict()
+        self._state = (optimizer._steps, len(arrays)) if self._own else copy.deepcopy(optimizer.state_dict())
         for name, array in arrays.items():
             np.copyto(self._copies.array(name, array.shape, array.dtype), array)
 
-    def error(self) -> finite.NonFiniteError | None:
+    def _error(self):
         """What is not finite after the update, None as a rule."""
-        for name, array in self._arrays().items():
+        for name, array in (self._arrays() | self._foreign_arrays()).items():
             if not finite.is_finite(array):
                 return finite.error_in_vector(self._model, array, f"{name} of " if name else "")
         return None
 
-    def restore(self) -> None:
-        """Go back to what `keep` found."""
+    def _restore(self):
+        """Go back to what `_keep` found."""
         if not self._own:
             self._optimizer.load_state_dict(self._state)
         else:

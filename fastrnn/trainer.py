@@ -141,6 +141,7 @@ class Trainer:
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
         self.clip_value = None if clip_value is None else checks.number("clip_value", clip_value, above=0)
         self._on_nonfinite = checks.choice("nonfinite", nonfinite, (IGNORE, RAISE, SKIP))
+        self._last_good = None if self._on_nonfinite == IGNORE else LastGood(model, optimizer)
         if seed is not None:
             seed = checks.integer("seed", seed, minimum=0)
             generators = model._generators()
@@ -156,7 +157,11 @@ class Trainer:
         self._last_update: dict[str, Any] = {}
         self._buffers = Buffers()
         self._interrupts = _Interrupts()
-        self._last_good = None if self._on_nonfinite == IGNORE else LastGood(model, optimizer)
+
+    def __getstate__(self):
+        """Copies and pickles go on as from a checkpoint, with a model and an optimizer of their own."""
+        callbacks = {"_callbacks": (), "_callback_states": self._states_of_callbacks()}
+        return {**self.__dict__, **callbacks, "_batches": None, "_buffers": Buffers(), "_interrupts": _Interrupts()}
 
     # one batch
 
@@ -212,11 +217,9 @@ class Trainer:
             if self._on_nonfinite == SKIP:
                 return
         limit_gradients(self.model, norm, self.clip_norm, self.clip_value)
-        if self._last_good is not None:
-            self._last_good.keep()
-        self.optimizer.step(self.model, factor)
-        if self._last_good is not None and (error := self._last_good.error()) is not None:
-            self._last_good.restore()
+        if self._last_good is None:
+            self.optimizer.step(self.model, factor)
+        elif (error := self._last_good.step(factor)) is not None:
             if self._on_nonfinite == RAISE:
                 error.what = f"an update goes wrong: {error.what}"
                 raise error
@@ -464,11 +467,15 @@ class Trainer:
         _log.info("going on after %d updates, from %s", self.updates, os.fsdecode(path))
         return extra
 
-    def _store_callback_states(self, tensors):
-        """Class and state of each callback that has one: its arrays go into `tensors`."""
+    def _states_of_callbacks(self):
+        """Class and state of each callback that has one."""
         live = [(type(callback).__name__, callback.state_dict()) for callback in filter(_keeps_state, self._callbacks)]
+        return [*self._callback_states, *live]
+
+    def _store_callback_states(self, tensors):
+        """Entries of a checkpoint's meta for the callbacks; the arrays of their states go into `tensors`."""
         entries = []
-        for i, (name, state) in enumerate([*self._callback_states, *live]):
+        for i, (name, state) in enumerate(self._states_of_callbacks()):
             arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
             tensors |= {f"callback.{i}.{key}": array for key, array in arrays.items()}
             scalars = {key: value for key, value in state.items() if key not in arrays}

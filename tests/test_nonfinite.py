@@ -158,6 +158,77 @@ def test_an_update_that_goes_wrong_is_undone(policy):
         trainer.step(x, x)
 
 
+class Momentum:
+    """An optimizer of somebody's own, whose state dict is its state."""
+
+    lr = 0.1
+    breaks = False
+
+    def __init__(self):
+        self.state = {"velocity": np.zeros(2, np.float32)}
+
+    @np.errstate(over="ignore")
+    def step(self, model, factor=1.0):
+        self.state["velocity"] += model.gradients_to_vector()
+        direction = np.clip(self.state["velocity"], -1, 1)
+        model.vector_to_parameters(model.parameters_to_vector() - self.lr * factor * direction)
+        if self.breaks:
+            raise RuntimeError("broken")
+
+    def config(self):
+        return {"lr": self.lr}
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.state = dict(state)
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_updates_of_other_optimizers_are_undone(policy):
+    net, optimizer = fastrnn.Linear(1, 1, seed=0), Momentum()
+    trainer = fastrnn.Trainer(net, fastrnn.MAE(), optimizer, nonfinite=policy)
+    x = np.ones((1, 1, 1), np.float32)
+    trainer.step(x, x)
+    before = net.parameters_to_vector()
+
+    def check(what, x, targets, velocity):
+        optimizer.state["velocity"][:] = velocity
+        if policy == "raise":
+            assert f"an update goes wrong: {what} of the Linear is" in place(lambda: trainer.step(x, targets))
+        else:
+            trainer.step(x, targets)
+        np.testing.assert_array_equal(net.parameters_to_vector(), before)
+        np.testing.assert_array_equal(optimizer.state["velocity"], velocity)
+        assert trainer.updates == 1
+
+    optimizer.lr = 1e39
+    for _ in range(2):
+        check("weight", x * -1e6, x, np.float32(0))
+    optimizer.lr = 0.1
+    check("velocity of weight", x * 1e38, x * -1e38, np.float32(3e38))
+    optimizer.breaks = True
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.step(x, 2 * x)
+    np.testing.assert_array_equal(net.parameters_to_vector(), before)
+    np.testing.assert_array_equal(optimizer.state["velocity"], np.float32(3e38))
+
+
+def test_an_optimizer_that_can_not_be_undone_is_refused():
+    class Plain:
+        lr = 0.1
+
+        def step(self, model, factor=1.0):
+            pass
+
+    net = fastrnn.Linear(1, 1, seed=0)
+    fastrnn.Trainer(net, fastrnn.MSE(), Plain()).step(*np.ones((2, 1, 1, 1), np.float32))
+    for policy in ("raise", "skip"):
+        with pytest.raises(TypeError, match="optimizer must have state_dict, to undo an update, got Plain"):
+            fastrnn.Trainer(net, fastrnn.MSE(), Plain(), nonfinite=policy)
+
+
 def test_a_state_that_step_returned_outlives_an_error():
     trainer = fastrnn.Trainer(model(), fastrnn.MSE(), fastrnn.SGD(0.1), nonfinite="raise")
     _, state = trainer.step(inputs(), inputs())

@@ -1,10 +1,12 @@
 """The training loop: updates, epochs, stops, checkpoints."""
 
 import contextlib
+import copy
 import gc
 import itertools
 import json
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -522,7 +524,8 @@ class _Drawn:
     def __iter__(self):
         done = self._done
         self._begin = self._rng.bit_generator.state
-        for self._done, i in enumerate(self._rng.permutation(3)[done:], done + 1):
+        for i in self._rng.permutation(3)[done:]:
+            self._done += 1
             yield self._x[i], self._x[i][-1]
         self._begin, self._done = self._rng.bit_generator.state, 0
 
@@ -599,7 +602,34 @@ def test_whatever_stops_it_training_goes_on_to_the_same_bits(tmp_path, monkeypat
                     if other.epoch < epochs:
                         go_on(other, rest)
                     ours, expected = (t.model.parameters_to_vector() for t in (other, straight))
-                    np.testing.assert_array_equal(ours, expected, err_msg=f"{place} {at}, {error!r}, {other is stopped}")
+                    np.testing.assert_array_equal(ours, expected, f"{place} {at}, {error!r}, {other is stopped}")
+
+
+@pytest.mark.parametrize("rule", [bptt.Truncated(4), bptt.Windowed(3), bptt.Feedback(0.5)], ids=repr)
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda job: pickle.loads(pickle.dumps(job))], ids=["copy", "pickle"])
+def test_copies_and_pickles_go_on_to_the_same_bits(rule, how):
+    """From the middle of an epoch, with all that changes."""
+    options = {"bptt": rule, "nonfinite": "raise", "schedule": fastrnn.WarmUp(3, fastrnn.Cosine(30))}
+    job, data, stopping = trainer(**options), stream(161), fastrnn.EarlyStopping(3)
+    fit(job, data, callbacks=[stopping, lambda job, record: job.batch == 3], validation=data)
+    assert (job.batch, len(data)) == (3, 4)
+    twin, ends = how(job), []
+    for each, callback in ((twin, fastrnn.EarlyStopping(3)), (job, stopping)):
+        history = fit(each, data, epochs=2, callbacks=callback, validation=data)
+        ends.append((each.model.parameters_to_vector(), [r["step"] for r in history], callback.state_dict()["best"]))
+    for ours, expected in zip(*ends, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert twin.model is not job.model and twin.updates == job.updates
+
+
+def test_a_copied_optimizer_serves_a_model_of_its_own():
+    job = trainer()
+    job.step(*batch())
+    other = copy.deepcopy(job.optimizer)
+    with pytest.raises(ValueError, match="must be the one of the steps before"):
+        job.optimizer.step(model())
+    other.step(model())
+    assert [optimizer.state_dict()["step"] for optimizer in (job.optimizer, other)] == [1, 2]
 
 
 def test_resuming_without_what_the_checkpoint_has(tmp_path, caplog):
