@@ -182,7 +182,8 @@ class Trainer:
         until then. The last update's gradients stay in the model.
 
         TypeError or ValueError, before anything is changed, if an argument does not fit; `NonFiniteError` for what is
-        not finite, if so asked, after the updates before it.
+        not finite, if so asked, after the updates before it. After any error the random generators of the model and the
+        rule are where the last update left them.
         """
         if self._on_nonfinite == RAISE and finite.current() is None:
             with finite.watching(self.model):
@@ -195,11 +196,17 @@ class Trainer:
             return value, map_state(np.copy, state)  # the next call, which may go wrong, does not write it
         run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False)
         for add_gradients in self.bptt.updates(run):
-            with self._interrupts.allowed():
-                self.model.zero_grad()
-                count = add_gradients()
-            if count:
-                self._update(run)
+            random, rule = random_states(self.model), self.bptt.state_dict()
+            try:
+                with self._interrupts.allowed():
+                    self.model.zero_grad()
+                    count = add_gradients()
+                if count:
+                    self._update(run)
+            except BaseException:  # as if the update had never been begun
+                set_random_states(self.model, random)
+                self.bptt.load_state_dict(rule)
+                raise
         return run.value, run.state
 
     def _update(self, run):
@@ -363,14 +370,7 @@ class Trainer:
         self._callback_states = []
 
     def _fit_batch(self, arguments, stateful):
-        updates, random, rule = self.updates, random_states(self.model), self.bptt.state_dict()
-        try:
-            value, state = self.step(**arguments, state=self._state)
-        except BaseException:
-            if self.updates == updates:  # as if the batch had never been begun
-                set_random_states(self.model, random)
-                self.bptt.load_state_dict(rule)
-            raise
+        value, state = self.step(**arguments, state=self._state)
         if not stateful:
             self._state = None
         elif self._on_nonfinite != SKIP or finite.is_finite_state(state):

@@ -99,6 +99,22 @@ def test_losses_name_the_row():
     assert place(lambda: fastrnn.CrossEntropy()(y, classes + 1, nonfinite="raise")) == "y is -inf at [1, 1]"
 
 
+def test_a_loss_that_raises_has_written_nothing():
+    y, targets, loss = inputs(), inputs(), fastrnn.MSE()
+    out = y.copy()
+    value, dy = loss(out, targets + 1, out=out, nonfinite="raise")
+    expected, gradient = loss(y, targets + 1)
+    assert dy is out and value == expected
+    np.testing.assert_array_equal(out, gradient)
+    targets[2, 1, 0] = np.nan
+    out[...] = y
+    assert place(lambda: loss(out, targets, out=out, nonfinite="raise")) == "targets is nan at [2, 1]"
+    np.testing.assert_array_equal(out, y)
+    for wrong in (out[:-1], out.astype(np.float64), np.asfortranarray(out), out.tolist()):
+        with pytest.raises((TypeError, ValueError), match="out"):
+            loss(y, y, out=wrong, nonfinite="raise")
+
+
 def test_a_wrong_policy_is_refused():
     net, x = model(), inputs()
     for call in (net, lambda *a, **k: net.step(x[0], **k), lambda *a, **k: fastrnn.MSE()(x, x, **k)):
@@ -227,6 +243,35 @@ def test_an_optimizer_that_can_not_be_undone_is_refused():
     for policy in ("raise", "skip"):
         with pytest.raises(TypeError, match="optimizer must have state_dict, to undo an update, got Plain"):
             fastrnn.Trainer(net, fastrnn.MSE(), Plain(), nonfinite=policy)
+
+
+@pytest.mark.parametrize("rule", [bptt.Truncated(3), bptt.Randomized(0.5), bptt.Feedback(0.5)], ids=repr)
+def test_an_undone_update_has_drawn_nothing(rule):
+    """Neither dropout masks nor what the rule draws."""
+    net = fastrnn.Sequential(fastrnn.GRU(F, F, seed=0), fastrnn.Dropout(0.5, seed=1))
+    trainer = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1), bptt=rule, nonfinite="raise")
+
+    def drawn():
+        return repr((bptt.random_states(net), rule.state_dict()))
+
+    x, before = inputs(), drawn()
+    for targets in (np.full_like(x, np.nan), np.full_like(x, 3e38)):  # a loss, and an update, that goes wrong
+        place(lambda targets=targets: trainer.step(x, targets))
+        assert drawn() == before
+    trainer.step(x, x)
+    assert drawn() != before
+
+
+def test_a_chunk_that_goes_wrong_leaves_the_draws_of_those_before():
+    nets = [fastrnn.Sequential(fastrnn.GRU(F, F, seed=0), fastrnn.Dropout(0.5, seed=1)) for _ in range(2)]
+    options = {"bptt": bptt.Truncated(3), "nonfinite": "raise"}
+    ours, other = (fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1), **options) for net in nets)
+    x, targets = inputs(), inputs()
+    targets[4] = np.nan
+    place(lambda: ours.step(x, targets))
+    other.step(x[:3], x[:3])
+    assert bptt.random_states(nets[0]) == bptt.random_states(nets[1]) and ours.updates == other.updates == 1
+    np.testing.assert_array_equal(*(net.parameters_to_vector() for net in nets))
 
 
 def test_a_state_that_step_returned_outlives_an_error():
