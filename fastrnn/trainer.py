@@ -186,13 +186,13 @@ class Trainer:
         rule are where the last update left them.
         """
         if self._on_nonfinite == RAISE and finite.current() is None:
-            with finite.watching(self.model):
-                try:
-                    value, state = self.step(x, targets, state, lengths=lengths, resets=resets, mask=mask)
-                except NonFiniteError as error:
-                    self.nonfinite += 1
-                    error.note = f"after {self.updates} updates"
-                    raise
+            options = {"lengths": lengths, "resets": resets, "mask": mask}
+            try:
+                value, state = finite.watched(RAISE, self.model, self.step, x, targets, state, **options)
+            except NonFiniteError as error:
+                self.nonfinite += 1
+                error.note = f"after {self.updates} updates"
+                raise
             return value, map_state(np.copy, state)  # the next call, which may go wrong, does not write it
         run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False)
         for add_gradients in self.bptt.updates(run):
@@ -383,8 +383,7 @@ class Trainer:
         elements or sequences, or the sum. Nothing is changed. ValueError if there are no batches, and `NonFiniteError`
         if so asked."""
         if self._on_nonfinite == RAISE and finite.current() is None:
-            with finite.watching(self.model):
-                return self.evaluate(batches)
+            return finite.watched(RAISE, self.model, self.evaluate, batches)
         _check_batches("batches", batches)
         total, count, sequences, state = 0.0, 0, 0, None
         for batch in batches:

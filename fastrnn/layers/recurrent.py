@@ -70,6 +70,7 @@ class Recurrent(Layer):
     gates: int  # of the cell: their number
     states: int
     vectors = ()  # (name, count) of the cell's own parameters
+    _kept_room: tuple[tuple[int, int, bool], int] | None = None  # a batch's size, and the bytes that inference takes
 
     def __init__(
         self, cell, input_size, hidden_size, num_layers, *, bias, batch_first, dropout, bidirectional, dtype, seed,
@@ -310,10 +311,13 @@ class Recurrent(Layer):
         return [(zeros[: batch * self.hidden_size],) * self.states] * len(self.passes)
 
     def _check_room(self, x, given):
-        steps, batch = self._extent(x)
-        buffers = min(2, self.num_layers - given)
-        size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
-        checks.memory(f"inference for T={steps}, B={batch}", size + self._inference_bytes(steps, batch))
+        key = steps, batch, given = *self._extent(x), given
+        kept = self._kept_room  # a stream's blocks are all of one shape
+        if kept is None or kept[0] != key:
+            buffers = min(2, self.num_layers - given)
+            size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
+            kept = self._kept_room = key, size + self._inference_bytes(steps, batch)
+        checks.memory(f"inference for T={steps}, B={batch}", kept[1])
 
     def _of_layer(self, layer):
         """The indices of a layer's passes."""
