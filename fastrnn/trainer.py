@@ -217,9 +217,7 @@ class Trainer:
         self._last_update = {"lr": float(self.optimizer.lr * factor), "grad_norm": norm}
         if not math.isfinite(norm):
             if self._on_nonfinite == RAISE:
-                error = finite.error_in_vector(self.model, self.model.parameters.gradients, "the gradient of ")
-                error.what = f"the norm of the gradients is {norm}: {error.what}"
-                raise error
+                raise self._error_of_norm(norm)
             self.nonfinite += 1
             if self._on_nonfinite == SKIP:
                 return
@@ -233,6 +231,14 @@ class Trainer:
             self.nonfinite += 1
             return
         self.updates += 1
+
+    def _error_of_norm(self, norm):
+        what, gradients = f"the norm of the gradients is {norm}", self.model.parameters.gradients
+        if finite.is_finite(gradients):  # their squares are not
+            return NonFiniteError(what)
+        error = finite.error_in_vector(self.model, gradients, "the gradient of ")
+        error.what = f"{what}: {error.what}"
+        return error
 
     # many batches
 

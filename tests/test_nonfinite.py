@@ -86,6 +86,15 @@ def test_the_reverse_direction_begins_at_the_end():
     assert found == "h_l0_reverse of the RNN becomes inf at time 6, batch 0, feature 0"
 
 
+def test_a_single_step_names_the_first_layer_of_a_stack():
+    net, x = fastrnn.RNN(1, 1, 2, nonlinearity="relu"), np.ones((2, 3, 1), np.float32)
+    net.load_state_dict({name: np.full_like(array, 1e30) for name, array in net.state_dict().items()})
+    assert place(lambda: net(x[1:] * 1e9, nonfinite="raise")).startswith("h_l0 of the RNN becomes inf")
+    for x_t, batch in ((x[1] * 1e9, 0), (x[1, 0] * 1e9, 0), (x[1] * np.float32([[0], [1e9], [1e9]]), 1)):
+        found = place(lambda x_t=x_t: net.step(x_t, nonfinite="raise"))
+        assert found == f"h_l0 of the RNN becomes inf at batch {batch}, feature 0"
+
+
 def test_losses_name_the_row():
     y, targets, loss = inputs(), inputs(), fastrnn.MSE()
     targets[2, 1, 0] = np.nan
@@ -153,6 +162,20 @@ def test_rules_name_the_earliest_step_and_what_goes_into_the_whole_model(rule):
     assert "state[2] is nan at [0, 0, 0]" in place(lambda: trainer.step(x, x, state))
     net.vector_to_parameters(np.full(5, np.inf, np.float32))
     assert "weight of layer 0 (Linear) is inf" in place(lambda: trainer.step(x, x, state))
+
+
+@pytest.mark.parametrize(
+    "scale, end", [(1e200, ""), (np.inf, ": the gradient of weight of the Linear is inf at [0, 0]")]
+)
+def test_the_norm_of_gradients_may_be_infinite_though_they_are_not(scale, end):
+    net = fastrnn.Linear(1, 1, bias=False, dtype="float64", seed=0)
+    net.load_state_dict({"weight": np.ones((1, 1))})
+    x, targets = np.full((2, 1, 1), min(scale, 1e308)), np.zeros((2, 1, 1))
+    trainer = fastrnn.Trainer(net, fastrnn.MAE(reduction="sum"), fastrnn.SGD(0.1), nonfinite="raise")
+    targets[1] = x[1]
+    x[1] *= 1.5
+    assert place(lambda: trainer.step(x, targets)) == f"the norm of the gradients is inf{end} (after 0 updates)"
+    assert net.parameters_to_vector() == 1
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])

@@ -619,10 +619,10 @@ class Recurrent(Layer):
                 return None
         return self._step_directly(x_t, states)
 
-    def _step_directly(self, x_t, states):
+    def _step_directly(self, x_t, states, watch=None):
         """One step of a small batch without the forward pass's preparations.
 
-        x_t: (B,I); states: tuple of (L,B,H). All without B for a single stream.
+        x_t: (B,I); states: tuple of (L,B,H). All without B for a single stream. watch: looks at the outputs of a batch.
         """
         results = tuple(map(np.empty_like, states))
         y_shape = results[0].shape[1:]
@@ -630,6 +630,8 @@ class Recurrent(Layer):
         for layer, product in enumerate(self.passes):
             y = np.empty(y_shape, x_t.dtype)
             step(product.forward_weights(), x_t, layer, states, y, results)
+            if watch is not None:
+                watch.output(self, y, layer)
             x_t = y
         return y, results if len(results) > 1 else results[0]
 
@@ -638,7 +640,7 @@ class Recurrent(Layer):
         if batch <= self._step_rows and x_t.dtype == self.dtype:
             if state is None:
                 state = (np.zeros(self._state_shape(batch), self.dtype),) * self.states
-            return self._step_directly(x_t, state)
+            return self._step_directly(x_t, state, finite.current())
         time_axis = 1 if self.batch_first else 0
         y, state = self._infer(np.expand_dims(x_t, time_axis), state, None, None)
         return np.squeeze(y, time_axis), state
