@@ -165,16 +165,15 @@ def test_rules_name_the_earliest_step_and_what_goes_into_the_whole_model(rule):
 
 
 @pytest.mark.parametrize(
-    "scale, end", [(1e200, ""), (np.inf, ": the gradient of weight of the Linear is inf at [0, 0]")]
+    "scale, end", [(1e200, ""), (1e308, ": the gradient of weight of the Linear is inf at [0, 0]")]
 )
 def test_the_norm_of_gradients_may_be_infinite_though_they_are_not(scale, end):
     net = fastrnn.Linear(1, 1, bias=False, dtype="float64", seed=0)
     net.load_state_dict({"weight": np.ones((1, 1))})
-    x, targets = np.full((2, 1, 1), min(scale, 1e308)), np.zeros((2, 1, 1))
+    x = np.full((2, 1, 1), scale)
     trainer = fastrnn.Trainer(net, fastrnn.MAE(reduction="sum"), fastrnn.SGD(0.1), nonfinite="raise")
-    targets[1] = x[1]
     x[1] *= 1.5
-    assert place(lambda: trainer.step(x, targets)) == f"the norm of the gradients is inf{end} (after 0 updates)"
+    assert place(lambda: trainer.step(x, x / 2)) == f"the norm of the gradients is inf{end} (after 0 updates)"
     assert net.parameters_to_vector() == 1
 
 
