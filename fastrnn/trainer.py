@@ -104,7 +104,7 @@ class Trainer:
         finite: parameters, optimizer and `updates` stay, and `fit` carries no such state to the next batch. "raise"
         looks at parameters, state, x, every layer's output and the loss, too, and leaves out the update with a
         `NonFiniteError` that names the first place: what the last good update left stays, a state that `step` returned
-        included. Both keep copies of parameters and of the optimizer's state, which takes its `state_dict` and
+        included. Both keep copies of parameters and of the optimizer's state, for which it must have `state_dict` and
         `load_state_dict`, undo an update in which the optimizer raises, too, and save no checkpoint of parameters that
         are not finite.
     schedule: callable, number of updates so far -> factor of the optimizer's learning rate.
@@ -112,7 +112,8 @@ class Trainer:
 
     `updates` counts the updates, `epoch` the finished epochs, `batch` the batches done in the one under way,
     `nonfinite` how often gradients, or what else was looked at, were not finite.
-    One thread uses a trainer at a time. A copy, or one out of a pickle, goes on as from a checkpoint. Buffers are kept: after the largest batch, no step allocates arrays.
+    One thread uses a trainer at a time. A copy, or one out of a pickle, goes on as from a checkpoint.
+    Buffers are kept: after the largest batch, no step allocates arrays.
     """
 
     def __init__(
