@@ -58,17 +58,12 @@ from .optim import (  # noqa: E402
     Adagrad,
     Adam,
     AdamW,
-    Constant,
-    Cosine,
-    Exponential,
-    OneCycle,
     RMSprop,
-    StepDecay,
-    WarmUp,
     clip_grad_norm,
     clip_grad_value,
     clip_gradients,
 )
+from .schedules import Constant, Cosine, Exponential, OneCycle, StepDecay, WarmUp  # noqa: E402
 from .storage import FormatError, load, save  # noqa: E402
 from .trainer import Trainer  # noqa: E402
 from .threads import get_num_threads, set_num_threads  # noqa: E402

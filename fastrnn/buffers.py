@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 
 class NamedArrays:
-    """Arrays by name, grown on demand. One thread uses them at a time."""
+    """Arrays by name, grown on demand. One thread uses them at a time. Copies and pickles are empty."""
 
     def __init__(self):
         self._arrays = {}
+
+    def __reduce__(self):
+        return type(self), ()
 
     def array(self, name: Any, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """An array with undefined contents, in the memory that `name` had before."""

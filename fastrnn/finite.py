@@ -268,3 +268,10 @@ def watching(model: Layer) -> Iterator[Watch]:
         yield watch
     finally:
         _current.reset(token)
+
+
+def watched(nonfinite: Any, model: Layer, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What `call`, one of `model` or about it, gives where its argument `nonfinite` is not "ignore"."""
+    policy(nonfinite)
+    with watching(model):
+        return call(*args, **kwargs)

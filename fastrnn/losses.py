@@ -89,13 +89,16 @@ class _Loss(ABC):
 
         nonfinite: "ignore" takes NaN and infinity as floating-point numbers have them; "raise" is a `NonFiniteError`
         that names the first row of `y` whose loss or gradient is not finite (an infinite logit may leave both so), and
-        what is not finite there.
+        what is not finite there. `out` is written only once all is known to be finite.
         """
-        if finite.policy(nonfinite) == finite.RAISE and out is not None:
-            y, targets = np.array(y), np.array(targets)  # to be looked at again, and `out` may be either
-        total, count, dy = self.evaluate(y, targets, mask, out)
-        if nonfinite == finite.RAISE and not (math.isfinite(total) and finite.is_finite(dy)):
-            raise error_of_loss(self, y, targets, mask)
+        looking = finite.policy(nonfinite) == finite.RAISE
+        total, count, dy = self.evaluate(y, targets, mask, None if looking else out)
+        if looking:
+            if not (math.isfinite(total) and finite.is_finite(dy)):
+                raise error_of_loss(self, y, targets, mask)
+            if out is not None:
+                np.copyto(checks.output_array("out", out, dy.dtype, dy.shape), dy)
+                dy = out
         return total / self.denominator(count, self._sequences(dy.shape)), dy
 
     def denominator(self, count: float, sequences: int | None) -> float:

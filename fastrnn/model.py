@@ -162,9 +162,7 @@ class Container(Layer):
     ) -> tuple[np.ndarray, State]:
         """One time step through all layers: see `Layer.step`."""
         if nonfinite != finite.IGNORE:
-            finite.policy(nonfinite)
-            with finite.watching(self):
-                return self.step(x_t, state, resets=resets, out=out)
+            return finite.watched(nonfinite, self, self.step, x_t, state, resets=resets, out=out)
         y, state = self._step(x_t, state, resets)
         watch = finite.current()
         if watch is not None:

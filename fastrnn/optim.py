@@ -1,4 +1,4 @@
-"""Optimisers on a model's flat buffers, clipping of gradients, learning-rate schedules.
+"""Optimisers on a model's flat buffers, clipping of gradients.
 
 Arguments, defaults and rules are PyTorch's. Coefficients that are numbers, such as bias corrections, are computed in
 double precision, as its single-tensor implementation does; `kernels.update` holds the rules element by element.
@@ -6,9 +6,10 @@ double precision, as its single-tensor implementation does; `kernels.update` hol
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,6 +128,14 @@ class _Optimizer(ABC):
         _check_fit(fresh._arrays, self._parameters or next(iter(fresh._arrays.values()), None))
         fresh._parameters = self._parameters
         self.__dict__.update(fresh.__dict__)
+
+    def __getstate__(self):
+        """Copies and pickles serve a model of their own: the first one that they are given."""
+        return {**self.__dict__, "_parameters": None}
+
+    def __setstate__(self, state):
+        arrays = {name: _aligned_copy(name, array) for name, array in state["_arrays"].items()}
+        self.__dict__.update(state, _arrays=arrays)
 
 
 def _aligned_copy(name, value):
@@ -307,10 +316,14 @@ class AdamW(Adam):
 class LastGood:
     """The parameters and an optimizer's state before an update, to go back to where the update makes either infinite.
 
-    The copies take as much memory as what they are of. Of an optimizer of another make the state dict is kept.
+    The copies take as much memory as what they are of. Of an optimizer of another make a copy of its state dict is
+    kept, for that may hold the very arrays that it works on; `TypeError` if it has none.
     """
 
     def __init__(self, model: Layer, optimizer: Any):
+        for name in ("state_dict", "load_state_dict"):
+            if not callable(getattr(optimizer, name, None)):
+                raise TypeError(f"optimizer must have {name}, to undo an update, got {checks.shown(optimizer)}")
         self._model, self._optimizer = model, optimizer
         self._own = isinstance(optimizer, _Optimizer)
         self._copies = NamedArrays()
@@ -319,22 +332,46 @@ class LastGood:
     def _arrays(self):
         return {"": self._model.parameters.values, **(self._optimizer._arrays if self._own else {})}
 
-    def keep(self) -> None:
+    def _foreign_arrays(self):
+        """What an optimizer of another make has a number of for every parameter."""
+        if self._own:
+            return {}
+        like = self._model.parameters.values
+        return {
+            name: array
+            for name, array in self._optimizer.state_dict().items()
+            if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.shape == like.shape
+        }
+
+    def step(self, factor: float) -> finite.NonFiniteError | None:
+        """The optimizer's step. Where it fails, or leaves something not finite, which is returned, all is put back."""
+        self._keep()
+        try:
+            self._optimizer.step(self._model, factor)
+        except BaseException:
+            self._restore()
+            raise
+        error = self._error()
+        if error is not None:
+            self._restore()
+        return error
+
+    def _keep(self):
         """Copy what an update changes."""
         arrays, optimizer = self._arrays(), self._optimizer
-        self._state = (optimizer._steps, len(arrays)) if self._own else optimizer.state_dict()
+        self._state = (optimizer._steps, len(arrays)) if self._own else copy.deepcopy(optimizer.state_dict())
         for name, array in arrays.items():
             np.copyto(self._copies.array(name, array.shape, array.dtype), array)
 
-    def error(self) -> finite.NonFiniteError | None:
+    def _error(self):
         """What is not finite after the update, None as a rule."""
-        for name, array in self._arrays().items():
+        for name, array in (self._arrays() | self._foreign_arrays()).items():
             if not finite.is_finite(array):
                 return finite.error_in_vector(self._model, array, f"{name} of " if name else "")
         return None
 
-    def restore(self) -> None:
-        """Go back to what `keep` found."""
+    def _restore(self):
+        """Go back to what `_keep` found."""
         if not self._own:
             self._optimizer.load_state_dict(self._state)
         else:
@@ -389,121 +426,3 @@ def clip_grad_value(model: Layer, v: float) -> None:
     """Clip every gradient to [-v, v]; NaN stays. `v` is above 0."""
     gradients = _parameters_of(model).gradients
     kernels.clip((gradients,), (1.0, checks.number("v", v, above=0.0)), get_num_threads())
-
-
-class _Schedule(ABC):
-    """A callable step -> factor of the learning rate; steps count from 0."""
-
-    def __init__(self, **config):
-        self._config = config
-
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(self._config)
-
-    def __repr__(self):
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._config.items())})"
-
-    def __call__(self, step: int) -> float:
-        return self._factor(checks.integer("step", step, minimum=0), **self._config)
-
-    @abstractmethod
-    def _factor(self, step, **config):
-        """The factor at a checked step, for the constructor's arguments."""
-
-
-class Constant(_Schedule):
-    """`factor` at every step."""
-
-    def __init__(self, factor: float = 1.0):
-        super().__init__(factor=checks.number("factor", factor, minimum=0.0))
-
-    def _factor(self, step, factor):
-        return factor
-
-
-def _power(gamma, exponent):
-    """gamma^exponent, infinite where it is too large for a float."""
-    try:
-        return gamma**exponent
-    except OverflowError:
-        return math.inf
-
-
-class StepDecay(_Schedule):
-    """gamma^⌊step / step_size⌋."""
-
-    def __init__(self, step_size: int, gamma: float = 0.1):
-        super().__init__(
-            step_size=checks.integer("step_size", step_size, minimum=1),
-            gamma=checks.number("gamma", gamma, above=0.0),
-        )
-
-    def _factor(self, step, step_size, gamma):
-        return _power(gamma, step // step_size)
-
-
-class Exponential(_Schedule):
-    """gamma^step."""
-
-    def __init__(self, gamma: float):
-        super().__init__(gamma=checks.number("gamma", gamma, above=0.0))
-
-    def _factor(self, step, gamma):
-        return _power(gamma, step)
-
-
-def _cosine(start, end, fraction):
-    """From `start` at fraction 0 to `end` at 1, along half a cosine."""
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * fraction))
-
-
-class Cosine(_Schedule):
-    """final + (1 - final)·(1 + cos(π·step / total_steps)) / 2, and `final` from `total_steps` on."""
-
-    def __init__(self, total_steps: int, final: float = 0.0):
-        super().__init__(
-            total_steps=checks.integer("total_steps", total_steps, minimum=1),
-            final=checks.number("final", final, minimum=0.0),
-        )
-
-    def _factor(self, step, total_steps, final):
-        return _cosine(1.0, final, min(step / total_steps, 1.0))
-
-
-class OneCycle(_Schedule):
-    """Up from 1 / div_factor to 1, then down to 1 / (div_factor · final_div_factor), along half a cosine each.
-
-    The peak is at step pct_start·total_steps - 1, the end at total_steps - 1, as in PyTorch's `OneCycleLR`, whose
-    `max_lr` is the optimizer's `lr`. Smith and Topin, "Super-Convergence", arXiv 1708.07120.
-    """
-
-    def __init__(
-        self, total_steps: int, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
-    ):
-        super().__init__(
-            total_steps=checks.integer("total_steps", total_steps, minimum=1),
-            pct_start=checks.number("pct_start", pct_start, minimum=0.0, below=1.0),
-            div_factor=checks.number("div_factor", div_factor, above=0.0),
-            final_div_factor=checks.number("final_div_factor", final_div_factor, above=0.0),
-        )
-
-    def _factor(self, step, total_steps, pct_start, div_factor, final_div_factor):
-        peak, last = pct_start * total_steps - 1, total_steps - 1
-        if step < peak:
-            return _cosine(1 / div_factor, 1.0, step / peak)
-        return _cosine(1.0, 1 / div_factor / final_div_factor, min((step - peak) / (last - peak), 1.0))
-
-
-class WarmUp(_Schedule):
-    """(step + 1) / steps for the first `steps` steps, then `after(step - steps)`, 1 if no schedule is given."""
-
-    def __init__(self, steps: int, after: Callable[[int], float] | None = None):
-        if after is not None and not callable(after):
-            raise TypeError(f"after must be a schedule, got {type(after).__name__}")
-        super().__init__(steps=checks.integer("steps", steps, minimum=1), after=after)
-
-    def _factor(self, step, steps, after):
-        if step < steps:
-            return (step + 1) / steps
-        return 1.0 if after is None else after(step - steps)

@@ -104,14 +104,16 @@ class Trainer:
         finite: parameters, optimizer and `updates` stay, and `fit` carries no such state to the next batch. "raise"
         looks at parameters, state, x, every layer's output and the loss, too, and leaves out the update with a
         `NonFiniteError` that names the first place: what the last good update left stays, a state that `step` returned
-        included. Both keep copies of parameters and of the optimizer's state, and save no checkpoint of parameters that
+        included. Both keep copies of parameters and of the optimizer's state, for which it must have `state_dict` and
+        `load_state_dict`, undo an update in which the optimizer raises, too, and save no checkpoint of parameters that
         are not finite.
     schedule: callable, number of updates so far -> factor of the optimizer's learning rate.
     seed: of the model's dropout masks, an integer ≥ 0; None leaves the model's generators as they are.
 
     `updates` counts the updates, `epoch` the finished epochs, `batch` the batches done in the one under way,
     `nonfinite` how often gradients, or what else was looked at, were not finite.
-    One thread uses a trainer at a time. Buffers are kept: after the largest batch, no step allocates arrays.
+    One thread uses a trainer at a time. A copy, or one out of a pickle, goes on as from a checkpoint.
+    Buffers are kept: after the largest batch, no step allocates arrays.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class Trainer:
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
         self.clip_value = None if clip_value is None else checks.number("clip_value", clip_value, above=0)
         self._on_nonfinite = checks.choice("nonfinite", nonfinite, (IGNORE, RAISE, SKIP))
+        self._last_good = None if self._on_nonfinite == IGNORE else LastGood(model, optimizer)
         if seed is not None:
             seed = checks.integer("seed", seed, minimum=0)
             generators = model._generators()
@@ -156,7 +159,11 @@ class Trainer:
         self._last_update: dict[str, Any] = {}
         self._buffers = Buffers()
         self._interrupts = _Interrupts()
-        self._last_good = None if self._on_nonfinite == IGNORE else LastGood(model, optimizer)
+
+    def __getstate__(self):
+        """Copies and pickles go on as from a checkpoint, with a model and an optimizer of their own."""
+        callbacks = {"_callbacks": (), "_callback_states": self._states_of_callbacks()}
+        return {**self.__dict__, **callbacks, "_batches": None, "_buffers": Buffers(), "_interrupts": _Interrupts()}
 
     # one batch
 
@@ -177,24 +184,31 @@ class Trainer:
         until then. The last update's gradients stay in the model.
 
         TypeError or ValueError, before anything is changed, if an argument does not fit; `NonFiniteError` for what is
-        not finite, if so asked, after the updates before it.
+        not finite, if so asked, after the updates before it. After any error the random generators of the model and the
+        rule are where the last update left them.
         """
         if self._on_nonfinite == RAISE and finite.current() is None:
-            with finite.watching(self.model):
-                try:
-                    value, state = self.step(x, targets, state, lengths=lengths, resets=resets, mask=mask)
-                except NonFiniteError as error:
-                    self.nonfinite += 1
-                    error.note = f"after {self.updates} updates"
-                    raise
+            options = {"lengths": lengths, "resets": resets, "mask": mask}
+            try:
+                value, state = finite.watched(RAISE, self.model, self.step, x, targets, state, **options)
+            except NonFiniteError as error:
+                self.nonfinite += 1
+                error.note = f"after {self.updates} updates"
+                raise
             return value, map_state(np.copy, state)  # the next call, which may go wrong, does not write it
         run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False)
         for add_gradients in self.bptt.updates(run):
-            with self._interrupts.allowed():
-                self.model.zero_grad()
-                count = add_gradients()
-            if count:
-                self._update(run)
+            random, rule = random_states(self.model), self.bptt.state_dict()
+            try:
+                with self._interrupts.allowed():
+                    self.model.zero_grad()
+                    count = add_gradients()
+                if count:
+                    self._update(run)
+            except BaseException:  # as if the update had never been begun
+                set_random_states(self.model, random)
+                self.bptt.load_state_dict(rule)
+                raise
         return run.value, run.state
 
     def _update(self, run):
@@ -205,24 +219,28 @@ class Trainer:
         self._last_update = {"lr": float(self.optimizer.lr * factor), "grad_norm": norm}
         if not math.isfinite(norm):
             if self._on_nonfinite == RAISE:
-                error = finite.error_in_vector(self.model, self.model.parameters.gradients, "the gradient of ")
-                error.what = f"the norm of the gradients is {norm}: {error.what}"
-                raise error
+                raise self._error_of_norm(norm)
             self.nonfinite += 1
             if self._on_nonfinite == SKIP:
                 return
         limit_gradients(self.model, norm, self.clip_norm, self.clip_value)
-        if self._last_good is not None:
-            self._last_good.keep()
-        self.optimizer.step(self.model, factor)
-        if self._last_good is not None and (error := self._last_good.error()) is not None:
-            self._last_good.restore()
+        if self._last_good is None:
+            self.optimizer.step(self.model, factor)
+        elif (error := self._last_good.step(factor)) is not None:
             if self._on_nonfinite == RAISE:
                 error.what = f"an update goes wrong: {error.what}"
                 raise error
             self.nonfinite += 1
             return
         self.updates += 1
+
+    def _error_of_norm(self, norm):
+        what, gradients = f"the norm of the gradients is {norm}", self.model.parameters.gradients
+        if finite.is_finite(gradients):  # their squares are not
+            return NonFiniteError(what)
+        error = finite.error_in_vector(self.model, gradients, "the gradient of ")
+        error.what = f"{what}: {error.what}"
+        return error
 
     # many batches
 
@@ -288,6 +306,9 @@ class Trainer:
             else:
                 for finish in finishers:
                     finish(self)
+            finally:
+                if not self.batch:  # a pass that has been begun may have to be begun again
+                    self._restore_place(batches)
         return history
 
     def _records(self, batches, epochs, validation):
@@ -300,6 +321,8 @@ class Trainer:
         for _ in range(epochs):
             with self._interrupts.allowed():
                 placed = self._restore_place(batches)
+                if not self.batch and not placed:
+                    self._place = _place_in(batches)
                 iterator = iter(batches) if placed else itertools.islice(batches, self.batch, None)
             losses, bad = [], 0
             while True:
@@ -355,14 +378,7 @@ class Trainer:
         self._callback_states = []
 
     def _fit_batch(self, arguments, stateful):
-        updates, random, rule = self.updates, random_states(self.model), self.bptt.state_dict()
-        try:
-            value, state = self.step(**arguments, state=self._state)
-        except BaseException:
-            if self.updates == updates:  # as if the batch had never been begun
-                set_random_states(self.model, random)
-                self.bptt.load_state_dict(rule)
-            raise
+        value, state = self.step(**arguments, state=self._state)
         if not stateful:
             self._state = None
         elif self._on_nonfinite != SKIP or finite.is_finite_state(state):
@@ -375,8 +391,7 @@ class Trainer:
         elements or sequences, or the sum. Nothing is changed. ValueError if there are no batches, and `NonFiniteError`
         if so asked."""
         if self._on_nonfinite == RAISE and finite.current() is None:
-            with finite.watching(self.model):
-                return self.evaluate(batches)
+            return finite.watched(RAISE, self.model, self.evaluate, batches)
         _check_batches("batches", batches)
         total, count, sequences, state = 0.0, 0, 0, None
         for batch in batches:
@@ -459,11 +474,15 @@ class Trainer:
         _log.info("going on after %d updates, from %s", self.updates, os.fsdecode(path))
         return extra
 
-    def _store_callback_states(self, tensors):
-        """Class and state of each callback that has one: its arrays go into `tensors`."""
+    def _states_of_callbacks(self):
+        """Class and state of each callback that has one."""
         live = [(type(callback).__name__, callback.state_dict()) for callback in filter(_keeps_state, self._callbacks)]
+        return [*self._callback_states, *live]
+
+    def _store_callback_states(self, tensors):
+        """Entries of a checkpoint's meta for the callbacks; the arrays of their states go into `tensors`."""
         entries = []
-        for i, (name, state) in enumerate([*self._callback_states, *live]):
+        for i, (name, state) in enumerate(self._states_of_callbacks()):
             arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
             tensors |= {f"callback.{i}.{key}": array for key, array in arrays.items()}
             scalars = {key: value for key, value in state.items() if key not in arrays}

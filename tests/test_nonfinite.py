@@ -86,6 +86,15 @@ def test_the_reverse_direction_begins_at_the_end():
     assert found == "h_l0_reverse of the RNN becomes inf at time 6, batch 0, feature 0"
 
 
+def test_a_single_step_names_the_first_layer_of_a_stack():
+    net, x = fastrnn.RNN(1, 1, 2, nonlinearity="relu"), np.ones((2, 3, 1), np.float32)
+    net.load_state_dict({name: np.full_like(array, 1e30) for name, array in net.state_dict().items()})
+    assert place(lambda: net(x[1:] * 1e9, nonfinite="raise")).startswith("h_l0 of the RNN becomes inf")
+    for x_t, batch in ((x[1] * 1e9, 0), (x[1, 0] * 1e9, 0), (x[1] * np.float32([[0], [1e9], [1e9]]), 1)):
+        found = place(lambda x_t=x_t: net.step(x_t, nonfinite="raise"))
+        assert found == f"h_l0 of the RNN becomes inf at batch {batch}, feature 0"
+
+
 def test_losses_name_the_row():
     y, targets, loss = inputs(), inputs(), fastrnn.MSE()
     targets[2, 1, 0] = np.nan
@@ -97,6 +106,22 @@ def test_losses_name_the_row():
     classes = np.zeros((T, B), np.int64)
     assert np.isfinite(fastrnn.CrossEntropy()(y, classes, nonfinite="raise")[0])  # a class that can't be
     assert place(lambda: fastrnn.CrossEntropy()(y, classes + 1, nonfinite="raise")) == "y is -inf at [1, 1]"
+
+
+def test_a_loss_that_raises_has_written_nothing():
+    y, targets, loss = inputs(), inputs(), fastrnn.MSE()
+    out = y.copy()
+    value, dy = loss(out, targets + 1, out=out, nonfinite="raise")
+    expected, gradient = loss(y, targets + 1)
+    assert dy is out and value == expected
+    np.testing.assert_array_equal(out, gradient)
+    targets[2, 1, 0] = np.nan
+    out[...] = y
+    assert place(lambda: loss(out, targets, out=out, nonfinite="raise")) == "targets is nan at [2, 1]"
+    np.testing.assert_array_equal(out, y)
+    for wrong in (out[:-1], out.astype(np.float64), np.asfortranarray(out), out.tolist()):
+        with pytest.raises((TypeError, ValueError), match="out"):
+            loss(y, y, out=wrong, nonfinite="raise")
 
 
 def test_a_wrong_policy_is_refused():
@@ -119,6 +144,39 @@ def test_training_names_the_place_in_the_whole_batch(rule):
     assert trainer.nonfinite == 2 and np.isfinite(trainer.model.parameters_to_vector()).all()
 
 
+RULES = [bptt.Full(), bptt.Truncated(3), bptt.Windowed(3), bptt.Windowed(4, 2), bptt.Checkpointed(3)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_rules_name_the_earliest_step_and_what_goes_into_the_whole_model(rule):
+    """Also the rule that takes the layers through the sequence one after the other."""
+    layers = fastrnn.Linear(1, 1, bias=False), *(fastrnn.RNN(1, 1, nonlinearity="relu", bias=False) for _ in range(2))
+    net = fastrnn.Sequential(*layers)
+    values = {"0.weight": 1, "1.weight_ih_l0": 1, "1.weight_hh_l0": 1e10, "2.weight_ih_l0": 1e20, "2.weight_hh_l0": 0}
+    net.load_state_dict({name: np.full((1, 1), value, np.float32) for name, value in values.items()})
+    trainer = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1), bptt=rule, nonfinite="raise")
+    x = np.ones((9, 2, 1), np.float32)
+    found = place(lambda: trainer.step(x, x))  # layer 1 becomes infinite at time 4
+    assert found == "h_l0 of layer 2 (RNN) becomes inf at time 2, batch 0, feature 0 (after 0 updates)"
+    state = None, None, np.full((1, 2, 1), np.nan, np.float32)
+    assert "state[2] is nan at [0, 0, 0]" in place(lambda: trainer.step(x, x, state))
+    net.vector_to_parameters(np.full(5, np.inf, np.float32))
+    assert "weight of layer 0 (Linear) is inf" in place(lambda: trainer.step(x, x, state))
+
+
+@pytest.mark.parametrize(
+    "scale, end", [(1e200, ""), (1e308, ": the gradient of weight of the Linear is inf at [0, 0]")]
+)
+def test_the_norm_of_gradients_may_be_infinite_though_they_are_not(scale, end):
+    net = fastrnn.Linear(1, 1, bias=False, dtype="float64", seed=0)
+    net.load_state_dict({"weight": np.ones((1, 1))})
+    x = np.full((2, 1, 1), scale)
+    trainer = fastrnn.Trainer(net, fastrnn.MAE(reduction="sum"), fastrnn.SGD(0.1), nonfinite="raise")
+    x[1] *= 1.5
+    assert place(lambda: trainer.step(x, x / 2)) == f"the norm of the gradients is inf{end} (after 0 updates)"
+    assert net.parameters_to_vector() == 1
+
+
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 def test_an_update_that_goes_wrong_is_undone(policy):
     """The gradient is finite, its square, Adam's second moment, is not."""
@@ -136,6 +194,106 @@ def test_an_update_that_goes_wrong_is_undone(policy):
         assert after.keys() == state.keys() and trainer.updates == update and trainer.nonfinite == update + 1
         assert all(np.array_equal(after[name], state[name]) for name in state)
         trainer.step(x, x)
+
+
+class Momentum:
+    """An optimizer of somebody's own, whose state dict is its state."""
+
+    lr = 0.1
+    breaks = False
+
+    def __init__(self):
+        self.state = {"velocity": np.zeros(2, np.float32)}
+
+    @np.errstate(over="ignore")
+    def step(self, model, factor=1.0):
+        self.state["velocity"] += model.gradients_to_vector()
+        direction = np.clip(self.state["velocity"], -1, 1)
+        model.vector_to_parameters(model.parameters_to_vector() - self.lr * factor * direction)
+        if self.breaks:
+            raise RuntimeError("broken")
+
+    def config(self):
+        return {"lr": self.lr}
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.state = dict(state)
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_updates_of_other_optimizers_are_undone(policy):
+    net, optimizer = fastrnn.Linear(1, 1, seed=0), Momentum()
+    trainer = fastrnn.Trainer(net, fastrnn.MAE(), optimizer, nonfinite=policy)
+    x = np.ones((1, 1, 1), np.float32)
+    trainer.step(x, x)
+    before = net.parameters_to_vector()
+
+    def check(what, x, targets, velocity):
+        optimizer.state["velocity"][:] = velocity
+        if policy == "raise":
+            assert f"an update goes wrong: {what} of the Linear is" in place(lambda: trainer.step(x, targets))
+        else:
+            trainer.step(x, targets)
+        np.testing.assert_array_equal(net.parameters_to_vector(), before)
+        np.testing.assert_array_equal(optimizer.state["velocity"], velocity)
+        assert trainer.updates == 1
+
+    optimizer.lr = 1e39
+    for _ in range(2):
+        check("weight", x * -1e6, x, np.float32(0))
+    optimizer.lr = 0.1
+    check("velocity of weight", x * 1e38, x * -1e38, np.float32(3e38))
+    optimizer.breaks = True
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.step(x, 2 * x)
+    np.testing.assert_array_equal(net.parameters_to_vector(), before)
+    np.testing.assert_array_equal(optimizer.state["velocity"], np.float32(3e38))
+
+
+def test_an_optimizer_that_can_not_be_undone_is_refused():
+    class Plain:
+        lr = 0.1
+
+        def step(self, model, factor=1.0):
+            pass
+
+    net = fastrnn.Linear(1, 1, seed=0)
+    fastrnn.Trainer(net, fastrnn.MSE(), Plain()).step(*np.ones((2, 1, 1, 1), np.float32))
+    for policy in ("raise", "skip"):
+        with pytest.raises(TypeError, match="optimizer must have state_dict, to undo an update, got Plain"):
+            fastrnn.Trainer(net, fastrnn.MSE(), Plain(), nonfinite=policy)
+
+
+@pytest.mark.parametrize("rule", [bptt.Truncated(3), bptt.Randomized(0.5), bptt.Feedback(0.5)], ids=repr)
+def test_an_undone_update_has_drawn_nothing(rule):
+    """Neither dropout masks nor what the rule draws."""
+    net = fastrnn.Sequential(fastrnn.GRU(F, F, seed=0), fastrnn.Dropout(0.5, seed=1))
+    trainer = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1), bptt=rule, nonfinite="raise")
+
+    def drawn():
+        return repr((bptt.random_states(net), rule.state_dict()))
+
+    x, before = inputs(), drawn()
+    for targets in (np.full_like(x, np.nan), np.full_like(x, 3e38)):  # a loss, and an update, that goes wrong
+        place(lambda targets=targets: trainer.step(x, targets))
+        assert drawn() == before
+    trainer.step(x, x)
+    assert drawn() != before
+
+
+def test_a_chunk_that_goes_wrong_leaves_the_draws_of_those_before():
+    nets = [fastrnn.Sequential(fastrnn.GRU(F, F, seed=0), fastrnn.Dropout(0.5, seed=1)) for _ in range(2)]
+    options = {"bptt": bptt.Truncated(3), "nonfinite": "raise"}
+    ours, other = (fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1), **options) for net in nets)
+    x, targets = inputs(), inputs()
+    targets[4] = np.nan
+    place(lambda: ours.step(x, targets))
+    other.step(x[:3], x[:3])
+    assert bptt.random_states(nets[0]) == bptt.random_states(nets[1]) and ours.updates == other.updates == 1
+    np.testing.assert_array_equal(*(net.parameters_to_vector() for net in nets))
 
 
 def test_a_state_that_step_returned_outlives_an_error():

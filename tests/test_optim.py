@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrnn import optim, threads
+from fastrnn import optim, schedules, threads
 from fastrnn.kernels import update
 from fastrnn.parameters import Parameters
 
@@ -306,13 +306,13 @@ def test_optim_loaded_state_must_fit_the_model():
         (lambda: optim.clip_gradients(Model(), 1.0, 0.0), ValueError),
         (lambda: optim.clip_gradients(Model(), math.nan), ValueError),
         (lambda: optim.clip_gradients(3), TypeError),
-        (lambda: optim.StepDecay(0), ValueError),
-        (lambda: optim.Exponential(0.0), ValueError),
-        (lambda: optim.Cosine(2.5), TypeError),
-        (lambda: optim.OneCycle(10, pct_start=1.0), ValueError),
-        (lambda: optim.WarmUp(3, after=1.0), TypeError),
-        (lambda: optim.Constant()(-1), ValueError),
-        (lambda: optim.Constant()(0.5), TypeError),
+        (lambda: schedules.StepDecay(0), ValueError),
+        (lambda: schedules.Exponential(0.0), ValueError),
+        (lambda: schedules.Cosine(2.5), TypeError),
+        (lambda: schedules.OneCycle(10, pct_start=1.0), ValueError),
+        (lambda: schedules.WarmUp(3, after=1.0), TypeError),
+        (lambda: schedules.Constant()(-1), ValueError),
+        (lambda: schedules.Constant()(0.5), TypeError),
     ],
 )
 def test_optim_refuses(make, error):
@@ -400,15 +400,15 @@ def test_optim_clip_gradients_hides_nothing(bad):
 
 
 def test_optim_schedules():
-    assert [optim.Constant(0.5)(step) for step in (0, 9)] == [0.5, 0.5]
-    assert [optim.StepDecay(2, 0.5)(step) for step in range(5)] == [1, 1, 0.5, 0.5, 0.25]
-    assert optim.Exponential(0.9)(3) == 0.9**3
-    cosine = optim.Cosine(10, final=0.1)
+    assert [schedules.Constant(0.5)(step) for step in (0, 9)] == [0.5, 0.5]
+    assert [schedules.StepDecay(2, 0.5)(step) for step in range(5)] == [1, 1, 0.5, 0.5, 0.25]
+    assert schedules.Exponential(0.9)(3) == 0.9**3
+    cosine = schedules.Cosine(10, final=0.1)
     assert (cosine(0), cosine(5), cosine(10), cosine(99)) == pytest.approx((1, 0.55, 0.1, 0.1))
-    assert [optim.WarmUp(4)(step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert optim.WarmUp(4, after=cosine)(9) == cosine(5)
-    schedules = (optim.Constant(2.0), optim.StepDecay(3), optim.Exponential(0.5), cosine, optim.OneCycle(9))
-    for schedule in schedules:
+    assert [schedules.WarmUp(4)(step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert schedules.WarmUp(4, after=cosine)(9) == cosine(5)
+    others = schedules.Constant(2.0), schedules.StepDecay(3), schedules.Exponential(0.5), schedules.OneCycle(9)
+    for schedule in (cosine, *others):
         assert repr(type(schedule)(**schedule.config())) == repr(schedule)
     assert repr(cosine) == "Cosine(total_steps=10, final=0.1)"
 
@@ -420,7 +420,7 @@ def test_optim_one_cycle_as_torch(total, pct_start):
     theirs = torch.optim.lr_scheduler.OneCycleLR(
         sgd, max_lr=2.0, total_steps=total, pct_start=pct_start, div_factor=10.0, cycle_momentum=False
     )
-    ours = optim.OneCycle(total, pct_start, div_factor=10.0)
+    ours = schedules.OneCycle(total, pct_start, div_factor=10.0)
     for step in range(total):
         assert 2.0 * ours(step) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12)
         sgd.step()

@@ -1,9 +1,12 @@
 """The training loop: updates, epochs, stops, checkpoints."""
 
+import contextlib
+import copy
 import gc
 import itertools
 import json
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,6 +22,7 @@ import fastrnn
 from fastrnn import bptt
 from fastrnn.data import TokenStream, WindowBatches
 from fastrnn.trainer import Trainer
+from fastrnn.words import SentenceBatches
 
 T, B, V, H = 10, 4, 7, 6
 
@@ -507,6 +511,125 @@ def test_resuming_goes_on_with_the_batches_not_yet_seen(tmp_path, stop):
     resumed, rest = watched(resume=tmp_path / "checkpoint", seed=99)  # the checkpoint's draws count
     assert [{**r, "seconds": 0} for r in first + rest] == [{**r, "seconds": 0} for r in expected]
     np.testing.assert_array_equal(resumed.model.parameters_to_vector(), straight.model.parameters_to_vector())
+
+
+class _Drawn:
+    """Batches of somebody's own, in an order out of a generator that goes on from pass to pass."""
+
+    def __init__(self, seed=0):
+        self._x = np.random.default_rng(0).standard_normal((3, 4, 5, 2))
+        self._rng, self._done = np.random.default_rng(seed), 0
+        self._begin = self._rng.bit_generator.state
+
+    def __iter__(self):
+        done = self._done
+        self._begin = self._rng.bit_generator.state
+        for i in self._rng.permutation(3)[done:]:
+            self._done += 1
+            yield self._x[i], self._x[i][-1]
+        self._begin, self._done = self._rng.bit_generator.state, 0
+
+    def state_dict(self):
+        return {"begin": self._begin, "done": self._done}
+
+    def load_state_dict(self, state):
+        self._rng.bit_generator.state, self._done = state["begin"], state["done"]
+        self._begin = state["begin"]
+
+
+def _sentences(seed=0):
+    lengths = np.random.default_rng(0).integers(2, 6, 6)
+    return SentenceBatches([np.arange(n) % V for n in lengths], 2, seed=seed)
+
+
+def _windowed(seed=0):
+    return WindowBatches(np.random.default_rng(0).standard_normal((16, 2)), 5, batch_size=4, shuffle=True, seed=seed)
+
+
+class _Breaks:
+    """Raises `error` in the call number `at` of `function`."""
+
+    def __init__(self, function, at, error):
+        self._function, self._left, self._error = function, at, error
+
+    def __call__(self, *args, **kwargs):
+        self._left -= 1
+        if self._left == 0:
+            raise self._error
+        return self._function(*args, **kwargs)
+
+
+@pytest.mark.parametrize("batches", [_windowed, _sentences, _Drawn])
+def test_whatever_stops_it_training_goes_on_to_the_same_bits(tmp_path, monkeypatch, batches):
+    """In every batch, the first of an epoch too, by Ctrl-C or an error, in the data, the model, the loss or a callback;
+    with the same trainer, or from a checkpoint; the batches are also the validation."""
+    epochs = 2
+
+    def job():
+        net, loss = model(), None
+        if batches is not _sentences:
+            layers = fastrnn.GRU(2, H, zoneout=0.1, seed=1), fastrnn.Last(), fastrnn.Linear(H, 2, seed=2)
+            net, loss = fastrnn.Sequential(*layers), fastrnn.MSE()
+        return trainer(net, loss=loss)
+
+    def go_on(job, data, **options):
+        return fit(job, data, epochs=epochs - job.epoch, validation=data, **options)
+
+    straight, data = job(), batches()
+    records = go_on(straight, data)
+    per_epoch = len(records) // epochs
+    places = {  # where it breaks, and the calls there
+        "callback": range(1, len(records) + 1),
+        "backward": range(1, straight.updates + 1),
+        "evaluate": range(1, straight.updates + epochs * (per_epoch - 1) + 1),  # of the loss, in the validation too
+        "_fit_batch": range(1, straight.updates + 1),
+    }
+    for place, calls in places.items():
+        for at in calls:
+            for error in (KeyboardInterrupt(), RuntimeError("broken")):
+                stopped, data = job(), batches()
+                owner = {"backward": stopped.model, "evaluate": stopped.loss, "_fit_batch": stopped}.get(place)
+                options = {"callbacks": _Breaks(lambda job, record: None, at, error)} if owner is None else {}
+                with monkeypatch.context() as patch:
+                    if owner is not None:
+                        patch.setattr(owner, place, _Breaks(getattr(owner, place), at, error))
+                    with contextlib.suppress(RuntimeError):
+                        assert go_on(stopped, data, **options).stopped == "interrupt"
+                stopped.save_checkpoint(tmp_path / "checkpoint")
+                resumed = job()
+                resumed.load_checkpoint(tmp_path / "checkpoint")
+                for other, rest in ((stopped, data), (resumed, batches(99))):
+                    if other.epoch < epochs:
+                        go_on(other, rest)
+                    ours, expected = (t.model.parameters_to_vector() for t in (other, straight))
+                    np.testing.assert_array_equal(ours, expected, f"{place} {at}, {error!r}, {other is stopped}")
+
+
+@pytest.mark.parametrize("rule", [bptt.Truncated(4), bptt.Windowed(3), bptt.Feedback(0.5)], ids=repr)
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda job: pickle.loads(pickle.dumps(job))], ids=["copy", "pickle"])
+def test_copies_and_pickles_go_on_to_the_same_bits(rule, how):
+    """From the middle of an epoch, with all that changes."""
+    options = {"bptt": rule, "nonfinite": "raise", "schedule": fastrnn.WarmUp(3, fastrnn.Cosine(30))}
+    job, data, stopping = trainer(**options), stream(161), fastrnn.EarlyStopping(3)
+    fit(job, data, callbacks=[stopping, lambda job, record: job.batch == 3], validation=data)
+    assert (job.batch, len(data)) == (3, 4)
+    twin, ends = how(job), []
+    for each, callback in ((twin, fastrnn.EarlyStopping(3)), (job, stopping)):
+        history = fit(each, data, epochs=2, callbacks=callback, validation=data)
+        ends.append((each.model.parameters_to_vector(), [r["step"] for r in history], callback.state_dict()["best"]))
+    for ours, expected in zip(*ends, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert twin.model is not job.model and twin.updates == job.updates
+
+
+def test_a_copied_optimizer_serves_a_model_of_its_own():
+    job = trainer()
+    job.step(*batch())
+    other = copy.deepcopy(job.optimizer)
+    with pytest.raises(ValueError, match="must be the one of the steps before"):
+        job.optimizer.step(model())
+    other.step(model())
+    assert [optimizer.state_dict()["step"] for optimizer in (job.optimizer, other)] == [1, 2]
 
 
 def test_resuming_without_what_the_checkpoint_has(tmp_path, caplog):

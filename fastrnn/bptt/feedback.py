@@ -12,14 +12,14 @@ import numpy as np
 
 from .. import checks
 from ..generation import check_stepwise, draw
-from ..optim import _Schedule
+from ..schedules import Schedule
 from .base import Buffers, Rule, Run, map_state, put_rows, refuse_penalties, refuse_whole_masks
 
 if TYPE_CHECKING:
     from ..layers.base import Layer
 
 
-class LinearDecay(_Schedule):
+class LinearDecay(Schedule):
     """From `start` at update 0 in a straight line to `stop` at update `updates`, and `stop` from there on."""
 
     def __init__(self, updates: int, start: float = 1.0, stop: float = 0.0):
@@ -33,7 +33,7 @@ class LinearDecay(_Schedule):
         return start + (stop - start) * min(step / updates, 1.0)
 
 
-class InverseSigmoidDecay(_Schedule):
+class InverseSigmoidDecay(Schedule):
     """k / (k + exp(update / k)), for k ≥ 1: near 1 for some k·ln k updates, then down to 0 within a few k."""
 
     def __init__(self, k: float):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import checks
+from .. import checks, finite
 from ..model import Container, Sequential, layers_of
 from .base import Rule, Run, map_state, put_rows, random_states, refuse_penalties, set_random_states
 
@@ -103,9 +103,14 @@ class _Chain:
             workspace.repeatable = repeatable
 
     def forward(self, x, state, lengths=None, resets=None):
-        new = []
+        """As `Layer.forward` of checked arguments, one layer after the other; what a pass of a model looks at before
+        and after all of them is the caller's."""
+        new, watch = [], finite.current()
         for layer, workspace, entry in zip(self.layers, self._workspaces, state, strict=True):
-            x, entry = layer.forward(x, entry, lengths=lengths, resets=resets, workspace=workspace)
+            entry = layer._check_state("state", entry, layer._extent(x)[1])
+            x, entry = layer._take_forward(x, entry, lengths, resets, workspace, None)
+            if watch is not None:
+                watch.output(layer, x)
             new.append(entry)
         return x, new
 
@@ -231,12 +236,17 @@ class _Windows:
 
     def _forward(self):
         """Forward over sequences and single steps: the output and the core's final state, None if masks differ."""
-        run = self._run
+        run, watch = self._run, finite.current()
+        if watch is not None:  # one look for the passes of all three chains
+            run._say_place(0, None)
+            watch.begin(run.model, "x", run.x, run.state, run.lengths)
         x, _ = self._lower.forward(run.x, [None] * len(self._lower.layers), run.lengths, run.resets)
         before = random_states(self._core)
         y, final = self._core.forward(x, self._states[self._span], run.lengths, run.resets)
         after = random_states(self._core)
         y, _ = self._upper.forward(y, [None] * len(self._upper.layers), run.lengths, run.resets)
+        if watch is not None:
+            watch.end(run.model, y, self._of_model(final))
 
         # all rows in the order of the whole array draw the numbers that the whole array drew
         self._groups = _grouped(run, self._ends, self._k1, self._k2, with_padding=repr(before) != repr(after))

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from .. import checks, corpus, language_model, storage
 from ..finite import NonFiniteError
 from ..losses import CrossEntropy
-from ..optim import Adam, OneCycle
+from ..optim import Adam
+from ..schedules import OneCycle
 from ..trainer import Trainer
 from .common import CHECKPOINT_FILE, MODEL_FILE, CommandError, Progress
 from .levels import LEVELS, level_of

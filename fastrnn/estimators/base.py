@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import validate_data
 
-from .. import checks, optim
+from .. import checks, optim, schedules
 from ..callbacks import EarlyStopping
 from ..layers import GRU, LSTM, RNN, Dropout, Last, Linear, MaxPool, MeanPool
 from ..model import Sequential
@@ -29,8 +29,8 @@ OPTIMIZERS = {
 }
 SCHEDULES: dict[str, Callable[[int], Any]] = {
     "constant": lambda total: None,
-    "cosine": optim.Cosine,
-    "one_cycle": optim.OneCycle,
+    "cosine": schedules.Cosine,
+    "one_cycle": schedules.OneCycle,
 }
 _AT_ONCE = 256  # sequences that are predicted together
 

@@ -149,9 +149,8 @@ class Layer(ABC):
         it is the output that is not finite, `out` has been written, and `workspace` holds no forward pass.
         """
         if nonfinite != finite.IGNORE:
-            finite.policy(nonfinite)
-            with finite.watching(self):
-                return self.forward(x, state, lengths=lengths, resets=resets, workspace=workspace, out=out)
+            options = {"lengths": lengths, "resets": resets, "workspace": workspace, "out": out}
+            return finite.watched(nonfinite, self, self.forward, x, state, **options)
         x = self._check_input(x)
         steps, batch = self._extent(x)
         if workspace is not None:
@@ -247,9 +246,7 @@ class Layer(ABC):
         if self._no_step:
             raise ValueError(f"{self._no_step}: it has no single step")
         if nonfinite != finite.IGNORE:
-            finite.policy(nonfinite)
-            with finite.watching(self):
-                return self.step(x_t, state, resets=resets, out=out)
+            return finite.watched(nonfinite, self, self.step, x_t, state, resets=resets, out=out)
         x_t = checks.as_array("x_t", x_t)
         dimensions = self._step_dimensions(x_t[np.newaxis])
         single = x_t.ndim == dimensions - 1

@@ -70,6 +70,7 @@ class Recurrent(Layer):
     gates: int  # of the cell: their number
     states: int
     vectors = ()  # (name, count) of the cell's own parameters
+    _kept_room: tuple[tuple[int, int, bool], int] | None = None  # a batch's size, and the bytes that inference takes
 
     def __init__(
         self, cell, input_size, hidden_size, num_layers, *, bias, batch_first, dropout, bidirectional, dtype, seed,
@@ -111,7 +112,6 @@ class Recurrent(Layer):
         # at inference dropout needs no factors, which are 1 on average
         self._mean_noise = self._expected_noise() if any(self.zoneout) else NO_NOISE
         self._fixed_noise = None  # that of training, where it is not drawn
-        self._small_extent = None  # (T, B) of an inference whose memory need not be looked for
         work = self.gates * self.hidden_size * (max(p.input_size for p in self.passes) + self.hidden_size)
         self._step_rows = _STEP_WORK // work  # the largest batch whose steps don't take the forward pass
         if self.cell.name in layer_steps and self.dilation == 1 and self.initial_state != initial.LEARNED:
@@ -311,15 +311,13 @@ class Recurrent(Layer):
         return [(zeros[: batch * self.hidden_size],) * self.states] * len(self.passes)
 
     def _check_room(self, x, given):
-        steps, batch = extent = self._extent(x)
-        if extent == self._small_extent:
-            return
-        buffers = min(2, self.num_layers - given)
-        size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
-        size += self._inference_bytes(steps, batch)
-        checks.memory(f"inference for T={steps}, B={batch}", size)
-        if size < checks.ALWAYS_THERE // 2:  # also when two buffers are needed and this time it was one
-            self._small_extent = extent
+        key = steps, batch, given = *self._extent(x), given
+        kept = self._kept_room  # a stream's blocks are all of one shape
+        if kept is None or kept[0] != key:
+            buffers = min(2, self.num_layers - given)
+            size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
+            kept = self._kept_room = key, size + self._inference_bytes(steps, batch)
+        checks.memory(f"inference for T={steps}, B={batch}", kept[1])
 
     def _of_layer(self, layer):
         """The indices of a layer's passes."""
@@ -621,10 +619,10 @@ class Recurrent(Layer):
                 return None
         return self._step_directly(x_t, states)
 
-    def _step_directly(self, x_t, states):
+    def _step_directly(self, x_t, states, watch=None):
         """One step of a small batch without the forward pass's preparations.
 
-        x_t: (B,I); states: tuple of (L,B,H). All without B for a single stream.
+        x_t: (B,I); states: tuple of (L,B,H). All without B for a single stream. watch: looks at the outputs of a batch.
         """
         results = tuple(map(np.empty_like, states))
         y_shape = results[0].shape[1:]
@@ -632,6 +630,8 @@ class Recurrent(Layer):
         for layer, product in enumerate(self.passes):
             y = np.empty(y_shape, x_t.dtype)
             step(product.forward_weights(), x_t, layer, states, y, results)
+            if watch is not None:
+                watch.output(self, y, layer)
             x_t = y
         return y, results if len(results) > 1 else results[0]
 
@@ -640,7 +640,7 @@ class Recurrent(Layer):
         if batch <= self._step_rows and x_t.dtype == self.dtype:
             if state is None:
                 state = (np.zeros(self._state_shape(batch), self.dtype),) * self.states
-            return self._step_directly(x_t, state)
+            return self._step_directly(x_t, state, finite.current())
         time_axis = 1 if self.batch_first else 0
         y, state = self._infer(np.expand_dims(x_t, time_axis), state, None, None)
         return np.squeeze(y, time_axis), state
