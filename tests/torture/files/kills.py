@@ -1,6 +1,7 @@
 """Training that is killed again and again, at any moment, and must end as if it never had been."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -206,8 +207,8 @@ class _CommandLine(_Training):
 
     def result(self):
         """The model, and the losses as the history has them."""
-        lines = storage.load_tensors(self._path, "checkpoint")[1]["extra"]["log"]["lines"]
-        return (self.folder / MODEL_FILE).read_bytes(), [{**line, "seconds": None} for line in lines]
+        lines = storage.load_tensors(self._path, "checkpoint")[1]["extra"]["log"]["lines"].splitlines()
+        return (self.folder / MODEL_FILE).read_bytes(), [{**json.loads(line), "seconds": None} for line in lines]
 
 
 _KINDS = _Training, _CommandLine
