@@ -18,5 +18,8 @@ SECTION = Section(
     promise="a file is read as what it is or refused, and what is killed or finds no room can go on from the last save",
     run=_run,
     share=1.0,
-    targets={"mutated files": 5_000, "kills survived": 200, "resumed runs compared": 5, "full disks": 20},
-)
+    targets={
+        "mutated files": 5_000, "kills survived": 200, "resumed runs compared": 5, "full disks": 20,
+        "kills survived with two threads": 10, "resumed runs compared with two threads": 1,
+    },
+)  # fmt: skip
