@@ -151,6 +151,14 @@ def test_largest_description_of_a_model_can_be_read_again(tmp_path):
     assert found.keys() == tensors.keys() and found_meta == meta
 
 
+def test_memory_of_a_model_of_many_layers(tmp_path):
+    """As docs/reliability.md has it: 4 KiB for each layer and tensor."""
+    path, count = tmp_path / "m", 1_000
+    fastrnn.save(fastrnn.Sequential(*[fastrnn.Linear(2, 2, seed=0) for _ in range(count)]), path)
+    with memory_below(2 * path.stat().st_size + (2 << 20) + 3 * count * 4096):
+        fastrnn.load(path)
+
+
 def test_saving_refuses_a_header_that_could_not_be_read(tmp_path, monkeypatch):
     """Each of its texts could."""
     path = tmp_path / "c"
