@@ -21,7 +21,8 @@ SECTION = Section(
     run=_run,
     share=1.0,
     targets={
-        "mutated files": 5_000, "kills survived": 200, "resumed runs compared": 5, "full disks": 20, "mutated files of other formats": 500,
+        "mutated files": 5_000, "kills survived": 200, "resumed runs compared": 5, "full disks": 20,
+        "mutated files of other formats": 500,
         "kills survived with two threads": 10, "resumed runs compared with two threads": 1,
     },
 )  # fmt: skip

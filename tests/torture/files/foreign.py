@@ -100,7 +100,7 @@ def _read_onnx(path):
 
 
 _KINDS = {  # name -> writer, reader, what it may raise
-    "npz": (_write_npz, _read_npz, (CommandError,)),
+    "npz": (_write_npz, _read_npz, (CommandError, MemoryError)),
     "table": (_write_csv, _read_csv, (CommandError,)),
     "text": (_write_text, _read_text, (ValueError,)),
     "ONNX": (_write_onnx, _read_onnx, (FormatError, ValueError)),
