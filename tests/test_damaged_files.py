@@ -71,6 +71,31 @@ def test_damaged_file_with_a_tensor_twice(saved):
         fastrnn.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda header: header["__metadata__"].update(note=3), "its metadata must be strings by name"),
+        (lambda header: header.update(__metadata__=[]), "its metadata must be strings by name"),
+        (lambda header: header["2.bias"].update(data_offsets=[0.0, 44.0]), "must have two data_offsets, integers"),
+        (lambda header: header["2.bias"].update(data_offsets=[0]), "must have two data_offsets, integers"),
+    ],
+)
+def test_damaged_file_with_a_header_of_other_types(saved, change, match):
+    rewrite(saved, lambda header, data: change(header))
+    with pytest.raises(fastrnn.FormatError, match=match):
+        fastrnn.load(saved)
+
+
+def test_damaged_file_of_very_deep_containers(saved):
+    def bury(description):
+        for _ in range(64):
+            description["layers"] = [{"type": "Sequential", "layers": description["layers"], "batch_first": False}]
+
+    rewrite(saved, same, bury)
+    with pytest.raises(fastrnn.FormatError, match="at most 64 containers in one another"):
+        fastrnn.load(saved)
+
+
 def test_damaged_file_with_an_entry_of_its_json_twice(saved):
     header, data = parts(saved.read_bytes())
     header["__metadata__"]["extra"] = '{"note": 1, "note": 2}'
@@ -420,6 +445,23 @@ def test_temporary_file_removed_before_it_is_locked(tmp_path, monkeypatch):
     with storage.atomic_write(tmp_path / "file") as file:
         file.write(b"new")
     assert (tmp_path / "file").read_bytes() == b"new" and len(calls) == 2
+
+
+def test_writing_where_locks_are_unknown(tmp_path, monkeypatch):
+    """As on Windows, which renames no open file: it is closed before it takes its place."""
+    opened, replace = [], os.replace
+
+    def closed(source, target):
+        assert all(file.closed for file in opened)
+        replace(source, target)
+
+    monkeypatch.setattr(storage, "fcntl", None)
+    monkeypatch.setattr(os, "replace", closed)
+    (tmp_path / f"{storage._TEMPORARY}x{storage._UNFINISHED}").touch()
+    with storage.atomic_write(tmp_path / "file") as file:
+        opened.append(file)
+        file.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new" and len(os.listdir(tmp_path)) == 2
 
 
 def test_writing_where_there_are_no_locks(tmp_path, monkeypatch):
