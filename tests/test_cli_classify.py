@@ -174,6 +174,7 @@ def test_cli_classify_refuses_data(arrays, problem, tmp_path, capsys):
     [
         ({"classes": [["a"], ["b"]]}, "its classes or its scaling are damaged"),
         ({"classes": [0.5, 1.5]}, "its classes or its scaling are damaged"),
+        ({"mean": [10**400]}, "int too large to convert to float"),
         ({"scale": []}, "its classes or its scaling are damaged"),
         ({"classes": ["a\u001b[2J", "b"]}, "its classes have names that can't be printed"),
         ({"task": "forecast"}, "it is of something else"),
