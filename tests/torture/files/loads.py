@@ -18,7 +18,7 @@ from .children import Ended, in_child
 
 _CHUNK = 150  # loads in one child
 _SECONDS = 20  # that a load may take, on a slow machine
-_SMALL = 2 << 20  # bytes beside twice the file, for models' objects and messages
+_SMALL = 4 << 20  # bytes beside twice the file, see docs/reliability.md
 _FEW = 100_000  # bytes of a file that can't have so many small parts that they take more than that
 _RARE = 150  # of the costly mutations, one in so many is made
 
