@@ -36,11 +36,12 @@ BFLOAT16 = "BF16"  # which NumPy lacks: it is read as float32
 
 _LONGEST_HEADER = 100_000_000  # bytes, as in the library
 _MOST_DIMENSIONS = 32  # of arrays in NumPy 1
-_ROOM = 1 << 28  # bytes that a file's JSON may take, beside twice the file
+ROOM = 32 << 20  # bytes that a file's JSON may take, beside twice the file
 
-# What CPython needs at most for a JSON value, by the characters that it can't come without: an object with its first
-# table, an entry in such a table, a list with its first entries, an entry and a number, half a string.
-_COSTS = {"{": 240, ":": 64, "[": 88, ",": 40, '"': 32}
+# What CPython needs at most for a JSON value, by the characters that it can't come without: an object, an entry of one
+# with its part of the table and of the list of pairs before, a list with its first entries, an entry and a number,
+# half a string.
+_COSTS = {"{": 72, ":": 116, "[": 88, ",": 40, '"': 32}
 
 
 class Spec(NamedTuple):
@@ -66,8 +67,7 @@ class Reader:
         self._start = 8 + length
         if length > self.size - 8:
             raise ValueError(f"its header would have {length} bytes, the file has {self.size}")
-        if length > _LONGEST_HEADER:
-            raise ValueError(f"its header has {length} bytes, more than {_LONGEST_HEADER}")
+        _check_length(length)
         header = parse_json(self._exactly(length).decode("utf-8"), self.size, strict=True)
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         if not isinstance(self.metadata, dict) or not all(isinstance(text, str) for text in self.metadata.values()):
@@ -114,6 +114,17 @@ class Reader:
         return data
 
 
+def check_header(text: str, file_size: int) -> None:
+    """`ValueError` for a header that `Reader` would refuse for its size, in a file of `file_size` bytes."""
+    _check_length(len(text.encode()))
+    _check_memory(text, file_size)
+
+
+def _check_length(length):
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"its header has {length} bytes, more than {_LONGEST_HEADER}")
+
+
 def _spec(name, entry):
     """What a header's `entry` says of the tensor `name`, found to agree with itself."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
@@ -140,17 +151,22 @@ def parse_json(text: str, file_size: int, *, strict: bool = False) -> dict[str, 
     """The JSON object `text` out of a file of `file_size` bytes.
 
     ValueError for anything else, for two entries of one name, and for what might take more memory than twice the file
-    and 256 MiB; RecursionError for what is nested too deeply. strict: NaN and Infinity, which Python writes beyond the
+    and `ROOM`; RecursionError for what is nested too deeply. strict: NaN and Infinity, which Python writes beyond the
     standard, are refused.
     """
-    width = 1 if text.isascii() else 4  # bytes a character
-    needed = 2 * width * len(text) + sum(cost * text.count(mark) for mark, cost in _COSTS.items())
-    if needed > 2 * file_size + _ROOM:
-        raise ValueError(f"JSON of {len(text)} characters might take {needed} bytes of memory")
+    _check_memory(text, file_size)
     value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant if strict else None)
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value
+
+
+def _check_memory(text, file_size):
+    """Refuse JSON that might take too much memory, before it takes any."""
+    width = 1 if text.isascii() else 4  # bytes a character
+    needed = 2 * width * len(text) + sum(cost * text.count(mark) for mark, cost in _COSTS.items())
+    if needed > 2 * file_size + ROOM:
+        raise ValueError(f"JSON of {len(text)} characters might take {needed} bytes of memory")
 
 
 def _object(pairs):

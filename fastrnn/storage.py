@@ -28,7 +28,7 @@ import numpy as np
 from . import checks, init
 from .layers import LAYERS
 from .model import CONTAINERS, Container
-from .safetensors_reader import BFLOAT16, DTYPES, Reader, parse_json
+from .safetensors_reader import BFLOAT16, DTYPES, Reader, check_header, parse_json
 
 if TYPE_CHECKING:
     from .layers.base import Layer
@@ -93,13 +93,18 @@ def load_extra(path: Path) -> dict[str, Any] | None:
         return _json_entry(file, path, "extra") if "extra" in file.metadata else None
 
 
+def check_fits(description: dict, tensors: dict[str, np.ndarray]) -> None:
+    """`ValueError` or `TypeError` unless `tensors` are what an `architecture` calls for; nothing is built."""
+    _fitting_plan(description, _specs_of(tensors))
+
+
 def restore(description: dict, tensors: dict[str, np.ndarray], path: Path):
     """The model of an `architecture` with the parameters `tensors`, both out of the file at `path`: a checkpoint's.
 
     `FormatError` if one is damaged or they don't belong together.
     """
     with _as_format_error(path, "does not hold a usable model"):
-        model = _build(description, {n: (_DTYPE_NAMES[a.dtype], a.shape) for n, a in tensors.items()})
+        model = _build(description, _specs_of(tensors))
     model.load_state_dict(tensors)
     return model
 
@@ -182,12 +187,18 @@ def _build(description, specs):
     `specs`: dict of tensor name -> (safetensors dtype, shape), what there is to load. It must be exactly what the
     architecture calls for; that is compared first, so that nothing larger than the tensors is ever built.
     """
+    plan = _fitting_plan(description, specs)
+    with init.left_out():
+        return plan.build()
+
+
+def _fitting_plan(description, specs):
+    """The `_Plan` of an `architecture` that calls for exactly `specs`."""
     _check_number(len(specs))
     plan = _planned(description)
     _check_number(sum(1 for _ in plan.leaves()))
     _compare_specs(plan.leaves(), specs)
-    with init.left_out():
-        return plan.build()
+    return plan
 
 
 def _compare_specs(leaves, specs):
@@ -208,6 +219,10 @@ def _compare_specs(leaves, specs):
                 )
     if missing:
         raise ValueError(f"the architecture has no place for tensor {min(missing)}")
+
+
+def _specs_of(tensors):
+    return {name: (_DTYPE_NAMES[array.dtype], array.shape) for name, array in tensors.items()}
 
 
 def _spec_text(dtype, shape):
@@ -243,9 +258,10 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict]:
 
 def _write(path, kind, tensors, entries):
     texts = {name: json.dumps(value) for name, value in entries.items()}
-    for name, text in texts.items():  # what can't be read again must not replace a file that can
+    size = sum(np.asarray(tensor).nbytes for tensor in tensors.values())
+    for name, text in texts.items():
         try:
-            parse_json(text, len(text))
+            parse_json(text, size + len(text))
         except ValueError as error:
             raise ValueError(f"{name} could not be read again: {error}") from None
     write_safetensors(path, tensors, {"format": FORMAT, "format_version": str(FORMAT_VERSION), "kind": kind} | texts)
@@ -260,18 +276,26 @@ def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict
         if array.dtype not in _DTYPE_NAMES:
             raise TypeError(f"tensor {name} has dtype {array.dtype}, which can't be stored")
         arrays[name] = array
-    data = library.numpy.save(arrays, metadata)
+    try:
+        parts = _in_fixed_order(library.numpy.save(arrays, metadata))
+    except (ValueError, library.SafetensorError) as error:  # what can't be read again must not replace a file that can
+        raise ValueError(f"the file could not be read again: {error}") from None
     with atomic_write(path) as file:
-        for part in _in_fixed_order(data):
+        for part in parts:
             file.write(part)
 
 
 def _in_fixed_order(data):
-    """The parts of a safetensors file with its metadata sorted: the library orders it differently in every run."""
+    """The parts of a safetensors file with its metadata sorted: the library orders it differently in every run.
+
+    `ValueError` for a header that could not be read again.
+    """
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"))
+    check_header(text, len(data))
+    text = text.encode()
     text += b" " * (-len(text) % 8)  # the tensors stay aligned
     return len(text).to_bytes(8, "little"), text, memoryview(data)[start:]
 
@@ -426,7 +450,10 @@ def _sync_folder(folder):
     """Force a rename in `folder` to disk, where the system can."""
     if sys.platform == "win32":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder may be written to without being readable, and the file is there
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

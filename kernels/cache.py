@@ -20,6 +20,7 @@ import llvmlite
 import numba
 from numba.core.caching import CompileResultCacheImpl, NullCache
 from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
 
 from .simd import VECTOR_BYTES
 from .warn import warn_caller
@@ -67,6 +68,21 @@ def _warn(reason):
         )
 
 
+def _home_is_known():
+    """Whether there is a home: else Numba would make a folder named `~` where the process happens to be."""
+    return os.path.isabs(AppDirs(appname="numba", appauthor=False).user_cache_dir)
+
+
+class _Compiled(CompileResultCacheImpl):
+    """What serialises compiled code, and looks for a folder that can be written."""
+
+    _locator_classes = [
+        locator
+        for locator in CompileResultCacheImpl._locator_classes
+        if _home_is_known() or locator.__name__ not in ("UserWideCacheLocator", "ZipCacheLocator")
+    ]
+
+
 class KernelCache(NullCache):
     """What Numba takes for a dispatcher's cache: one kernel's files, under the full `name` of `function`.
 
@@ -80,9 +96,9 @@ class KernelCache(NullCache):
 
     @functools.cached_property
     def _numba(self):
-        """What serialises compiled code, and has looked for a folder that can be written; None if there is none."""
+        """The kernel's `_Compiled`; None if there is no folder that can be written."""
         try:
-            return CompileResultCacheImpl(self._function)
+            return _Compiled(self._function)
         except RuntimeError:
             return None
 

@@ -169,6 +169,24 @@ def test_cli_classify_refuses_data(arrays, problem, tmp_path, capsys):
     assert not (tmp_path / "m.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"classes": [["a"], ["b"]]}, "its classes or its scaling are damaged"),
+        ({"classes": [0.5, 1.5]}, "its classes or its scaling are damaged"),
+        ({"mean": [10**400]}, "int too large to convert to float"),
+        ({"scale": []}, "its classes or its scaling are damaged"),
+        ({"classes": ["a\u001b[2J", "b"]}, "its classes have names that can't be printed"),
+        ({"task": "forecast"}, "it is of something else"),
+    ],
+)
+def test_cli_classify_refuses_damaged_models(change, problem, result, trained, tmp_path, capsys):
+    data, model = trained
+    damaged = tmp_path / "m.safetensors"
+    fastrnn.save(fastrnn.load(model), damaged, extra=storage.load_extra(model) | change)
+    assert problem in refused(capsys, data, "--model", damaged)
+
+
 def test_cli_classify_refuses_files_and_options(result, trained, tmp_path, capsys):
     data, model = trained
     assert "nowhere.npz: No such file" in refused(capsys, "nowhere.npz")

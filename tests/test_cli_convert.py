@@ -233,3 +233,11 @@ def test_cli_convert_keeps_nothing_that_computes_something_else(saved, capsys, m
     wrong = target._replace(output=lambda model, path, x: target.output(model, path, x) + 1)
     monkeypatch.setitem(convert._TARGETS, "torch", wrong)
     assert_refused(capsys, "computes something else: its output differs by 1", saved, "--to", "torch")
+
+
+def test_convert_refuses_a_classifier_scaled_beyond_floats(tmp_path, capsys):
+    path = tmp_path / "m.safetensors"
+    model = fastrnn.Sequential(fastrnn.GRU(2, 4, seed=1), fastrnn.Last(), fastrnn.Linear(4, 2), batch_first=True)
+    extra = {"task": "classify", "classes": [0, 1], "mean": [10**400, 0], "scale": [1.0, 1.0]}
+    fastrnn.save(model, path, extra=extra)
+    assert_refused(capsys, "its classes or its scaling are damaged", path, "--to", "torch")

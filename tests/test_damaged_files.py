@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import bptt, storage
+from fastrnn import bptt, safetensors_reader, storage
 from fastrnn.cli.training_run import Saved, Settings, _Log, read_saved
+from fastrnn.safetensors_reader import ROOM
 from tests.torture.files.safetensors_bytes import joined, parts
 
 pytest.importorskip("safetensors")
@@ -70,6 +71,31 @@ def test_damaged_file_with_a_tensor_twice(saved):
         fastrnn.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda header: header["__metadata__"].update(note=3), "its metadata must be strings by name"),
+        (lambda header: header.update(__metadata__=[]), "its metadata must be strings by name"),
+        (lambda header: header["2.bias"].update(data_offsets=[0.0, 44.0]), "must have two data_offsets, integers"),
+        (lambda header: header["2.bias"].update(data_offsets=[0]), "must have two data_offsets, integers"),
+    ],
+)
+def test_damaged_file_with_a_header_of_other_types(saved, change, match):
+    rewrite(saved, lambda header, data: change(header))
+    with pytest.raises(fastrnn.FormatError, match=match):
+        fastrnn.load(saved)
+
+
+def test_damaged_file_of_very_deep_containers(saved):
+    def bury(description):
+        for _ in range(64):
+            description["layers"] = [{"type": "Sequential", "layers": description["layers"], "batch_first": False}]
+
+    rewrite(saved, same, bury)
+    with pytest.raises(fastrnn.FormatError, match="at most 64 containers in one another"):
+        fastrnn.load(saved)
+
+
 def test_damaged_file_with_an_entry_of_its_json_twice(saved):
     header, data = parts(saved.read_bytes())
     header["__metadata__"]["extra"] = '{"note": 1, "note": 2}'
@@ -103,6 +129,84 @@ def test_damaged_file_whose_json_would_take_much_memory(saved, filler):
     del header
     with memory_below(5 * 16_000_000), pytest.raises(fastrnn.FormatError, match="might take .* bytes of memory"):
         storage.load_extra(saved)
+
+
+SMALL_PARTS = {  # of JSON, each taking many times the memory of its characters
+    "lists": lambda i: "[]",
+    "objects": lambda i: "{}",
+    "entries": lambda i: '{"a":0}',
+    "numbers": lambda i: "0.1",
+    "texts": lambda i: '"ab"',
+    "nested": lambda i: "[[[[]]]]",
+}
+
+
+def of_parts(part, count):
+    return '{"more":[' + ",".join(map(part, range(count))) + "]}"
+
+
+def of_names(count):
+    return "{" + ",".join(f'"{i:x}":0' for i in range(count)) + "}"
+
+
+@pytest.mark.parametrize("count", [10_000, 45_000, 400_000])
+@pytest.mark.parametrize("part", [*SMALL_PARTS, "names"])
+def test_memory_of_small_parts(tmp_path, part, count):
+    """Loaded or refused: never more than twice the file and a constant."""
+    path = tmp_path / "c"
+    storage.save_tensors(path, "checkpoint", {"a": np.zeros(2)}, {})
+    header, data = parts(path.read_bytes())
+    text = of_names(count) if part == "names" else of_parts(SMALL_PARTS[part], count)
+    header["__metadata__"]["meta"] = text
+    path.write_bytes(joined(header, data))
+    size, few = path.stat().st_size, count == 10_000
+    del header, text
+    with memory_below(2 * size + (4 << 20 if few else ROOM)), contextlib.suppress(() if few else fastrnn.FormatError):
+        storage.load_tensors(path, "checkpoint")
+
+
+def test_largest_description_of_a_model_can_be_read_again(tmp_path):
+    """10,000 layers of a tensor each: what a file says of them must not count as a bomb."""
+    layer = fastrnn.Linear(2, 2, bias=False)
+    tensors = {f"model.{i}.weight": layer.state_dict()["weight"] for i in range(10_000)}
+    member = {"type": "Linear", "config": layer.config()}
+    meta = {"architecture": {"type": "Sequential", "batch_first": False, "layers": [member] * 10_000}}
+    storage.save_tensors(tmp_path / "c", "checkpoint", tensors, meta)
+    found, found_meta = storage.load_tensors(tmp_path / "c", "checkpoint")
+    assert found.keys() == tensors.keys() and found_meta == meta
+
+
+def test_memory_of_a_model_of_many_layers(tmp_path):
+    """As docs/reliability.md has it: 4 KiB for each layer and tensor."""
+    path, count = tmp_path / "m", 1_000
+    fastrnn.save(fastrnn.Sequential(*[fastrnn.Linear(2, 2, seed=0) for _ in range(count)]), path)
+    with memory_below(2 * path.stat().st_size + (2 << 20) + 3 * count * 4096):
+        fastrnn.load(path)
+
+
+def test_saving_refuses_a_header_that_could_not_be_read(tmp_path, monkeypatch):
+    """Each of its texts could."""
+    path = tmp_path / "c"
+    storage.save_tensors(path, "checkpoint", {}, {"a": 1})
+    before = path.read_bytes()
+    empty = np.zeros(0, np.float32)
+    with pytest.raises(ValueError, match="the file could not be read again: JSON of .* might take"):
+        storage.save_tensors(path, "checkpoint", {str(i): empty for i in range(40_000)}, {})
+    with pytest.raises(ValueError, match="the file could not be read again: .*header too large"):
+        storage.write_safetensors(path, {"a": np.zeros(1)}, {"text": "x" * 100_000_000})
+    monkeypatch.setattr(safetensors_reader, "_LONGEST_HEADER", 3_000)
+    with pytest.raises(ValueError, match="the file could not be read again: its header has .* bytes, more than 3000"):
+        storage.write_safetensors(path, {"a": np.zeros(1)}, {"text": "é" * 1_000})  # two bytes each, or six
+    assert path.read_bytes() == before and len(os.listdir(tmp_path)) == 1
+
+
+def test_names_may_take_the_memory_that_the_numbers_beside_them_do(tmp_path):
+    words = [f"w{i}" for i in range(400_000)]
+    path = tmp_path / "c"
+    with pytest.raises(ValueError, match="meta could not be read again: JSON of .* might take"):
+        storage.save_tensors(path, "checkpoint", {}, {"words": words})
+    storage.save_tensors(path, "checkpoint", {"a": np.zeros((400_000, 8), np.float32)}, {"words": words})
+    assert storage.load_tensors(path, "checkpoint")[1] == {"words": words}
 
 
 def test_damaged_file_whose_layers_do_not_fit(tmp_path):
@@ -214,6 +318,9 @@ def test_damaged_checkpoint_leaves_the_trainer(checkpoint, change, match):
     "change",
     [
         lambda extra: extra["settings"].update(hidden=10**6),
+        lambda extra: extra["settings"].update(layers=256),
+        lambda extra: extra["settings"].update(embedding=5),
+        lambda extra: extra["settings"].update(cell="gru"),
         lambda extra: extra["settings"].update(hidden=True),
         lambda extra: extra["settings"].update(steps=0),
         lambda extra: extra["settings"].update(cell="os.system"),
@@ -222,6 +329,9 @@ def test_damaged_checkpoint_leaves_the_trainer(checkpoint, change, match):
         lambda extra: extra["settings"].update(files="abc"),
         lambda extra: extra["log"].update(lines=[{}]),
         lambda extra: extra["log"].update(lines=["step"]),
+        lambda extra: extra["log"].update(lines='{"step": 20, "seconds": 0.1}\n{}'),
+        lambda extra: extra["log"].update(lines='{"step": 20, "seconds": ' + "[" * 100_000),
+        lambda extra: extra["log"].update(lines=None),
         lambda extra: extra["log"].update(step=1.5),
         lambda extra: extra.update(seconds=-1.0),
         lambda extra: extra.update(text=None),
@@ -230,7 +340,7 @@ def test_damaged_checkpoint_leaves_the_trainer(checkpoint, change, match):
 def test_damaged_checkpoint_of_a_run(checkpoint, change):
     """Its settings are checked before a model of their size is made."""
     tensors, meta = storage.load_tensors(checkpoint, "checkpoint")
-    log = _Log(3, ({"step": 20, "seconds": 0.1},), 0, (0.5,))
+    log = _Log(3, ('{"step": 20, "seconds": 0.1}', '{"step": 40, "seconds": 0.2}'), 0, (0.5,))
     meta["extra"] = Saved(Settings(hidden=3, embedding=0), "digest", 1.5, log).as_json()
     storage.save_tensors(checkpoint, "checkpoint", tensors, meta)
     assert read_saved(str(checkpoint)).log == log
@@ -238,6 +348,26 @@ def test_damaged_checkpoint_of_a_run(checkpoint, change):
     storage.save_tensors(checkpoint, "checkpoint", tensors, meta)
     with pytest.raises(fastrnn.FormatError, match="is not a checkpoint of 'fastrnn train', or is damaged"):
         read_saved(str(checkpoint))
+
+
+def test_damaged_checkpoint_of_a_run_with_a_larger_model(checkpoint):
+    """Settings and architecture agree on many layers, for which there are no tensors: nothing of that size is made."""
+    tensors, meta = storage.load_tensors(checkpoint, "checkpoint")
+    meta["extra"] = Saved(Settings(hidden=3, embedding=0, layers=5_000), "digest", 1.5, _Log()).as_json()
+    meta["architecture"]["layers"][1]["config"]["num_layers"] = 5_000
+    storage.save_tensors(checkpoint, "checkpoint", tensors, meta)
+    with memory_below(1 << 20), pytest.raises(fastrnn.FormatError, match="it has no tensor 1.weight_ih_l1"):
+        read_saved(str(checkpoint))
+
+
+def test_history_of_older_checkpoints(checkpoint):
+    """Objects, where there is text now."""
+    tensors, meta = storage.load_tensors(checkpoint, "checkpoint")
+    log = _Log(3, ('{"step": 20, "seconds": 0.1}', '{"step": 40, "seconds": 0.2}'), 0, (0.5,))
+    meta["extra"] = Saved(Settings(hidden=3, embedding=0), "digest", 1.5, log).as_json()
+    meta["extra"]["log"]["lines"] = [{"step": 20, "seconds": 0.1}, {"step": 40, "seconds": 0.2}]
+    storage.save_tensors(checkpoint, "checkpoint", tensors, meta)
+    assert read_saved(str(checkpoint)).log == log
 
 
 def test_damaged_state_of_a_generator_with_arrays(tmp_path):
@@ -253,6 +383,32 @@ def test_damaged_state_of_a_generator_with_arrays(tmp_path):
     storage.save_tensors(path, "checkpoint", tensors, meta)
     with pytest.raises(fastrnn.FormatError, match="does not fit this trainer"):
         job().load_checkpoint(path)
+
+
+# ---- folders ----
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have no such permissions")
+def test_writing_into_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    """The file is there, so nothing has failed."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(0o300)
+    if os.geteuid() == 0:  # who may read everything
+        real = os.open
+
+        def refuse(path, *arguments, **options):
+            if os.fspath(path) == str(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return real(path, *arguments, **options)
+
+        monkeypatch.setattr(os, "open", refuse)
+    try:
+        with storage.atomic_write(folder / "file") as file:
+            file.write(b"new")
+        assert (folder / "file").read_bytes() == b"new"
+    finally:
+        folder.chmod(0o700)
 
 
 # ---- what killed processes leave ----
@@ -289,6 +445,23 @@ def test_temporary_file_removed_before_it_is_locked(tmp_path, monkeypatch):
     with storage.atomic_write(tmp_path / "file") as file:
         file.write(b"new")
     assert (tmp_path / "file").read_bytes() == b"new" and len(calls) == 2
+
+
+def test_writing_where_locks_are_unknown(tmp_path, monkeypatch):
+    """As on Windows, which renames no open file: it is closed before it takes its place."""
+    opened, replace = [], os.replace
+
+    def closed(source, target):
+        assert all(file.closed for file in opened)
+        replace(source, target)
+
+    monkeypatch.setattr(storage, "fcntl", None)
+    monkeypatch.setattr(os, "replace", closed)
+    (tmp_path / f"{storage._TEMPORARY}x{storage._UNFINISHED}").touch()
+    with storage.atomic_write(tmp_path / "file") as file:
+        opened.append(file)
+        file.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new" and len(os.listdir(tmp_path)) == 2
 
 
 def test_writing_where_there_are_no_locks(tmp_path, monkeypatch):

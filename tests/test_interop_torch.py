@@ -626,6 +626,29 @@ def linear_dict(prefix, inputs, outputs, bias=True):
     return {f"{prefix}{name}": t for name, t in nn.Linear(inputs, outputs, bias=bias).state_dict().items()}
 
 
+@pytest.mark.parametrize(
+    ("layers", "error", "match"),
+    [
+        ("rnn", TypeError, "layers must be a list"),
+        ([], TypeError, "layers must be a list"),
+        (["embedding", 3], TypeError, r"layers\[1\] must be a name, a pair"),
+        (["first", "second"], ValueError, "may be a Linear's or an Embedding's"),
+    ],
+)
+def test_interop_torch_refuses_layers_that_say_nothing(layers, error, match):
+    weights = {"first.weight": np.ones((4, 4), np.float32), "second.weight": np.ones((4, 4), np.float32)}
+    if layers == ["embedding", 3]:
+        weights = {"embedding.weight": np.ones((5, 4), np.float32)}
+    with pytest.raises(error, match=match):
+        interop.from_state_dict(weights, layers=layers)
+
+
+def test_interop_torch_order_of_many_modules_is_not_searched_for():
+    weights = {f"m{name}.weight": np.ones((4, 4), np.float32) for name in "abcdefghijklmnopqrstuvwxyz"}
+    with pytest.raises(ValueError, match="the order of 26 modules is not known: pass layers="):
+        interop.from_state_dict(weights)
+
+
 def test_interop_torch_order_follows_from_sizes_and_numbers():
     tensors = linear_dict("head.", 4, 2) | lstm_dict("rnn.") | {"embed.weight": torch.randn(10, 3)}
     model = interop.from_state_dict(tensors)

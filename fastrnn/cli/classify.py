@@ -263,7 +263,7 @@ def _load(path):
         x = Sequences.of_array(np.zeros((1, 2, len(mean)), model.dtype))
         if outputs(model, x).shape != (1, len(classes)):
             raise ValueError("its model does not fit its classes")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         text = f"its {error} is missing" if isinstance(error, KeyError) else error
         raise CommandError(f"{path} is no model that 'fastrnn classify' saved: {text}") from None
     return _Saved(model, classes, mean, scale)

@@ -134,7 +134,7 @@ def _scaled(model, extra, source):
             parameters[name] = weight.astype(model.dtype)
             parameters[bias] = (parameters[bias] - weight @ scaling.mean).astype(model.dtype)
         model.load_state_dict(parameters)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise CommandError(f"{source}: its classes or its scaling are damaged") from None
     return model, scaling
 

@@ -13,6 +13,7 @@ from .. import checks, corpus, language_model, storage
 from ..finite import NonFiniteError
 from ..losses import CrossEntropy
 from ..optim import Adam
+from ..safetensors_reader import parse_json
 from ..schedules import OneCycle
 from ..trainer import Trainer
 from .common import CHECKPOINT_FILE, MODEL_FILE, CommandError, Progress
@@ -60,7 +61,7 @@ class _Log(NamedTuple):
     """What a run has to tell so far. It is replaced as a whole, for Ctrl-C may come at any moment."""
 
     step: int = 0
-    lines: tuple[dict, ...] = ()
+    lines: tuple[str, ...] = ()  # of the history, JSON: as objects they would take several times the memory
     evaluations: int = 0
     pending: tuple[float, ...] = ()  # losses since the last line, as the level measures them
 
@@ -75,7 +76,8 @@ class Saved(NamedTuple):
 
     def as_json(self) -> dict:
         """All of it in a form for JSON."""
-        return {**self._asdict(), "settings": dataclasses.asdict(self.settings), "log": self.log._asdict()}
+        log = {**self.log._asdict(), "lines": "\n".join(self.log.lines)}
+        return {**self._asdict(), "settings": dataclasses.asdict(self.settings), "log": log}
 
 
 def read_saved(path: str) -> Saved:
@@ -84,12 +86,10 @@ def read_saved(path: str) -> Saved:
     try:
         extra = meta["extra"]
         settings = _checked_settings({**_BEFORE_LEVELS, **extra["settings"]})
-        known = sum(array.size for array in tensors.values())
-        if settings.layers * settings.hidden * max(settings.hidden, settings.embedding) > known:
-            raise ValueError("its settings are those of a larger model than it holds")  # which would be made first
+        _check_model(settings, tensors, meta["architecture"])
         seconds = checks.number("seconds", extra["seconds"], minimum=0)
         return Saved(settings, _text("text", extra["text"]), seconds, _checked_log(extra["log"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = storage.short(str(error))
         raise storage.FormatError(f"{path} is not a checkpoint of 'fastrnn train', or is damaged ({reason})") from None
 
@@ -111,10 +111,24 @@ def _checked_settings(values):
     return Settings(**checked)
 
 
+def _check_model(settings, tensors, architecture):
+    """Refuse `settings` of another model than the checkpoint holds: one of their size is made before it is read."""
+    prefix = "model."
+    storage.check_fits(architecture, {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)})
+    cell = language_model.CELLS[settings.cell].__name__
+    configs = [layer["config"] for layer in architecture["layers"] if layer["type"] == cell]
+    embedding = [config["input_size"] if settings.embedding else 0 for config in configs]  # else that of the vocabulary
+    found = [(config["hidden_size"], config["num_layers"]) for config in configs]
+    if (found, embedding) != ([(settings.hidden, settings.layers)], [settings.embedding]):
+        raise ValueError("its settings are those of another model than it holds")
+
+
 def _checked_log(values):
     """The `_Log` of a checkpoint."""
-    lines = tuple(values["lines"])
-    for line in lines:
+    lines = values["lines"]
+    lines = tuple(lines.splitlines() if isinstance(lines, str) else map(json.dumps, lines))  # older ones have objects
+    for text in lines:
+        line = parse_json(text, len(text))
         if not {"step", "seconds"} <= line.keys() or not all(type(value) in (int, float) for value in line.values()):
             raise ValueError(f"a line of its history is {line!r}")
     pending = tuple(checks.number("pending", loss) for loss in values["pending"])
@@ -197,9 +211,9 @@ class Run:
         return self.trainer.updates
 
     @property
-    def lines(self) -> tuple[dict, ...]:
+    def lines(self) -> list[dict]:
         """Of the history so far."""
-        return self._log.lines
+        return list(map(json.loads, self._log.lines))
 
     @property
     def seconds(self) -> float:
@@ -266,12 +280,12 @@ class Run:
             value = self.level.value(sum(pending) / len(pending))
             more = {"learning_rate": record["lr"], "gradient_norm": record["grad_norm"]}
             line = {"step": step, self.level.training: value, **more, "seconds": round(self.seconds, 3)}
-            lines, pending = (*lines, line), ()
+            lines, pending = (*lines, json.dumps(line)), ()
         self._log = log._replace(step=step, lines=lines, pending=pending)
 
     def _show(self, fraction):
         """On the progress display: loss and speed lately."""
-        recent = [{"step": 0, "seconds": 0.0}, *self.lines][-_LINES_OF_SPEED:]
+        recent = [{"step": 0, "seconds": 0.0}, *map(json.loads, self._log.lines[-_LINES_OF_SPEED:])][-_LINES_OF_SPEED:]
         updates, seconds = self.updates - recent[0]["step"], self.seconds - recent[0]["seconds"]
         level, pending = self.level, self._log.pending
         speed = level.speed(updates * level.tokens_per_update / seconds)
@@ -282,7 +296,8 @@ class Run:
         """The figure of the held-out part, which goes into the history."""
         value = self.level.evaluate(self.model)
         line = {"step": self.updates, self.level.held_out: value, "seconds": round(self.seconds, 3)}
-        self._log = self._log._replace(lines=(*self.lines, line), evaluations=self._log.evaluations + 1)
+        lines = (*self._log.lines, json.dumps(line))
+        self._log = self._log._replace(lines=lines, evaluations=self._log.evaluations + 1)
         return value
 
     def save(self) -> None:
@@ -295,4 +310,4 @@ class Run:
     def write_history(self) -> None:
         """Write the history so far, a JSON object a line."""
         with storage.atomic_write(self.path(HISTORY_FILE)) as file:
-            file.writelines(json.dumps(line).encode() + b"\n" for line in self.lines)
+            file.writelines(line.encode() + b"\n" for line in self._log.lines)

@@ -319,8 +319,6 @@ class _Walk:
             if source.ndim != 2 or axis != 0:
                 return None
             axes = self._take(index)
-            if any(map(are_features, axes)):
-                return None
             layer = Embedding(*source.shape, dtype=source.dtype)
             layer.load_state_dict({"weight": source})
             self._layers.append(layer)

@@ -1,6 +1,7 @@
 """Training that is killed again and again, at any moment, and must end as if it never had been."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -11,7 +12,7 @@ import time
 import numpy as np
 
 import fastrnn
-from fastrnn import storage
+from fastrnn import bptt, data, storage
 from fastrnn.cli import main
 from fastrnn.cli.common import CHECKPOINT_FILE, MODEL_FILE
 
@@ -23,6 +24,7 @@ _STEPS = 40  # of `fastrnn train`
 _LONGEST = 0.3  # seconds from the start of a process to its end, about
 _LINES = 300  # of the code that saves: some ten checkpoints
 _PATIENCE = 15  # seconds after which a run is no longer killed: it can take long to get anywhere
+THREADS = 2
 _SECONDS = 120  # in which a process must have been killed, or done
 _TEXT = b"the quick brown fox jumps over the lazy dog, and again. " * 40
 
@@ -58,12 +60,15 @@ def _chain(kind, seed, end):
         while killed and time.monotonic() < end or before < 0:
             killed = _killed(rng, job)
             if killed:
-                yield "kills survived", job.problem(before)
+                if job.leftovers():
+                    yield f"of them in the middle of a save{job.suffix}", None
+                yield f"kills survived{job.suffix}", job.problem(before)
                 before = job.progress()
         if killed:
-            job.run()
-        yield "resumed runs compared", None if job.result() == undisturbed.result() else "it ended in other bits"
-        left = sorted(path.name for path in job.folder.iterdir() if path.name.startswith("."))
+            _wait_for_end(job.start())
+        problem = None if job.result() == undisturbed.result() else "it ended in other bits"
+        yield f"resumed runs compared{job.suffix}", problem
+        left = job.leftovers()
         yield "folders looked through for leftovers", f"there are {left}" if left else None
 
 
@@ -71,35 +76,24 @@ def _killed(rng, job):
     """Run `job` in a process of its own and kill it at a random moment; whether that came before the end."""
     way = int(rng.integers(4))
     moment, lines = rng.uniform(0, _LONGEST), int(rng.integers(1, _LINES))
-    pid = os.fork()
-    if pid == 0:
-        if way == 0:
-            _die_after(lines)
-        _run_and_exit(job)
+    pid = job.start(lines if way == 0 else 0)
     if way == 1:
         _wait_for_temporary(job.folder, pid)
         time.sleep(rng.choice((0, 1e-4, 1e-3)))
     elif way > 1:
+        job.wait_for_beginning(pid)
         time.sleep(moment)
     if way > 0:
         os.kill(pid, signal.SIGKILL)  # it can have ended, but is waited for
+    return _wait_for_end(pid) != 0
+
+
+def _wait_for_end(pid):
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if code not in (0, -signal.SIGKILL):
         raise RuntimeError(f"a resumed process ended with status {code}")
-    return code != 0
-
-
-def _run_and_exit(job):
-    status = 1
-    try:
-        job.run()
-        status = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+    return code
 
 
 def _die_after(lines):
@@ -139,14 +133,51 @@ def _names(folder):
 class _Training:
     """`Trainer.fit` with a callback that saves after each update."""
 
+    suffix = ""  # of what is counted
+
     def __init__(self, folder):
         self.folder = folder
         self._path = folder / "checkpoint"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+
+    def start(self, lines=0):
+        """The process id of a `run` in a process of its own, which kills itself after so many lines of saving; 0: does
+        not."""
+        pid = os.fork()
+        if pid == 0:
+            self.run_and_exit(lines)
+        return pid
+
+    def run_and_exit(self, lines):
+        """All that such a process does."""
+        status = 1
+        try:
+            if lines:
+                _die_after(lines)
+            self.run()
+            status = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def wait_for_beginning(self, pid):
+        """Until it is worth while to kill the process."""
+
+    def leftovers(self):
+        """The names of temporary files."""
+        return sorted(name for name in _names(self.folder) if name.startswith("."))
+
+    def _trainer(self):
+        return sources.trainer()
+
+    def _batches(self):
+        return sources.stream()
 
     def run(self):
         """From the last checkpoint, if there is one, to the end."""
-        job, losses = sources.trainer(), []
+        job, losses = self._trainer(), []
         if self._path.exists():
             losses = job.load_checkpoint(self._path)["losses"]
 
@@ -155,14 +186,14 @@ class _Training:
             trainer.save_checkpoint(self._path, extra={"losses": losses})
 
         if job.epoch < _EPOCHS:
-            job.fit(sources.stream(), epochs=_EPOCHS - job.epoch, callbacks=save, progress=False)
+            job.fit(self._batches(), epochs=_EPOCHS - job.epoch, callbacks=save, progress=False)
         job.save_checkpoint(self._path, extra={"losses": losses})  # after the last epoch's end
 
     def progress(self):
         """Updates in the checkpoint; −1 if there is none."""
         if not self._path.exists():
             return -1
-        job = sources.trainer()
+        job = self._trainer()
         job.load_checkpoint(self._path)
         return job.updates
 
@@ -206,8 +237,33 @@ class _CommandLine(_Training):
 
     def result(self):
         """The model, and the losses as the history has them."""
-        lines = storage.load_tensors(self._path, "checkpoint")[1]["extra"]["log"]["lines"]
-        return (self.folder / MODEL_FILE).read_bytes(), [{**line, "seconds": None} for line in lines]
+        lines = storage.load_tensors(self._path, "checkpoint")[1]["extra"]["log"]["lines"].splitlines()
+        return (self.folder / MODEL_FILE).read_bytes(), [{**json.loads(line), "seconds": None} for line in lines]
 
 
-_KINDS = _Training, _CommandLine
+class Threads(_Training):
+    """Training on two threads in processes that are started anew, for threads do not survive a fork."""
+
+    suffix = " with two threads"
+
+    def start(self, lines=0):
+        command = [sys.executable, "-m", f"{__package__}.threaded_child", str(self.folder), str(lines)]
+        number = str(THREADS)
+        count = {"NUMBA_NUM_THREADS": number, "OMP_NUM_THREADS": number, "OPENBLAS_NUM_THREADS": "1"}
+        return os.posix_spawn(sys.executable, command, os.environ | count)
+
+    def wait_for_beginning(self, pid):
+        _wait_for_temporary(self.folder, pid)
+
+    def _trainer(self):
+        model = fastrnn.Sequential(
+            fastrnn.Embedding(11, 64, seed=1), fastrnn.LSTM(64, 64, seed=2), fastrnn.Dropout(0.3),
+            fastrnn.Linear(64, 11, seed=3),
+        )  # fmt: skip
+        return fastrnn.Trainer(model, fastrnn.CrossEntropy(), fastrnn.Adam(0.01), bptt=bptt.Truncated(16), seed=2)
+
+    def _batches(self):
+        return data.TokenStream(np.arange(8_400) * 7 % 11, 64, 16)
+
+
+_KINDS = _Training, _CommandLine, Threads

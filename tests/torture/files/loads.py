@@ -11,14 +11,15 @@ import numba
 import numpy as np
 
 from fastrnn import storage
+from fastrnn.safetensors_reader import ROOM
 
 from . import mutations, sources
 from .children import Ended, in_child
 
 _CHUNK = 150  # loads in one child
 _SECONDS = 20  # that a load may take, on a slow machine
-_SMALL = 2 << 20  # bytes beside twice the file, for models' objects and messages
-_LARGE = 1 << 28  # the same where the file has JSON that becomes many objects, see `safetensors_reader`
+_SMALL = 4 << 20  # bytes beside twice the file, see docs/reliability.md
+_FEW = 100_000  # bytes of a file that can't have so many small parts that they take more than that
 _RARE = 150  # of the costly mutations, one in so many is made
 
 # What a load must not do, by the events of PEP 578; importing raises "exec" and "compile" too.
@@ -141,7 +142,7 @@ def _load(watch, kind, name, content, good, path):
     finally:
         watch.active = False
     _, peak = tracemalloc.get_traced_memory()
-    room = _SMALL if len(content) < 100_000 else _LARGE
+    room = _SMALL if len(content) < _FEW else ROOM
     if problem is None and watch.seen:
         problem = f"it did {watch.seen}"
     if problem is None and peak - before > 2 * len(content) + room:

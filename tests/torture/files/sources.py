@@ -8,6 +8,7 @@ import numpy as np
 import fastrnn
 from fastrnn import bptt, corpus, data, storage, words
 from fastrnn.bptt import map_state
+from fastrnn.cli import classify
 from fastrnn.cli.common import CommandError, load_model
 from fastrnn.cli.training_run import Run, Settings, read_saved
 from fastrnn.interop import torch as interop_torch
@@ -61,6 +62,14 @@ def _write_words(path):
     vocabulary = words.Vocabulary([*words.SPECIAL, "a", "b", "the", "fox", "."])
     model = fastrnn.language_model.build("gru", vocabulary=8, embedding=0, hidden=5)
     fastrnn.save(model, path, extra={"vocabulary": list(vocabulary.words)})
+
+
+def _write_classifier(path):
+    model = fastrnn.Sequential(
+        fastrnn.GRU(2, 4, seed=1), fastrnn.MeanPool(), fastrnn.Linear(4, 3, seed=2), batch_first=True
+    )
+    extra = {"task": "classify", "classes": ["a", "b", "c"], "mean": [0.5, 1.0], "scale": [1.0, 2.0]}
+    fastrnn.save(model, path, extra=extra)
 
 
 # ---- checkpoints ----
@@ -179,6 +188,7 @@ _KINDS = {  # name -> (writer, reader)
     ),
     "nested model": (lambda path: fastrnn.save(_nested(), path), Reader(_read_model)),
     "word model": (_write_words, Reader(lambda path: load_model(path)[0].state_dict(), _COMMAND_REFUSALS)),
+    "classifier": (_write_classifier, Reader(lambda path: classify._load(path).model.state_dict(), _COMMAND_REFUSALS)),
     "checkpoint": (_write_checkpoint(0), Reader(_Checkpoints(0))),
     "checkpoint with momentum": (_write_checkpoint(1), Reader(_Checkpoints(1))),
     "run": (_write_run, Reader(_read_run, _COMMAND_REFUSALS)),

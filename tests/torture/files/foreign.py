@@ -1,0 +1,150 @@
+"""Files of other formats that are read: archives of arrays, ONNX, tables, texts; damaged byte by byte."""
+
+import pathlib
+import tempfile
+import warnings
+
+import numpy as np
+
+import fastrnn
+from fastrnn import corpus, language_model, words
+from fastrnn.cli import npz, table
+from fastrnn.cli.common import CommandError
+from fastrnn.storage import FormatError
+
+from . import mutations
+from .children import Ended, in_child
+
+_CHUNK = 200  # reads in one child
+_SECONDS = 30  # that one may take
+_REPEATED = 8  # bytes, at most, that are put in several times
+_DAMAGES = tuple(
+    mutations.MUTATIONS[name]
+    for name in ("bits anywhere", "a hole of zeros", "a part taken out", "bytes after the end", "noise")
+)
+
+
+def _cut(rng, content):
+    return content[: int(rng.integers(len(content)))]
+
+
+def _bytes_more(rng, content):
+    """Some bytes of it again, many times perhaps."""
+    place = int(rng.integers(len(content)))
+    part = content[place : place + int(rng.integers(1, _REPEATED))]
+    return content[:place] + part * int(rng.integers(1, 300)) + content[place:]
+
+
+def _another_number(rng, content):
+    """Digits or four bytes replaced by the largest that there are."""
+    place = int(rng.integers(max(1, len(content) - 4)))
+    number = (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"9999", b"-1e9", bytes(4))[int(rng.integers(5))]
+    return content[:place] + number + content[place + 4 :]
+
+
+# ---- archives of arrays ----
+
+
+def _write_npz(path):
+    rng = np.random.default_rng(0)
+    with open(path, "wb") as file:
+        np.savez(file, X=rng.standard_normal((12, 3)), y=np.array(["a", "bc", "a"]), lengths=np.array([5, 4, 3]))
+
+
+def _read_npz(path):
+    npz.read(path, labelled=True)
+
+
+# ---- tables ----
+
+
+def _write_csv(path):
+    lines = [f"2024-01-{day:02},{day * 1.5},{day % 7}" for day in range(1, 32)]
+    pathlib.Path(path).write_text("\n".join(["date,sales,weekday", *lines]) + "\n")
+
+
+def _read_csv(path):
+    table.read(path, "sales", "date", ["weekday"])
+
+
+# ---- texts ----
+
+
+def _write_text(path):
+    pathlib.Path(path).write_text("The fox jumps. “Over”\N{GRINNING FACE} the dog!\n\nIs it… done?\n" * 9)
+
+
+def _read_text(path):
+    text = corpus.load([path])
+    found = words.sentences((text.training + text.held_out).decode("utf-8", "replace"))
+    vocabulary = words.Vocabulary.of(found, 50)
+    for sentence in found:
+        vocabulary.encoded(sentence)
+    language_model.evaluation_stream(text.held_out)
+
+
+# ---- ONNX ----
+
+
+def _write_onnx(path):
+    from fastrnn.interop import onnx
+
+    model = fastrnn.Sequential(fastrnn.GRU(3, 4, seed=1), fastrnn.Last(), fastrnn.Linear(4, 2, seed=2))
+    onnx.export(model, path)
+
+
+def _read_onnx(path):
+    from fastrnn.interop import onnx
+
+    onnx.load(path)
+
+
+_KINDS = {  # name -> writer, reader, what it may raise
+    "npz": (_write_npz, _read_npz, (CommandError, MemoryError)),
+    "table": (_write_csv, _read_csv, (CommandError,)),
+    "text": (_write_text, _read_text, (ValueError,)),
+    "ONNX": (_write_onnx, _read_onnx, (FormatError, ValueError)),
+}
+
+
+def foreign_files(tally, budget):
+    """Damage files until the time is up."""
+    number = 0
+    while number == 0 or budget.left():
+        with tempfile.TemporaryDirectory() as folder:
+            last = None
+            try:
+                for last, problem in in_child(_reads, folder, budget.seed, number, seconds=_SECONDS):
+                    tally.count("mutated files of other formats")
+                    if problem:
+                        tally.broke(f"{last}, seed {budget.seed}: {problem}")
+                    if not budget.left():
+                        return
+            except Ended as end:
+                tally.broke(f"file of another format after {last}, seed {budget.seed}: the process {end.how}")
+        number += _CHUNK
+
+
+def _reads(folder, seed, first):
+    """In a child: what came of reading each."""
+    warnings.simplefilter("ignore")  # the libraries' that parse them
+    path, goods = str(pathlib.Path(folder) / "file"), {}
+    for kind, (write, read, _) in _KINDS.items():
+        write(path)
+        goods[kind] = pathlib.Path(path).read_bytes()
+        read(path)
+    for number in range(first, first + _CHUNK):
+        rng = np.random.default_rng((seed, number))
+        kind = list(_KINDS)[number % len(_KINDS)]
+        damages = (*_DAMAGES, _cut, _bytes_more, _another_number)
+        damage = damages[int(rng.integers(len(damages)))]
+        pathlib.Path(path).write_bytes(damage(rng, goods[kind]))
+        _, read, refusals = _KINDS[kind]
+        problem = None
+        try:
+            read(path)
+        except refusals:
+            pass
+        except BaseException as error:
+            problem = f"{type(error).__name__}: {error}"[:500]
+        yield f"{kind}, number {number}", problem
