@@ -8,9 +8,9 @@ import tempfile
 import fastrnn
 
 from ..section import Section
+from ..sharing import REACHED, eager
 from . import digests
 from .runs import Run
-from .worker import eager
 from .workers import Worker, WorkerError
 
 _LAYERS = {"omp": 5, "workqueue": 3, "tbb": 3}  # with numbers of threads: more than there are cores, too
@@ -50,9 +50,9 @@ class _Bits:
     def go_on(self):
         """Cases until the time is up, one at least."""
         number = 0
-        while number == 0 or self._budget.left() > 0:
+        while number < 2 or self._budget.left() > 0:
             number += 1
-            self._try(self._sweep)
+            self._try(self._sweep, crowd={1: False, 2: True}.get(number % 6))
             self._try(self._train, killed=number % _RESTART == 0)
         self._try(self._train, killed=True)
 
@@ -69,8 +69,8 @@ class _Bits:
     def _case(self, seed):
         return f"seed {seed}{' (wide)' if self._wide else ''}"
 
-    def _sweep(self, seed):
-        results = self._ask_all("sweep", seed=seed, wide=self._wide)
+    def _sweep(self, seed, *, crowd):
+        results = self._ask_all("sweep", seed=seed, wide=self._wide, crowd=crowd)
         for worker, result in results:
             for what in result["broken"]:
                 self._tally.broke(f"sweep of {self._case(seed)}, {worker.name}: {what}: {result['text']}")
@@ -80,6 +80,8 @@ class _Bits:
             self._tally.count("results compared with those of one thread, alone, padded, or in other room",
                               result["compared"])  # fmt: skip
             self._tally.count("shapes known to be shared among threads", int(result["shared"]))
+            for what in result["reached"]:
+                self._tally.count(f"shapes with {what}")
         self._tally.count("shapes swept")
 
     def _ask_all(self, order, **arguments):
@@ -170,5 +172,6 @@ SECTION = Section(
         "resumes compared, with new objects": 200,
         "resumes compared, in another process": 200,
         "processes killed after a checkpoint": 5,
-    },
+    }
+    | {f"shapes with {what}": 25 for what in REACHED},
 )

@@ -148,4 +148,8 @@ SECTION = Section(
         "processes started at once": 6,
         "processes killed while they saved": 1,
     },
+    whole_only={
+        "damaged cache files compiled anew": "compiles everything five times over",
+        "processes killed while they saved": "compiles everything twice over",
+    },
 )
