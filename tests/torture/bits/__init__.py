@@ -104,27 +104,32 @@ class _Bits:
             worker.ask("train", seed=seed, wide=self._wide, threads=int(rng.integers(2, worker.threads + 1)))
 
         records = len(expected["records"])
-        stops = rng.integers(1, records, 2)
+        breaks = [{"stop": int(rng.integers(not inside, records)), "inside": inside} for inside in _inside(rng)]
         path = os.path.join(self._folder, "checkpoint")
-        first = Run(seed, self._wide).train(stop=int(stops[0]), save=path)
-        self._compare(f"{text}, resumed after {stops[0]} records", expected,
+        first = Run(seed, self._wide).train(**breaks[0], save=path)
+        self._compare(f"{text}, resumed after {breaks[0]}", expected,
                       Run(seed, self._wide).train(resume=path), first)  # fmt: skip
         self._tally.count("resumes compared, with new objects")
+        same, stop = Run(seed, self._wide), int(rng.integers(records))
+        first = same.train(stop=stop, inside=True)
+        self._compare(f"{text}, gone on with after Ctrl-C, {stop} records after the start", expected, same.train(), first)
+        self._tally.count("runs gone on with after Ctrl-C")
 
         for worker in self._workers:
             self._compare(f"{text}, {worker.name}", expected, worker.answer())
             self._tally.count("training runs compared with that on one thread")
 
         one = self._workers[rng.integers(len(self._workers))]
-        one.ask("train", seed=seed, wide=self._wide, threads=one.threads, stop=int(stops[1]), save=path)
+        one.ask("train", seed=seed, wide=self._wide, threads=one.threads, **breaks[1], save=path)
         first = one.answer()
         if killed:
             other = self._replaced(one)
         else:
             other = self._workers[rng.integers(len(self._workers))]
         other.ask("train", seed=seed, wide=self._wide, threads=1, resume=path)
-        self._compare(f"{text}, resumed after {stops[1]} records in another process", expected, other.answer(), first)
+        self._compare(f"{text}, resumed after {breaks[1]} in another process", expected, other.answer(), first)
         self._tally.count("resumes compared, in another process")
+        self._tally.count("resumes compared, after Ctrl-C within a batch")
 
     def _replaced(self, worker):
         """A new worker in the place of one that is killed."""
@@ -146,6 +151,12 @@ class _Bits:
         names = digests.differing(*texts)
         if names:
             self._tally.broke(f"{what}: other {names}")
+
+
+def _inside(rng):
+    """Whether the first and the second break are within a batch: one of them."""
+    first = bool(rng.integers(2))
+    return first, not first
 
 
 def run(tally, budget):
@@ -171,6 +182,8 @@ SECTION = Section(
         "training runs compared with that on one thread": 400,
         "resumes compared, with new objects": 200,
         "resumes compared, in another process": 200,
+        "resumes compared, after Ctrl-C within a batch": 200,
+        "runs gone on with after Ctrl-C": 200,
         "processes killed after a checkpoint": 5,
     }
     | {f"shapes with {what}": 25 for what in REACHED},
