@@ -324,12 +324,15 @@ def sequence_lengths(value: Any, steps: int, batch: int) -> np.ndarray | None:
     return integer_array("lengths", value, (batch,), minimum=1, maximum=steps)
 
 
+ALWAYS_THERE = 1 << 26  # bytes that a process is taken to have
+
+
 def memory(what: str, size: int) -> None:
     """Refuse, before anything is allocated, `size` bytes that the process can't have.
 
     An operating system that overcommits grants them, and ends the process when they are used.
     """
-    if size < 1 << 26:
+    if size < ALWAYS_THERE:
         return
     available = available_memory()
     if available is not None and size > available:

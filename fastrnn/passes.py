@@ -4,6 +4,7 @@ Here a checked call of a layer becomes arrays for the kernels. Sizes: T steps, B
 width, U units of a block; N = Σ lengths, the rows that are really computed.
 """
 
+import itertools
 import math
 import operator
 
@@ -19,12 +20,13 @@ from .kernels.parallel import PROGRESS_STRIDE
 from .kernels.recurrence import BackwardJob, ForwardJob, Noise, backward_pass, forward_pass
 from .kernels.simd import PANEL_VECTORS, panel_width
 from .parameters import aligned_pieces, aligned_zeros
-from .spans import spans
+from .spans import is_short, spans
 from .threads import threads_for, threads_for_elements
 
 _fill_schedule = TypedKernel(fill_schedule)
 _WORK_OF_A_ROW = 100  # multiply-adds that take as long as what else there is to do for a unit of a row
 _WORK_OF_A_SHARE = 4e9  # multiply-adds, in calls that must be of a known number: some 40 ms on a fast core
+_STEPS_OF_A_VECTOR_SUM = 256  # that a row's gradient of the cell's vectors is summed over before it goes into float64
 
 _STEP_WORK_OF_A_THREAD = 8_000  # multiply-adds, some 60 ns; to meet after a step takes 100 to 200
 
@@ -103,6 +105,19 @@ class SequenceBatch:
         _fill_schedule(lengths, starts, sources, by_units, self.keep, STRETCH, self.schedule)
         self.rows = int(rows[steps]) if self.keep else min(STRETCH, steps) * batch
         self.state_rows = batch + self.rows if self.keep else 2 * batch
+
+    def shares(self, count):
+        """The schedule `count` times, each for about as many of the rows.
+
+        Never of one part alone, which would take all rows to be its own.
+        """
+        threads = len(self.schedule.bounds)
+        parts = max(2, threads)
+        for share in range(count):
+            first, last = self.batch * share // count, self.batch * (share + 1) // count
+            places = [first + (last - first) * min(part, threads) // threads for part in range(parts + 1)]
+            bounds = np.array(list(itertools.pairwise(places)), np.int64)
+            yield self.schedule._replace(bounds=bounds, progress=np.empty(parts * PROGRESS_STRIDE, np.int64))
 
     def places(self, reverse):
         """Where the rows of all steps stand in the caller's arrays and here: five arrays (N,).
@@ -402,23 +417,41 @@ class RecurrentPass(_Product):
         self._scatter = TypedKernel(dense.accumulate_token_gradient)
         self._counts = None  # (K,) int64 of tokens, work space
 
-    def _spans(self, batch):
-        """The `spans` of the steps; those of a stretch keep together, or stay within it."""
+    def _calls(self, job, batch, steps):
+        """The calls in which `steps` steps are done: the job, the first step and past the last, counted from 0.
+
+        The steps of a stretch keep together, or stay within it. A step that takes long is done for a share of the
+        rows at a time.
+        """
         products = self.input_size + self.hidden_size + _WORK_OF_A_ROW
         units = self.blocks * self.panel  # of one gate of them or several, and of padding
-        return spans(batch.steps, _STEP_WORK_OF_A_THREAD + batch.batch * units * products, STRETCH)
+        work = _STEP_WORK_OF_A_THREAD + batch.batch * units * products
+        if is_short(steps * work):
+            return ((job, 0, steps, batch.by_units),)
+        return self._calls_of_long_work(job, batch, steps, work)
+
+    @staticmethod
+    def _calls_of_long_work(job, batch, steps, work):
+        shares = min(math.ceil(work / _WORK_OF_A_SHARE), batch.batch)
+        if shares == 1:
+            for first, last in spans(steps, work, STRETCH):
+                yield job, first, last, batch.by_units
+            return
+        for schedule in batch.shares(shares):
+            for first, last in spans(steps, work / shares, STRETCH):
+                yield job._replace(schedule=schedule), first, last, False
 
     def forward(self, x, y, batch, arrays, initial_state, final_state, noise=NO_NOISE):
         """Run over `x` into `y`, two `View`s; states are tuples of flat (B·H) arrays. `x` may hold tokens."""
         arrays.takes_tokens = x.data.dtype == np.int64
         weights = self.forward_weights()
-        job = ForwardJob(
+        whole = ForwardJob(
             x, y, self.reverse, initial_state, final_state, weights, self.vectors, noise, batch.schedule,
             arrays.fit(batch),
         )  # fmt: skip
         run = self._forward_passes[bool(noise.arrays), arrays.takes_tokens]
-        for begin, end in self._spans(batch):
-            run(job, begin, end, STRETCH, batch.by_units)
+        for job, begin, end, by_units in self._calls(whole, batch, batch.steps):
+            run(job, begin, end, STRETCH, by_units)
 
     def backward(
         self, dy, dx, add_dx, batch, arrays, d_final, d_initial, noise=NO_NOISE, carry_factor=1.0, parameters=True
@@ -427,20 +460,26 @@ class RecurrentPass(_Product):
 
         After tokens there is no `dx`: any `View` without columns.
         """
-        buffers, schedule = arrays.fit_backward(batch), batch.schedule
+        buffers = arrays.fit_backward(batch)
+        weights = self.backward_weights()
+        whole = BackwardJob(
+            dy, dx, add_dx, self.reverse, d_final, d_initial, weights, self.vectors, noise, carry_factor,
+            batch.schedule, buffers,
+        )  # fmt: skip
+        totals = [np.zeros((self.padded(self.hidden_size) // self.panel, self.panel)) for _ in buffers.d_vectors]
         for sums in buffers.d_vectors:
             sums.fill(0)
-        weights = self.backward_weights()
-        job = BackwardJob(
-            dy, dx, add_dx, self.reverse, d_final, d_initial, weights, self.vectors, noise, carry_factor, schedule,
-            buffers,
-        )  # fmt: skip
-        for first, last in self._spans(batch):
-            self._backward_pass(job, batch.steps - last, batch.steps - first, STRETCH, batch.by_units)
+        steps_at_once = _STEPS_OF_A_VECTOR_SUM if totals else batch.steps
+        for stop in range(batch.steps, 0, -steps_at_once):
+            for job, first, last, by_units in self._calls(whole, batch, min(steps_at_once, stop)):
+                self._backward_pass(job, stop - last, stop - first, STRETCH, by_units)
+            for sums, total in zip(buffers.d_vectors, totals, strict=True):
+                rows = sums[: batch.batch * total.size].reshape(-1, batch.batch, self.panel)
+                total += rows.sum(1, dtype=np.float64)
+                rows.fill(0)
         if parameters:
             self.accumulate_gradients(batch, arrays)
-            if self.vector_names:
-                self._accumulate_vectors(batch, buffers)
+            self._add_to_vector_gradients(totals)
 
     def _accumulate_token_gradient(self, batch, arrays, overwrite):
         buffers = arrays.fit(batch)
@@ -448,20 +487,20 @@ class RecurrentPass(_Product):
             self._counts = np.empty(self.input_size, np.int64)
         job = self.gradient_job(0, batch, buffers, buffers.z, buffers.x_rows, batch.schedule.rows)
         work = batch.rows * self.gates[0].size * self.hidden_size
+        lengths = np.array([batch.rows], np.int64)
         shares = math.ceil(_WORK_OF_A_ROW * work / _WORK_OF_A_SHARE) or 1
         for share in range(shares):
             self._scatter(
-                job, arrays.tokens[: batch.rows], self._counts, arrays.token_order, overwrite, arrays.scratch,
+                job, arrays.tokens, lengths, self._counts, arrays.token_order, overwrite, arrays.scratch,
                 threads_for(work), share, shares,
             )  # fmt: skip
 
-    def _accumulate_vectors(self, batch, buffers):
-        """Add the gradients of the cell's vectors: each row's sum over time, in the order of the rows."""
-        sums = iter(buffers.d_vectors)
+    def _add_to_vector_gradients(self, totals):
+        """Add the sums over all rows and steps, in panels, to the gradients of the cell's vectors."""
+        sums = iter(totals)
         for name, count in self.vector_names:
             for gradient in self.parameters.gradient(name).reshape(count, self.hidden_size):
-                rows = next(sums)[: batch.batch * self.padded(self.hidden_size)].reshape(-1, batch.batch, self.panel)
-                gradient += rows.sum(1).reshape(-1)[: self.hidden_size]
+                gradient += next(sums).reshape(-1)[: self.hidden_size]
 
     def gradient_jobs(self, batch, buffers):
         """The jobs of both weights' gradients; that of tokens' weight is not a product's."""

@@ -7,13 +7,18 @@ _SECONDS = 0.25  # that every later one is to take
 _GROWTH = 8  # at most from one call to the next
 
 
+def is_short(work):
+    """Whether so many multiply-adds are one call."""
+    return work <= _FIRST_WORK
+
+
 def spans(count, work, grain=1):
     """The ranges (first, past the last) in which to do `count` pieces of `work` multiply-adds each, one after another.
 
     How long one took says how long the next is to be: the time is that between two values taken from the generator.
     No range goes across a multiple of `grain` unless it ends at one, or at `count`.
     """
-    if count * work <= _FIRST_WORK:
+    if is_short(count * work):
         yield 0, count
         return
     size = max(1, int(_FIRST_WORK // work))

@@ -4,13 +4,13 @@ import functools
 import math
 import os
 import pathlib
-import warnings
 
 import numba
 
 from . import checks
 from .control_groups import control_groups
 from .kernels.parallel import start_threads, threads_allowed, threads_lost
+from .kernels.warn import warn_caller
 
 _QUOTA_FILES = {1: ("cpu.cfs_quota_us", "cpu.cfs_period_us"), 2: ("cpu.max",)}  # by version of the control groups
 _WORTH_A_THREAD = 250_000  # multiply-adds: some 2 to 5 µs of work, against 1.5 µs to start a parallel region
@@ -53,12 +53,10 @@ def _warn_of_lost_threads():
     global _warned
     if not _warned and (_default_count() if _count is None else _count) > 1:
         _warned = True
-        warnings.warn(
+        warn_caller(
             "this process was forked from one that had started threads, which are lost in a fork: its kernels use one "
             "thread, to the same results. Processes started by 'spawn' or 'forkserver' have threads of their own; "
-            "set_num_threads(1) before the fork says that one is meant",
-            RuntimeWarning,
-            stacklevel=3,
+            "set_num_threads(1) before the fork says that one is meant"
         )
 
 

@@ -13,8 +13,8 @@ import os
 import pathlib
 import pickle
 import sys
+import time
 import uuid
-import warnings
 
 import llvmlite
 import numba
@@ -22,16 +22,17 @@ from numba.core.caching import CompileResultCacheImpl, NullCache
 from numba.core.serialize import dumps
 
 from .simd import VECTOR_BYTES
+from .warn import warn_caller
 
 _SUFFIX = ".kernel"
+_SECONDS_OF_A_WRITE = 600  # at most, on a slow disk
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _PYTHON = sys.implementation.cache_tag + getattr(sys, "abiflags", "")  # whose pickles they are
 
 _warned = False  # in this process
 
 
-@functools.cache
-def _version():
+def _digest_sources():
     """A digest of all that code depends on: every kernel's source, Numba and LLVM.
 
     Numba looks at the calling file alone, and would go on using a cached caller after an edit of its callee.
@@ -44,16 +45,25 @@ def _version():
     return digest.hexdigest()[:16]
 
 
+_VERSION = _digest_sources()  # of the sources as they are when this process imports them
+
+
+def _are_sources_as_imported():
+    """Whether there was no upgrade since: it might be code of either version that is kept."""
+    try:
+        return _digest_sources() == _VERSION
+    except OSError:  # one of the files is gone by now
+        return False
+
+
 def _warn(reason):
     """Tell, once in a process, that kernels are not kept."""
     global _warned
     if not _warned:
         _warned = True  # first, for a filter may raise it
-        warnings.warn(
+        warn_caller(
             f"compiled kernels can't be kept, so that every process takes the seconds to compile them anew: {reason}. "
-            "NUMBA_CACHE_DIR can name a folder that can be written",
-            RuntimeWarning,
-            stacklevel=2,
+            "NUMBA_CACHE_DIR can name a folder that can be written"
         )
 
 
@@ -95,6 +105,8 @@ class KernelCache(NullCache):
         """Keep the code for a signature, if that is possible."""
         if self._numba is None or not self._numba.check_cachable(data):
             return
+        if not _are_sources_as_imported():
+            return
         key = self._key(sig, data.codegen)
         path = self._path(key)
         content = dumps((key, self._numba.reduce(data)))
@@ -113,7 +125,7 @@ class KernelCache(NullCache):
             self._remove(outdated=False)
 
     def _key(self, sig, codegen):
-        return self._name, _version(), sig, codegen.magic_tuple(), VECTOR_BYTES
+        return self._name, _VERSION, sig, codegen.magic_tuple(), VECTOR_BYTES
 
     def _path(self, key):
         """The file of this kernel for a signature, CPU and vector width.
@@ -121,16 +133,18 @@ class KernelCache(NullCache):
         Its name tells apart what `repr` does: types that it does not have to share a file, one at a time.
         """
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
-        return os.path.join(self.cache_path, f"{self._prefix}{_version()}-{digest}{_SUFFIX}")
+        return os.path.join(self.cache_path, f"{self._prefix}{_VERSION}-{digest}{_SUFFIX}")
 
     def _remove(self, *, outdated):
-        """Remove this kernel's files: all, or those that other versions left."""
-        current = f"{self._prefix}{_version()}-"
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self.cache_path):
-                if name.startswith(self._prefix) and not (outdated and name.startswith(current)):
-                    with contextlib.suppress(OSError):
-                        os.unlink(os.path.join(self.cache_path, name))
+        """Remove this kernel's files: all, or those that other versions and killed processes left."""
+        current = f"{self._prefix}{_VERSION}-"
+        with contextlib.suppress(OSError), os.scandir(self.cache_path) as entries:
+            for entry in entries:
+                if not entry.name.startswith(self._prefix):
+                    continue
+                with contextlib.suppress(OSError):
+                    if not outdated or not entry.name.startswith(current) or _is_abandoned(entry):
+                        os.unlink(entry)
 
 
 def _read(path, key):
@@ -144,6 +158,11 @@ def _read(path, key):
     except Exception:  # of whatever kind: a class that is no more, for instance, among the types of a signature
         return None
     return reduced if found == key else None
+
+
+def _is_abandoned(entry):
+    """Whether the file is one that `_write` made, of a process that was killed before it could give it its name."""
+    return not entry.name.endswith(_SUFFIX) and time.time() - entry.stat().st_mtime > _SECONDS_OF_A_WRITE
 
 
 def _write(path, content):

@@ -10,6 +10,7 @@ from .jit import formula, kernel, subroutine
 from .layout import gather_rows, scatter_rows, stretch_rows
 from .parallel import in_parallel
 from .simd import lanes, load, load_first, splat, store, store_first
+from .sums import BLOCKS_PER_SUM, ROWS_PER_BLOCK, order_by_value, sum_ordered_rows
 
 _PAIR = types.UniTuple(types.intp, 2)
 _PLACE = types.UniTuple(types.intp, 3)
@@ -63,9 +64,7 @@ def _forward_part(part, before, parts, x, y, weights, schedule, buffers, start, 
             buffers.x, row * width, width, buffers.x_rows * width, width, x.columns,
             weights.input, panel * x.columns * width,
         )  # fmt: skip
-    scatter_rows(
-        buffers.z, buffers.x_rows, schedule.rows[start], y, False, schedule, start, stop, first, last, False
-    )
+    scatter_rows(buffers.z, buffers.x_rows, schedule.rows[start], y, False, schedule, start, stop, first, last, False)
 
 
 @kernel
@@ -118,16 +117,12 @@ def dense_backward(dy, dx, weights, schedule, buffers, begin, end, stretch, shar
 
 _PANELS = 4  # of a's, whose sums are under way at once while dz's columns are in the cache
 SCRATCH_TILES = 2 * PANEL_VECTORS * _PANELS + 1  # (lanes, P) tiles of work space for a part's weight gradients
-# Rows that a gradient sums before it rounds the sum into one of several such blocks, and blocks before that goes into
-# the total: where rows are equal, all roundings may go the same way, and a sum of n is off by up to n / 2 of them.
-_ROWS_PER_BLOCK = 512
-_BLOCKS_PER_SUM = 128
 
 
 @formula
 def steps_per_block(batch):
     """Steps of so many sequences that are summed together."""
-    return max(1, _ROWS_PER_BLOCK // batch)
+    return max(1, ROWS_PER_BLOCK // batch)
 
 
 @subroutine(returns=types.intp)
@@ -149,7 +144,7 @@ def _rows_of_run(job, first, after):
 @subroutine(returns=types.intp)
 def _pieces(job, start):
     """Blocks of rows that the block of steps from `start` on is: several for a step of many sequences."""
-    return (job.counts[start] + _ROWS_PER_BLOCK - 1) // _ROWS_PER_BLOCK if job.steps_per_block == 1 else 1
+    return (job.counts[start] + ROWS_PER_BLOCK - 1) // ROWS_PER_BLOCK if job.steps_per_block == 1 else 1
 
 
 @subroutine(returns=_PAIR)
@@ -186,9 +181,7 @@ def _add_row(source, s, target, t, columns, overwrite):
         if count == step:
             store(target, t + j, value if overwrite else load(target, t + j) + value)
         else:
-            store_first(
-                target, t + j, value if overwrite else load_first(target, t + j, count) + value, count
-            )
+            store_first(target, t + j, value if overwrite else load_first(target, t + j, count) + value, count)
 
 
 @subroutine
@@ -234,9 +227,9 @@ def _accumulate_groups(job, group_first, group_last, first, last, overwrite, scr
                     _, valid, z = _place(job, group)
                     total = s + ((column - first) // width * PANEL_VECTORS + group - group_first) * tile
                     several = total + totals
-                    begins = block % _BLOCKS_PER_SUM == 0
+                    begins = block % BLOCKS_PER_SUM == 0
                     if begins and block > 0:
-                        _add_tile(scratch, several, total, valid, block == _BLOCKS_PER_SUM)
+                        _add_tile(scratch, several, total, valid, block == BLOCKS_PER_SUM)
                     target = several if begins else block_sum
                     _sum_block(job, z, valid, a, columns, start, stop, piece, pieces, scratch, target)
                     if not begins:
@@ -246,7 +239,7 @@ def _accumulate_groups(job, group_first, group_last, first, last, overwrite, scr
         for group in range(group_first, group_last):
             row, valid, _ = _place(job, group)
             total = s + ((column - first) // width * PANEL_VECTORS + group - group_first) * tile
-            _add_tile(scratch, total + totals, total, valid, block <= _BLOCKS_PER_SUM)
+            _add_tile(scratch, total + totals, total, valid, block <= BLOCKS_PER_SUM)
             for u in range(valid):
                 at = (row + u) * job.gradient.shape[1] + column
                 _add_row(scratch, total + u * width, job.gradient, at, min(width, last - column), overwrite)
@@ -310,7 +303,7 @@ def _accumulate_biases(job, part, parts, overwrite, scratch, s):
         for start in range(0, steps, job.steps_per_block):
             pieces = _pieces(job, start)
             for piece in range(pieces):
-                if block % _BLOCKS_PER_SUM == 0:
+                if block % BLOCKS_PER_SUM == 0:
                     _add_row(scratch, several, scratch, s, step, False)
                     store(scratch, several, 0.0)
                 _sum_rows(job, z, start, min(start + job.steps_per_block, steps), piece, pieces, scratch, several)
@@ -343,43 +336,22 @@ def _accumulate_columns(part, before, parts, job, counts, order, overwrite, scra
         for v in range(counts.size):
             stop = counts[v]
             if stop > start:
-                total = splat(scratch, 0.0)
-                for block in range(start, stop, _ROWS_PER_BLOCK * _BLOCKS_PER_SUM):
-                    several = splat(scratch, 0.0)
-                    block_stop = min(block + _ROWS_PER_BLOCK * _BLOCKS_PER_SUM, stop)
-                    for first in range(block, block_stop, _ROWS_PER_BLOCK):
-                        rows = splat(scratch, 0.0)
-                        for n in range(first, min(first + _ROWS_PER_BLOCK, block_stop)):
-                            rows = rows + load(job.dz, z + order[n] * width)
-                        several = several + rows
-                    total = total + several
-                store(scratch, s, total)
+                sum_ordered_rows(job.dz, z, order, start, stop, width, step, 1.0, scratch, s, False)
                 for u in range(valid):
                     job.gradient[row + u, v] += scratch[s + u]
             start = stop
 
 
 @kernel
-def accumulate_token_gradient(job, tokens, counts, order, overwrite, scratch, parts, share, shares):
-    """gradient[:, token] += dz over all rows, or with `overwrite` written: `job`'s factor is one-hot `tokens` (N,).
+def accumulate_token_gradient(job, tokens, lengths, counts, order, overwrite, scratch, parts, share, shares):
+    """gradient[:, token] += dz over all rows, or with `overwrite` written: `job`'s factor is one-hot `tokens`.
 
-    counts (K,), order (at least N,): int64 work space that share 0 fills for all; scratch and shares as in
-    `accumulate_weight_gradients`. Tokens are below K.
+    counts, order: where the tokens stand, see `sums.order_by_value`; int64 work space that share 0 fills for all.
+    lengths (1,): N. scratch and shares as in `accumulate_weight_gradients`. Tokens are below K.
     """
     if share == 0:
-        for v in range(counts.size):
-            counts[v] = 0
-        for n in range(tokens.size):
-            counts[tokens[n]] += 1
-        before = 0
-        for v in range(counts.size):
-            before, counts[v] = before + counts[v], before
-        for n in range(tokens.size):  # rows of one token keep their order
-            order[counts[tokens[n]]] = n
-            counts[tokens[n]] += 1
-    in_parallel(
-        _accumulate_columns, parts, (share * parts, shares * parts, job, counts, order, overwrite, scratch)
-    )
+        order_by_value(tokens, 1, 0, lengths[0], lengths, counts, order)
+    in_parallel(_accumulate_columns, parts, (share * parts, shares * parts, job, counts, order, overwrite, scratch))
 
 
 @subroutine

@@ -6,8 +6,8 @@ The activations are the simple recurrent cells' formulas, without the recurrence
 from .cells import RNN_RELU, RNN_SIGMOID, RNN_TANH
 from .jit import kernel, subroutine
 from .parallel import in_parallel
-from .sequence import sum_strided
 from .simd import lanes, load, load_first, store, store_first
+from .sums import sum_rows
 
 
 def make_activation(cell):
@@ -90,9 +90,9 @@ def pool_last_backward(dy, time, batch, features, steps, lengths, dx):
 
 @kernel
 def pool_mean(x, time, batch, features, lengths, y):
-    """y (B·F) = the mean over each sequence's steps, summed in their order in float64."""
+    """y (B·F) = the mean over each sequence's steps, summed in their order."""
     for b in range(lengths.size):
-        sum_strided(x, b * batch, time, lengths[b], features, lengths[b], y, b * features)
+        sum_rows(x, b * batch, 0, 0, lengths[b], time, features, lengths[b], y, b * features, False)
 
 
 @kernel

@@ -2,6 +2,8 @@
 
 from .jit import kernel, subroutine
 from .parallel import in_parallel
+from .simd import lanes
+from .sums import order_by_value, sum_ordered_rows
 
 
 @subroutine
@@ -31,52 +33,33 @@ def look_up(tokens, time, batch, steps, lengths, weight, y, parts):
 
 @kernel
 def order_tokens(tokens, time, batch, steps, lengths, ends, order):
-    """Where in the flat `tokens` each token stands, those of one value together, step by step (a counting sort).
-
-    ends (V,): past the last place of each value in `order`, which has room for all of `tokens`. Both int64, written.
-    """
-    ends[:] = 0
-    for b in range(lengths.size):
-        for t in range(lengths[b]):
-            ends[tokens[t * time + b * batch]] += 1
-    before = 0
-    for v in range(ends.size):
-        before, ends[v] = before + ends[v], before
-    for t in range(steps):
-        for b in range(lengths.size):
-            if t < lengths[b]:
-                at = t * time + b * batch
-                order[ends[tokens[at]]] = at
-                ends[tokens[at]] += 1
+    """Where in the flat `tokens` each token stands, those of one value together: see `sums.order_by_value`."""
+    order_by_value(tokens, time, batch, steps, lengths, ends, order)
 
 
 @subroutine
-def _scatter_part(part, parts, first, last, ends, order, dy, gradient, sums):
+def _scatter_part(part, parts, first, last, ends, order, dy, gradient):
     features = gradient.shape[1]
-    begin, end = first + (last - first) * part // parts, first + (last - first) * (part + 1) // parts
+    step = lanes(gradient)
+    vectors = (last - first + step - 1) // step
+    begin, end = first + vectors * part // parts * step, min(first + vectors * (part + 1) // parts * step, last)
     start = 0
     for token in range(ends.size):
         stop = ends[token]
         if stop > start:
-            for j in range(begin, end):
-                sums[j] = 0.0
-            for n in range(start, stop):
-                row = order[n] * features
-                for j in range(begin, end):
-                    sums[j] += dy[row + j]
-            for j in range(begin, end):
-                gradient[token, j] += sums[j]
+            sum_ordered_rows(
+                dy, begin, order, start, stop, features, end - begin, 1.0, gradient, token * features + begin, True
+            )
         start = stop
 
 
 @kernel
-def scatter_add(ends, order, dy, gradient, sums, first, last, parts):
+def scatter_add(ends, order, dy, gradient, first, last, parts):
     """gradient[tokens] += dy for the columns `first` to `last`, the rows of a token in the order of `order_tokens`.
 
-    sums (E,) float64: work space, for float32 sums of millions of rows would lose their last digits. Each part takes
-    columns of its own.
+    Each part takes columns of its own.
     """
-    in_parallel(_scatter_part, parts, (parts, first, last, ends, order, dy, gradient, sums))
+    in_parallel(_scatter_part, parts, (parts, first, last, ends, order, dy, gradient))
 
 
 @kernel

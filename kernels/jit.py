@@ -17,6 +17,7 @@ from numba.core.typing.templates import AbstractTemplate, builtin_registry, sign
 from numba.extending import lower_builtin, register_jitable
 
 from .cache import KernelCache
+from .interrupts import interrupts_held
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 
@@ -30,6 +31,18 @@ def _take_no_literals(dispatcher):
         return get_call_template(tuple(map(types.unliteral, args)), named)
 
     dispatcher.get_call_template = get_plain_call_template
+
+
+def _compile_uninterrupted(dispatcher):
+    """LLVM's emission of code, and the loading of kept code, end in a callback in which an interrupt would go lost,
+    and the code with it."""
+    compile_for = dispatcher.compile
+
+    def compile_whole(sig):
+        with interrupts_held():
+            return compile_for(sig)
+
+    dispatcher.compile = compile_whole
 
 
 _kernels = {}  # all kernels made so far by module and name
@@ -90,6 +103,7 @@ def kernel(function=None, *, name=None):
         return _refusal_of(function)
     dispatcher = numba.njit(**_OPTIONS)(function)
     _take_no_literals(dispatcher)
+    _compile_uninterrupted(dispatcher)
     _call_in_place(dispatcher, function.__module__, function.__qualname__)
     _kernels[function.__module__, function.__qualname__] = dispatcher
     dispatcher._cache = KernelCache(function, f"{function.__module__}.{function.__qualname__}")

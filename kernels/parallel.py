@@ -4,9 +4,11 @@
 wait at a cold start. This calls the same entry point of Numba's threading layer as the code that `prange` makes.
 """
 
+import _thread
 import contextlib
 import ctypes
 import os
+import threading
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -16,6 +18,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numba.np.ufunc import parallel as threading_layer
 
+from .interrupts import HeldInterrupts
 from .jit import call_subroutine, subroutine
 from .simd import enter_flush_to_zero, leave_flush_to_zero, pause
 
@@ -42,14 +45,36 @@ def _give_up_threads():
         _busy.value = 1
 
 
+_held = HeldInterrupts()  # while a fork is under way: what a hook raises is printed, and the lock would not be taken
+_INTERRUPT_DELAY = 0.01  # seconds after which the fork's hooks are through
+
+
+def _wait_for_compiler():
+    """Before a fork: another thread's compilation, or start of threads, has to end. In the child nobody would ever give
+    the lock back."""
+    _held.begin()
+    global_compiler_lock.acquire()
+
+
+def _release_compiler():
+    if global_compiler_lock.is_locked():  # by this thread: else an interrupt came before the hook had begun
+        global_compiler_lock.release()
+
+
+def _go_on_in_parent():
+    _release_compiler()
+    if _held.end() is not None:
+        threading.Timer(_INTERRUPT_DELAY, _thread.interrupt_main).start()
+
+
+def _go_on_in_child():
+    _release_compiler()
+    _held.end()  # the interrupt was the parent's
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_give_up_threads)
-    # a fork waits for another thread's compilation: in the child, nobody would ever give the lock back
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
+    os.register_at_fork(before=_wait_for_compiler, after_in_parent=_go_on_in_parent, after_in_child=_go_on_in_child)
 
 
 def threads_lost():
@@ -87,7 +112,7 @@ def _short_spin():
 def start_threads():
     """Start Numba's threads and make known all symbols a kernel needs; also before one from the cache is linked."""
     if not threading_layer._is_initialized:
-        with _short_spin():
+        with global_compiler_lock, _short_spin():  # which a fork waits for
             threading_layer._launch_threads()
     llvm.add_symbol("fastrnn_parallel_busy", ctypes.addressof(_busy))
     llvm.add_symbol("fastrnn_yield", ctypes.cast(_yield_function(), ctypes.c_void_p).value)
@@ -154,9 +179,7 @@ def in_parallel(typingctx, function, parts, arguments):
             with alone:
                 builder.call(worker, [base, size, step, data])
             with together:
-                threads = cgutils.get_or_insert_function(
-                    builder.module, ir.FunctionType(_INTP, []), "get_num_threads"
-                )
+                threads = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_INTP, []), "get_num_threads")
                 loop_type = ir.FunctionType(ir.VoidType(), [_BYTES] * 5 + [_INTP] * 3)
                 loop = cgutils.get_or_insert_function(builder.module, loop_type, "numba_parallel_for")
                 pointers = [builder.bitcast(p, _BYTES) for p in (worker, base, size, step)]

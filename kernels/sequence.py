@@ -8,32 +8,14 @@ import math
 from numba import types
 
 from .jit import kernel, subroutine
-
-
-@subroutine
-def sum_strided(x, first, stride, rows, features, divisor, y, at):
-    """y[at + j] = Σ_n x[first + n·stride + j] / divisor for all `features` j, in float64."""
-    for j in range(0, features - 3, 4):
-        p = q = r = s = 0.0
-        for n in range(rows):
-            here = first + n * stride + j
-            p += x[here]
-            q += x[here + 1]
-            r += x[here + 2]
-            s += x[here + 3]
-        y[at + j], y[at + j + 1], y[at + j + 2], y[at + j + 3] = p / divisor, q / divisor, r / divisor, s / divisor
-    for j in range(features // 4 * 4, features):
-        p = 0.0
-        for n in range(rows):
-            p += x[first + n * stride + j]
-        y[at + j] = p / divisor
+from .sums import sum_rows
 
 
 @kernel
 def sum_over_steps(dy, time, batch, features, steps, dx):
-    """dx (B·F) = Σ_t dy, the steps in their order, in float64."""
+    """dx (B·F) = Σ_t dy, the steps in their order."""
     for b in range(dx.size // features):
-        sum_strided(dy, b * batch * features, time * features, steps, features, 1.0, dx, b * features)
+        sum_rows(dy, b * batch * features, 0, 0, steps, time * features, features, 1.0, dx, b * features, False)
 
 
 @subroutine(returns=types.boolean)

@@ -101,7 +101,8 @@ def test_cache_of_two_processes_that_save_at_once(folder, monkeypatch):
 
 
 def test_cache_of_another_version_is_replaced(folder, monkeypatch):
-    monkeypatch.setattr(cache, "_version", lambda: "before")
+    monkeypatch.setattr(cache, "_VERSION", "before")
+    monkeypatch.setattr(cache, "_digest_sources", lambda: "before")
     use(make())
     old = files(folder)
     monkeypatch.undo()
@@ -115,8 +116,28 @@ def test_cache_key_follows_the_version_of_numba(monkeypatch):
     versions = set()
     for number in (numba.__version__, "0.1"):
         monkeypatch.setattr(numba, "__version__", number)
-        versions.add(cache._version.__wrapped__())
-    assert len(versions) == 2 and cache._version() in versions
+        versions.add(cache._digest_sources())
+    assert len(versions) == 2 and cache._VERSION in versions
+
+
+def test_cache_keeps_no_code_of_sources_that_have_changed_since_they_were_imported(folder, monkeypatch):
+    monkeypatch.setattr(cache, "_digest_sources", lambda: "after")
+    use(make())
+    assert not files(folder)
+    monkeypatch.setattr(cache, "_digest_sources", lambda: (folder / "gone").read_text())
+    use(make())
+    assert not files(folder)
+
+
+def test_cache_removes_what_killed_processes_have_left(folder):
+    use(make())
+    [kept] = files(folder)
+    fresh, old = (kept.with_name(f"{kept.name}.{number}") for number in ("0123", "4567"))
+    for path in (fresh, old):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    use(make(), "float64")
+    assert fresh.exists() and not old.exists() and len(files(folder)) == 3
 
 
 def test_cache_without_a_folder_warns_once(folder):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -112,28 +113,58 @@ def test_fork_while_another_thread_packs_weights():
         assert _forked(lambda: np.testing.assert_array_equal(layer.forward(x)[0], expected))
 
 
-def test_fork_waits_for_another_threads_compilation():
-    """In the child, nobody would ever give the lock back that Numba takes for it."""
-    taken, release = threading.Event(), threading.Event()
+@pytest.fixture
+def busy(monkeypatch):
+    """Another thread holds the lock that a child would never get back, and frees it a fifth of a second later."""
+    taken, release, threads = threading.Event(), threading.Event(), []
+
+    def hold():
+        taken.set()
+        release.wait(30)
 
     def compile_for_long():
         with parallel.global_compiler_lock:
-            taken.set()
-            release.wait(30)
+            hold()
 
-    thread = threading.Thread(target=compile_for_long)
-    thread.start()
-    taken.wait()
-    threading.Timer(0.2, release.set).start()
+    def start_for_long():
+        monkeypatch.setattr(parallel.threading_layer, "_is_initialized", False)
+        monkeypatch.setattr(parallel.threading_layer, "_launch_threads", hold)
+        parallel.start_threads()
+        monkeypatch.undo()
+
+    def begin(what):
+        threads.append(threading.Thread(target={"compiles": compile_for_long, "starts threads": start_for_long}[what]))
+        threads[0].start()
+        taken.wait()
+        threads.append(threading.Timer(0.2, release.set))
+        threads[1].start()
+
+    yield begin
+    for thread in threads:
+        thread.join()
+
+
+def _take_lock():
+    with parallel.global_compiler_lock:
+        pass
+
+
+@pytest.mark.parametrize("what", ["compiles", "starts threads"])
+def test_fork_waits_while_another_thread(what, busy):
     began = time.monotonic()
-
-    def compile_in_child():
-        with parallel.global_compiler_lock:
-            pass
-
-    assert _forked(compile_in_child)
+    busy(what)
+    assert _forked(_take_lock)
     assert time.monotonic() - began >= 0.2
-    thread.join()
+
+
+def test_fork_answers_ctrl_c_after_it_has_waited(busy):
+    """Not within the hook, where Python would print the exception, forget it, and fork without the lock."""
+    busy("compiles")
+    threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        assert _forked(_take_lock)
+        time.sleep(5)
+    _take_lock()
 
 
 def test_fork_import_starts_no_threads():

@@ -59,10 +59,10 @@ def test_repeat_is_numpys(steps, batch, features, first, dtype, seed):
         assert y.dtype == dtype and state is None
     dy = normal(*expected.shape, seed=seed + 1).astype(dtype)
     dx, _ = layer.backward(dy, workspace=workspace)
-    total = np.zeros(x.shape)  # float64
+    total = np.zeros(x.shape, dtype)
     for t in range(steps):
         total += dy[:, t] if first else dy[t]
-    np.testing.assert_array_equal(dx, total.astype(dtype))  # in the order of the steps, whatever the batch
+    np.testing.assert_array_equal(dx, total)  # in the order of the steps, whatever the batch
 
 
 def test_repeat_refusals():

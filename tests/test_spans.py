@@ -44,17 +44,21 @@ def cut(monkeypatch):
     return cut
 
 
-def _gradients(layer, x):
+def _gradients(layer, x, lengths=None):
     workspace = layer.workspace(33, 33)
-    y = layer.forward(x, workspace=workspace)[0].copy()
+    y = layer.forward(x, lengths=lengths, workspace=workspace)[0].copy()
     layer.zero_grad()
     dx, _ = layer.backward(np.cos(y), workspace=workspace)
-    return y, layer.forward(x)[0], layer.gradients_to_vector(), np.zeros(0) if dx is None else dx.copy()
+    y_alone = layer.forward(x, lengths=lengths)[0]
+    return y, y_alone, layer.gradients_to_vector(), np.zeros(0) if dx is None else dx.copy()
 
 
+@pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("kind", ["linear", "embedding", "tanh", "lstm", "lstm of tokens"])
-def test_spans_give_the_same_results(kind, batch_first, cut):
+@pytest.mark.parametrize(
+    "kind", ["linear", "embedding", "tanh", "lstm", "lstm of tokens", "both ways", "peephole", "normalized", "jordan"]
+)
+def test_spans_give_the_same_results(kind, batch_first, ragged, cut):
     rng = np.random.default_rng(0)
     tokens, x = rng.integers(0, 20, (33, 5)), rng.standard_normal((33, 5, 40), dtype=np.float32)
     layer, x = {
@@ -63,12 +67,18 @@ def test_spans_give_the_same_results(kind, batch_first, cut):
         "tanh": (fastrnn.Tanh(), x),
         "lstm": (fastrnn.LSTM(40, 37, seed=0), x),
         "lstm of tokens": (fastrnn.LSTM(20, 37, seed=0), tokens),
+        "both ways": (fastrnn.GRU(40, 37, 2, bidirectional=True, seed=0), x),
+        "peephole": (fastrnn.PeepholeLSTM(40, 37, dilation=2, seed=0), x),
+        "normalized": (fastrnn.LayerNormLSTM(40, 37, seed=0), x),
+        "jordan": (fastrnn.Jordan(40, 37, 3, seed=0), x),
     }[kind]
+    steps, batch = 33, 5
     if batch_first:
-        layer = fastrnn.Sequential(layer, batch_first=True)
-    expected = _gradients(layer, x)
+        layer, steps, batch = fastrnn.Sequential(layer, batch_first=True), batch, steps
+    lengths = 1 + 7 * np.arange(batch) % steps if ragged else None
+    expected = _gradients(layer, x, lengths)
     cut()
-    for ours, theirs in zip(_gradients(layer, x), expected, strict=True):
+    for ours, theirs in zip(_gradients(layer, x, lengths), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

@@ -37,12 +37,11 @@ class _TokenWorkspace(StatelessWorkspace):
 
 
 class _EmbeddingWorkspace(_TokenWorkspace):
-    """Has room for the gradient besides, see `kernels.embedding`: ends (V,), order (T·B,) int64, sums (E,) float64."""
+    """Has room for the gradient besides, see `kernels.embedding`: ends (V,), order (T·B,) int64."""
 
     def __init__(self, layer, steps, batch):
         super().__init__(layer, steps, batch)
         self.ends, self.order = np.empty(layer.num_embeddings, np.int64), np.empty_like(self._tokens)
-        self.sums = np.empty(layer.embedding_dim, np.float64)
 
 
 class _TokenInput(Stateless):
@@ -131,7 +130,7 @@ class Embedding(_TokenInput):
         return _EmbeddingWorkspace(self, steps, batch)
 
     def _workspace_bytes(self, steps, batch):
-        return super()._workspace_bytes(steps, batch) + 8 * (steps * batch + self.num_embeddings + self.embedding_dim)
+        return super()._workspace_bytes(steps, batch) + 8 * (steps * batch + self.num_embeddings)
 
     def _compute(self, x, y, extent, workspace):
         tokens = self._tokens(x, workspace)
@@ -142,11 +141,11 @@ class Embedding(_TokenInput):
     def _backward(self, dy, dstate, workspace):
         extent = workspace.record.extent
         gradient = self.parameters.gradient("weight")
-        ends, order, sums = workspace.ends, workspace.order, workspace.sums
+        ends, order = workspace.ends, workspace.order
         order_tokens(workspace._tokens, extent.time, extent.batch, extent.steps, extent.lengths, ends, order)
         threads = threads_for_elements(dy.size)
         for first, last in spans(self.embedding_dim, 10 * extent.steps * extent.batch_size, grain=_GRAIN):
-            scatter_add(ends, order, dy.reshape(-1), gradient, sums, first, last, threads)
+            scatter_add(ends, order, dy.reshape(-1), gradient, first, last, threads)
         return None, None
 
 

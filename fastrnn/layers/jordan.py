@@ -10,6 +10,7 @@ from .. import checks
 from ..init import Spec, fill, generator
 from ..kernels import jordan as kernels
 from ..kernels.memory import aligned_empty
+from ..spans import spans
 from .base import Layer, Workspace
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ _KINDS = {None: kernels.IDENTITY, "tanh": kernels.TANH, "relu": kernels.RELU, "s
 _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "weight_ho_l0")
 _BIASES = ("bias_ih_l0", "bias_ho_l0")
 _NO_RESETS = np.zeros((0, 0), np.bool_)
+_ROWS_OF_A_SUM = 512  # that a gradient is summed over before it goes into float64
+_WORK_OF_A_PRODUCT = 4  # as much time as so many multiply-adds of the other layers
+_WORK_OF_A_UNIT = 25  # products that take as long as its nonlinearity
 
 
 class _Record(NamedTuple):
@@ -44,6 +48,11 @@ class _JordanWorkspace(Workspace):
         self._rows = {name: aligned_empty(outputs, layer.dtype) for name in ("initial", "final", "carry")}
         self._lengths = np.empty(batch, np.int64)
         self._resets = np.empty(steps * batch, np.bool_)
+        # of each parameter: the gradient of some rows, and the sum of such in float64; work space of a backward pass
+        self.sums = {
+            name: (np.empty(shape, layer.dtype), np.empty(shape, np.float64))
+            for name, shape in layer.parameters.shapes.items()
+        }
 
     def array(self, name, steps, batch, batch_first=False):
         """A buffer as (T,B,·), or as (B,T,·)."""
@@ -204,7 +213,7 @@ class Jordan(Layer):
 
     def _workspace_bytes(self, steps, batch):
         numbers = 3 * self.input_size + 2 * self.hidden_size + 5 * self.output_size
-        return steps * batch * numbers * self.dtype.itemsize
+        return steps * batch * numbers * self.dtype.itemsize + self.parameters.values.size * (8 + self.dtype.itemsize)
 
     def _make_workspace(self, steps, batch):
         return _JordanWorkspace(self, steps, batch)
@@ -224,10 +233,19 @@ class Jordan(Layer):
             packed = self._packed = version, weights, biases
         return packed[1:]
 
+    def _spans(self, steps, batch):
+        products = self.hidden_size * (self.input_size + 2 * self.output_size + _WORK_OF_A_UNIT)
+        return spans(steps, _WORK_OF_A_PRODUCT * batch * products)
+
     def _compute(self, x, state, lengths, resets, before, h, y, final):
-        kernels.jordan_forward(
-            x, state, lengths, resets, *self._forward_weights(), self._kinds, before, h, y, final
-        )
+        steps, batch, _ = x.shape
+        for first, last in self._spans(steps, batch):
+            now = slice(first, last)
+            kept = [array[now] if len(array) == steps else array for array in (before, h)]
+            kernels.jordan_forward(
+                x[now], state, lengths - first, resets[now], *self._forward_weights(), self._kinds, *kept, y[now], final
+            )
+            state = y[last - 1]
 
     def _infer(self, x, state, lengths, resets, out=None):
         steps, batch = self._extent(x)
@@ -270,9 +288,14 @@ class Jordan(Layer):
         carry = ws.row("carry", batch)
         carry[...] = 0 if dstate is None else dstate[0]
         weights = tuple([self.parameters.tensor(name) for name in _WEIGHTS])
-        kernels.jordan_backward(
-            dy_kept, record.lengths, record.resets, weights, self._kinds, ws.carry_factor, h, y, dx, dz, dz_out, carry
-        )
+        for begin, end in self._spans(steps, batch):
+            first, now = steps - end, slice(steps - end, steps - begin)
+            kernels.jordan_backward(
+                dy_kept[now], record.lengths - first, record.resets[now], weights, self._kinds, ws.carry_factor,
+                h[now], y[now], dx[now], dz[now], dz_out[now], carry,
+            )  # fmt: skip
+            if first > 0:
+                carry[record.lengths > first] *= ws.carry_factor
         if not ws.state_only:
             self._accumulate_gradients(ws, steps, batch)
         if not self.batch_first:
@@ -288,11 +311,21 @@ class Jordan(Layer):
             for name, kept in zip(_WEIGHTS, ("x", "before", "h"), strict=True)
         }
         sums = [ws.array(name, steps, batch).reshape(steps * batch, -1) for name in ("dz", "dz out")]
-        for name, part in zip(_WEIGHTS, (sums[0], sums[0], sums[1]), strict=True):
-            kernels.add_outer_products(part, rows[name], gradient(name))
+        jobs = [
+            (kernels.add_outer_products, name, (part, rows[name]))
+            for name, part in zip(_WEIGHTS, (sums[0], sums[0], sums[1]), strict=True)
+        ]
         if self.bias:
-            for name, part in zip(_BIASES, sums, strict=True):
-                kernels.add_rows(part, gradient(name))
+            jobs += [(kernels.add_rows, name, (part,)) for name, part in zip(_BIASES, sums, strict=True)]
+        for add, name, factors in jobs:
+            target = gradient(name)
+            block, total = ws.sums[name]
+            total.fill(0)
+            for first in range(0, steps * batch, _ROWS_OF_A_SUM):
+                block.fill(0)
+                add(*[factor[first : first + _ROWS_OF_A_SUM] for factor in factors], block)
+                total += block
+            target += total
 
     def _states_before(self, workspace, steps, rows):
         return workspace.states_before(steps, rows)

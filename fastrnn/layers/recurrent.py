@@ -111,6 +111,7 @@ class Recurrent(Layer):
         # at inference dropout needs no factors, which are 1 on average
         self._mean_noise = self._expected_noise() if any(self.zoneout) else NO_NOISE
         self._fixed_noise = None  # that of training, where it is not drawn
+        self._small_extent = None  # (T, B) of an inference whose memory need not be looked for
         work = self.gates * self.hidden_size * (max(p.input_size for p in self.passes) + self.hidden_size)
         self._step_rows = _STEP_WORK // work  # the largest batch whose steps don't take the forward pass
         if self.cell.name in layer_steps and self.dilation == 1 and self.initial_state != initial.LEARNED:
@@ -310,10 +311,15 @@ class Recurrent(Layer):
         return [(zeros[: batch * self.hidden_size],) * self.states] * len(self.passes)
 
     def _check_room(self, x, given):
-        steps, batch = self._extent(x)
+        steps, batch = extent = self._extent(x)
+        if extent == self._small_extent:
+            return
         buffers = min(2, self.num_layers - given)
         size = buffers * steps * batch * self.directions * self.hidden_size * self.dtype.itemsize
-        checks.memory(f"inference for T={steps}, B={batch}", size + self._inference_bytes(steps, batch))
+        size += self._inference_bytes(steps, batch)
+        checks.memory(f"inference for T={steps}, B={batch}", size)
+        if size < checks.ALWAYS_THERE // 2:  # also when two buffers are needed and this time it was one
+            self._small_extent = extent
 
     def _of_layer(self, layer):
         """The indices of a layer's passes."""

@@ -53,7 +53,7 @@ def read_damaged(tally, budget):
     if (kept := squared_error.stats.cache_path) is None:
         tally.note("no damaged cache file was read: no folder for a cache can be written here")
         return
-    files = [path for path in files_of(kept) if cache._version() in path.name][:20]
+    files = [path for path in files_of(kept) if cache._VERSION in path.name][:20]
     whole = [path.read_bytes() for path in files]
     keys = [pickle.loads(content[cache._DIGEST_BYTES :])[0] for content in whole]
     with tempfile.TemporaryDirectory() as folder:
