@@ -13,7 +13,7 @@ import numpy as np
 
 from fastrnn import losses, passes, spans, threads
 from fastrnn.dispatch import TypedKernel
-from fastrnn.kernels import dense
+from fastrnn.kernels import sums
 
 _CALLS = 9  # that work is cut into, about
 _reached = set()
@@ -58,6 +58,7 @@ def cut_short(cut=True):
         if cut:
             _set(losses, _SHORT=0)
             _set(passes, _WORK_OF_A_SHARE=_Share(1e3))
+            _set(spans, _FIRST_WORK=0)
         yield
     finally:
         _cut = False
@@ -67,12 +68,14 @@ def cut_short(cut=True):
 
 def watch():
     """Let `reached` tell of what is called from here on, and `cut_short` cut the steps, too."""
-    plain, call = spans.spans, TypedKernel.__call__
+    plain, call, shares = spans.spans, TypedKernel.__call__, passes.SequenceBatch.shares
 
     def in_calls(count, work, grain=1):
         if _cut:
             _set(spans, _FIRST_WORK=count * work / _CALLS)
         for first, last in plain(count, work, grain):
+            if _cut:
+                _set(spans, _FIRST_WORK=0)
             if first:
                 _reached.add("several spans")
             yield first, last
@@ -81,7 +84,12 @@ def watch():
         _look(_parameters(self._kernel.py_func), arguments)
         return call(self, *arguments)
 
+    def watched_shares(self, count):
+        _reached.add("several shares of a step")
+        return shares(self, count)
+
     TypedKernel.__call__ = watched
+    passes.SequenceBatch.shares = watched_shares
     for name, module in list(sys.modules.items()):
         if name.startswith("fastrnn.") and getattr(module, "spans", None) is plain:
             module.spans = in_calls
@@ -100,11 +108,11 @@ def _look(parameters, arguments):
     if "bias_job" in named:
         job = named["bias_job"]
         rows = job.counts[:-1][:: job.steps_per_block]
-        if rows.max() > dense._ROWS_PER_BLOCK:
-            _reached.add(f"more than {dense._ROWS_PER_BLOCK} rows in a step")
-        pieces = np.ceil(rows / dense._ROWS_PER_BLOCK) if job.steps_per_block == 1 else np.ones(rows.size)
-        if pieces.sum() > dense._BLOCKS_PER_SUM:
-            _reached.add(f"more than {dense._BLOCKS_PER_SUM} blocks of rows")
+        if rows.max() > sums.ROWS_PER_BLOCK:
+            _reached.add(f"more than {sums.ROWS_PER_BLOCK} rows in a step")
+        pieces = np.ceil(rows / sums.ROWS_PER_BLOCK) if job.steps_per_block == 1 else np.ones(rows.size)
+        if pieces.sum() > sums.BLOCKS_PER_SUM:
+            _reached.add(f"more than {sums.BLOCKS_PER_SUM} blocks of rows")
 
 
 def reached():
@@ -115,6 +123,6 @@ def reached():
 
 
 REACHED = (
-    "several shares", "several spans", f"more than {dense._ROWS_PER_BLOCK} rows in a step",
-    f"more than {dense._BLOCKS_PER_SUM} blocks of rows",
+    "several shares", "several shares of a step", "several spans", f"more than {sums.ROWS_PER_BLOCK} rows in a step",
+    f"more than {sums.BLOCKS_PER_SUM} blocks of rows",
 )  # fmt: skip

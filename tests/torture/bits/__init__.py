@@ -112,7 +112,7 @@ class _Bits:
         self._tally.count("resumes compared, with new objects")
         same, stop = Run(seed, self._wide), int(rng.integers(records))
         first = same.train(stop=stop, inside=True)
-        self._compare(f"{text}, gone on with after Ctrl-C, {stop} records after the start", expected, same.train(), first)
+        self._compare(f"{text}, gone on with after Ctrl-C at record {stop}", expected, same.train(), first)
         self._tally.count("runs gone on with after Ctrl-C")
 
         for worker in self._workers:

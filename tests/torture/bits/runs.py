@@ -143,8 +143,8 @@ class Run:
     # what is done
 
     def train(self, *, stop=None, save=None, resume=None, inside=False):
-        """Train from the checkpoint `resume`, if any, or from where it was stopped, to the end or until `stop` records are
-        there, for the checkpoint `save`; `outcome` of it, or without a checkpoint the records alone.
+        """Train from the checkpoint `resume`, if any, or from where it was stopped, to the end or until `stop` records
+        are there, for the checkpoint `save`; `outcome` of it, or without a checkpoint the records alone.
 
         inside: stopped by Ctrl-C in the batch, or the validation, after those records, whose loss is under way.
         """
@@ -156,7 +156,11 @@ class Run:
 
             def stopper(trainer, record):
                 records.append(record)
-                return len(records) == stop and not inside
+                if len(records) < stop or inside:
+                    return False
+                if save is not None:  # before callbacks finish, which may put back older parameters
+                    trainer.save_checkpoint(save)
+                return True
 
             def interrupted(*arguments):
                 if inside and len(records) == stop:
@@ -173,7 +177,8 @@ class Run:
             self.trainer.loss.evaluate = evaluate
             if save is None:
                 return {"records": _without_times(history)}
-            self.trainer.save_checkpoint(save)
+            if inside:
+                self.trainer.save_checkpoint(save)
         return self.outcome(history)
 
     def outcome(self, history):

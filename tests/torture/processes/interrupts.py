@@ -133,8 +133,8 @@ class _Training:
         else:
             first, last, loss = fastrnn.Linear(16, 16, seed=seed), [fastrnn.Last()], fastrnn.MSE()
             self._batches = data.WindowBatches(self._series, 50, batch_size=64, shuffle=True, seed=seed)
-        outputs = 30 if self._words else 16
-        layers = first, fastrnn.LSTM(16, 64, seed=seed), fastrnn.Dropout(0.2), *last, fastrnn.Linear(64, outputs, seed=1)
+        last.append(fastrnn.Linear(64, 30 if self._words else 16, seed=1))
+        layers = first, fastrnn.LSTM(16, 64, seed=seed), fastrnn.Dropout(0.2), *last
         self._trainer = fastrnn.Trainer(fastrnn.Sequential(*layers), loss, fastrnn.Adam(0.01), seed=seed)
 
     def _go_on(self):
@@ -174,7 +174,7 @@ class _Gradcheck:
 
 
 class _Forks:
-    """Children, one after the other, while another thread holds the lock that a fork has to wait for, again and again."""
+    """Children, one by one, while another thread holds the lock that a fork has to wait for, again and again."""
 
     def __init__(self, rng):
         self._seed = int(rng.integers(10**6))
@@ -268,7 +268,7 @@ class _FirstCall:
         z = self._x[0] @ weights["weight_ih_l0"].T + weights["bias_ih_l0"] + weights["bias_hh_l0"]
         i, _, g, o = np.split(z, 4, axis=1)
         c = np.tanh(g) / (1 + np.exp(-i))
-        o += weights["weight_peephole_l0"].reshape(3, -1)[2] * c
+        o += weights["peephole_l0"].reshape(3, -1)[2] * c
         np.testing.assert_allclose(y[0], np.tanh(c) / (1 + np.exp(-o)), atol=1e-6)
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 import fastrnn
 
-from . import interrupts
 from ..sharing import eager
+from . import interrupts
 from .work import Problem, report, users_own_kernel
 
 _PATIENCE = 60  # seconds for one answer of a worker
