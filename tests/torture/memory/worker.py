@@ -19,7 +19,7 @@ from .. import sharing
 from ..section import Budget
 from . import canaries, compiled, guard, layers, training
 
-_CUT = 4  # of so many cases one is cut into several calls
+_CUT = 2  # of so many cases one is cut into several calls
 _WIDE = 60  # seconds from which on every cell is tried, of which many may have to be compiled
 _ROUND = {  # cases of each kind in a round
     layers.draw_recurrent: 4, layers.draw_stateless: 1, training.draw_loss: 1, compiled.draw_layer: 2,
