@@ -1,6 +1,7 @@
 """NaN, infinity, and numbers that are many or large: nothing turns finite in silence, nothing grows without bound."""
 
 import copy
+import importlib.util
 import subprocess
 import sys
 
@@ -8,11 +9,13 @@ import numpy as np
 
 import fastrnn
 
+from . import extremes
 from .section import Section
 
 _BAD = (np.nan, np.inf, -np.inf)
 _CELLS = {"LSTM": {}, "GRU": {}, "tanh": {"nonlinearity": "tanh"}, "relu": {"nonlinearity": "relu"}}
 _TOLERANCE = 1e-5  # of float32 sums
+_WHOLE = 60  # seconds from which on long sequences and sums are tried, however long they take
 _SLACK = 1 << 28  # bytes that a child may take beyond its bound: the interpreter's own, and what was compiled
 
 
@@ -54,6 +57,21 @@ def _patterns(tally, budget):
             ):
                 tally.broke(f"{what} is other than PyTorch's: {ours}, {theirs}, seed {seed}")
             tally.count("patterns compared with PyTorch")
+
+
+def _extremes(tally, budget):
+    if importlib.util.find_spec("torch") is None:
+        return  # as is told above
+    import torch
+
+    number = 0
+    while number < 40 or budget.left():
+        number += 1
+        seed = int(budget.rng.integers(2**31))
+        subject, wrong = extremes.problem(np.random.default_rng(seed), torch)
+        if wrong:
+            tally.broke(f"{subject}, seed {seed}: {wrong}")
+        tally.count(f"extreme numbers in {subject}")
 
 
 def _network(rng, torch, tally):
@@ -216,19 +234,18 @@ def _explosion(rng):
 # sums: float32 over many rows
 
 
-def _sums(tally, budget):
-    """From 10⁵ rows on, ten times as many as long as there is time for them, to 10⁷."""
-    rows = 100_000
-    while True:
-        for kind in (_random_rows, _equal_rows):
-            for what, ours, exact in _of_rows(*kind(budget.rng, rows)):
-                error = float(np.max(np.abs(ours / exact - 1)))
-                if not error <= _TOLERANCE:
-                    tally.broke(f"{what} of {rows:,} {kind.__name__[1:].replace('_', ' ')} is {error:.1e} off")
-                tally.count("rows summed", rows)
-        if rows == 10_000_000 or budget.left() < 60 * rows / 1_000_000:
-            return
-        rows *= 10
+_MOST_ROWS = 10_000_000
+_PEEPHOLE_ROWS = 2_000_000  # at most, for a cell's numbers take 5 kB a row
+
+
+def _sums(tally, rng, rows):
+    for kind in (_random_rows, _equal_rows):
+        for what, ours, exact in _of_rows(*kind(rng, rows)):
+            error = float(np.max(np.abs(ours / exact - 1)))
+            if not error <= _TOLERANCE:
+                tally.broke(f"{what} of {rows:,} {kind.__name__[1:].replace('_', ' ')} is {error:.1e} off")
+            tally.count("rows summed", rows)
+            tally.count(f"sums of {_MOST_ROWS:,} rows", rows == _MOST_ROWS)
 
 
 def _random_rows(rng, rows):
@@ -254,8 +271,34 @@ def _of_rows(x, dy):
     repeat = fastrnn.Repeat(rows)
     yield "Repeat's gradient", _both_ways(repeat, np.ones((1, 1), np.float32), dy), total
     errors = x.astype(np.float64) - dy
+    yield from _of_jordan(x, dy)
+    yield from _of_peephole(x[:_PEEPHOLE_ROWS], dy[:_PEEPHOLE_ROWS])
     yield "MSE", fastrnn.MSE()(x, dy)[0] + 1, float((errors**2).mean()) + 1
     yield "MAE", fastrnn.MAE()(x, dy)[0] + 1, float(np.abs(errors).mean()) + 1
+
+
+def _of_jordan(x, dy):
+    """The gradients of a Jordan net that feeds nothing back: of both weights and biases, at a hidden unit of 2x + 1."""
+    jordan = fastrnn.Jordan(1, 1, 1, nonlinearity="relu", seed=0)
+    values = {"weight_ih_l0": 2, "bias_ih_l0": 1, "weight_ho_l0": 1}
+    jordan.load_state_dict({name: np.full_like(a, values.get(name, 0)) for name, a in jordan.state_dict().items()})
+    _both_ways(jordan, x, dy)
+    total, product = float(dy.sum(dtype=np.float64)), float(np.vdot(x.astype(np.float64), dy))
+    exact = {"weight_ih_l0": product, "weight_ho_l0": 2 * product + total}
+    for name, gradient in jordan.grad_dict().items():
+        if name != "weight_hh_l0":
+            yield f"Jordan's {name}", gradient, exact.get(name, total)
+
+
+def _of_peephole(x, dy):
+    """The gradients of a cell's vectors, against the same net in float64; it remembers a step back and no more."""
+    gradients = []
+    for dtype in ("float32", "float64"):
+        layer = fastrnn.PeepholeLSTM(1, 1, dtype=dtype, init="ones", forget_bias=-50, seed=0)
+        layer.load_state_dict({**layer.state_dict(), "weight_hh_l0": np.zeros((4, 1), dtype)})
+        _both_ways(layer, x.astype(dtype), dy.astype(dtype))
+        gradients.append(layer.grad_dict()["peephole_l0"][::2])  # that of the forget gate is 0
+    yield "a cell's vectors", *gradients
 
 
 def _both_ways(layer, x, dy):
@@ -292,7 +335,7 @@ print(peak() - before, bound)
 
 
 def _sizes(tally, budget):
-    whole = budget.left() > 60
+    whole = budget.left() > _WHOLE
     long, wide = (1_000_000, 4096) if whole else (50_000, 512)
     cases = [(long, 16, "None", 0), (long, 16, "bptt.Truncated(1000)", 1000), (8, wide, "bptt.Full()", 0)]
     if whole:
@@ -313,9 +356,11 @@ def _sizes(tally, budget):
 
 
 def _run(tally, budget):
+    rows = [100_000] + [_MOST_ROWS] * (budget.left() > _WHOLE)
     _sizes(tally, budget)
-    _sums(tally, budget)
-    for part, share in ((_patterns, 1 / 3), (_places, 1 / 2), (_explosions, 1)):
+    for number in rows:
+        _sums(tally, budget.rng, number)
+    for part, share in ((_patterns, 1 / 4), (_extremes, 1 / 3), (_places, 1 / 2), (_explosions, 1)):
         part(tally, budget.part(share))
 
 
@@ -329,7 +374,14 @@ SECTION = Section(
         "first places named right": 2_000,
         "explosions noticed": 500,
         "rows summed": 100_000_000,
+        f"sums of {_MOST_ROWS:,} rows": 20,
+        **{f"extreme numbers in {subject}": 200 for subject in extremes.NAMES},
         "runs of a million steps": 4,
         "runs with 4,096 units": 1,
+    },
+    whole_only={
+        f"sums of {_MOST_ROWS:,} rows": "take minutes, and gigabytes",
+        "runs of a million steps": "takes half a minute",
+        "runs with 4,096 units": "takes half a minute",
     },
 )

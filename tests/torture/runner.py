@@ -46,7 +46,7 @@ def run_here(name, seconds, seed):
 
 
 def run(name, seconds, seed, *, whole=False):
-    """The `Result` of a section that is given `seconds`. whole: its targets must be reached, too."""
+    """The `Result` of a section that is given `seconds`. whole: its targets must be reached, or else one of each."""
     section = find(name)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -72,9 +72,21 @@ def run(name, seconds, seed, *, whole=False):
         else:
             found["broken"].append(f"{problem}: {errors[-2000:].strip()}")
             found["broken_count"] = 1
-    if whole and problem is None:
-        for what, target in section.targets.items():
-            if found["counts"].get(what, 0) < target:
-                found["broken"].append(f"only {found['counts'].get(what, 0):,} {what}: {target:,} were to be tried")
-                found["broken_count"] += 1
+    if problem is None:
+        missed = _missed(section, found["counts"], whole)
+        found["broken"] += missed
+        found["broken_count"] += len(missed)
     return Result(name=name, promise=section.promise, seconds=time.monotonic() - began, **found)
+
+
+def _missed(section, counts, whole):
+    """What was tried too seldom: a section that came to nothing has shown nothing."""
+    if whole:
+        least = section.targets
+    else:
+        least = dict.fromkeys(section.targets.keys() - section.whole_only.keys(), 1)
+    return [
+        f"only {counts.get(what, 0):,} {what}: {number:,} were to be tried"
+        for what, number in sorted(least.items())
+        if counts.get(what, 0) < number
+    ]

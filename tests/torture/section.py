@@ -60,4 +60,5 @@ class Section(NamedTuple):
     promise: str  # what must hold, in one sentence
     run: Callable[[Tally, Budget], None]
     share: float  # of the whole run's time, relative to the other sections
-    targets: dict[str, int]  # what a whole run must have counted
+    targets: dict[str, int]  # what a whole run must have counted, and any run at least once
+    whole_only: dict[str, str] = {}  # of these, what a short run need not come to, and why

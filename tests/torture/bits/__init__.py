@@ -8,9 +8,9 @@ import tempfile
 import fastrnn
 
 from ..section import Section
+from ..sharing import REACHED, eager
 from . import digests
 from .runs import Run
-from .worker import eager
 from .workers import Worker, WorkerError
 
 _LAYERS = {"omp": 5, "workqueue": 3, "tbb": 3}  # with numbers of threads: more than there are cores, too
@@ -50,9 +50,9 @@ class _Bits:
     def go_on(self):
         """Cases until the time is up, one at least."""
         number = 0
-        while number == 0 or self._budget.left() > 0:
+        while number < 2 or self._budget.left() > 0:
             number += 1
-            self._try(self._sweep)
+            self._try(self._sweep, crowd={1: False, 2: True}.get(number % 6))
             self._try(self._train, killed=number % _RESTART == 0)
         self._try(self._train, killed=True)
 
@@ -69,8 +69,8 @@ class _Bits:
     def _case(self, seed):
         return f"seed {seed}{' (wide)' if self._wide else ''}"
 
-    def _sweep(self, seed):
-        results = self._ask_all("sweep", seed=seed, wide=self._wide)
+    def _sweep(self, seed, *, crowd):
+        results = self._ask_all("sweep", seed=seed, wide=self._wide, crowd=crowd)
         for worker, result in results:
             for what in result["broken"]:
                 self._tally.broke(f"sweep of {self._case(seed)}, {worker.name}: {what}: {result['text']}")
@@ -80,6 +80,8 @@ class _Bits:
             self._tally.count("results compared with those of one thread, alone, padded, or in other room",
                               result["compared"])  # fmt: skip
             self._tally.count("shapes known to be shared among threads", int(result["shared"]))
+            for what in result["reached"]:
+                self._tally.count(f"shapes with {what}")
         self._tally.count("shapes swept")
 
     def _ask_all(self, order, **arguments):
@@ -102,27 +104,32 @@ class _Bits:
             worker.ask("train", seed=seed, wide=self._wide, threads=int(rng.integers(2, worker.threads + 1)))
 
         records = len(expected["records"])
-        stops = rng.integers(1, records, 2)
+        breaks = [{"stop": int(rng.integers(not inside, records)), "inside": inside} for inside in _inside(rng)]
         path = os.path.join(self._folder, "checkpoint")
-        first = Run(seed, self._wide).train(stop=int(stops[0]), save=path)
-        self._compare(f"{text}, resumed after {stops[0]} records", expected,
+        first = Run(seed, self._wide).train(**breaks[0], save=path)
+        self._compare(f"{text}, resumed after {breaks[0]}", expected,
                       Run(seed, self._wide).train(resume=path), first)  # fmt: skip
         self._tally.count("resumes compared, with new objects")
+        same, stop = Run(seed, self._wide), int(rng.integers(records))
+        first = same.train(stop=stop, inside=True)
+        self._compare(f"{text}, gone on with after Ctrl-C at record {stop}", expected, same.train(), first)
+        self._tally.count("runs gone on with after Ctrl-C")
 
         for worker in self._workers:
             self._compare(f"{text}, {worker.name}", expected, worker.answer())
             self._tally.count("training runs compared with that on one thread")
 
         one = self._workers[rng.integers(len(self._workers))]
-        one.ask("train", seed=seed, wide=self._wide, threads=one.threads, stop=int(stops[1]), save=path)
+        one.ask("train", seed=seed, wide=self._wide, threads=one.threads, **breaks[1], save=path)
         first = one.answer()
         if killed:
             other = self._replaced(one)
         else:
             other = self._workers[rng.integers(len(self._workers))]
         other.ask("train", seed=seed, wide=self._wide, threads=1, resume=path)
-        self._compare(f"{text}, resumed after {stops[1]} records in another process", expected, other.answer(), first)
+        self._compare(f"{text}, resumed after {breaks[1]} in another process", expected, other.answer(), first)
         self._tally.count("resumes compared, in another process")
+        self._tally.count("resumes compared, after Ctrl-C within a batch")
 
     def _replaced(self, worker):
         """A new worker in the place of one that is killed."""
@@ -144,6 +151,12 @@ class _Bits:
         names = digests.differing(*texts)
         if names:
             self._tally.broke(f"{what}: other {names}")
+
+
+def _inside(rng):
+    """Whether the first and the second break are within a batch: one of them."""
+    first = bool(rng.integers(2))
+    return first, not first
 
 
 def run(tally, budget):
@@ -169,6 +182,9 @@ SECTION = Section(
         "training runs compared with that on one thread": 400,
         "resumes compared, with new objects": 200,
         "resumes compared, in another process": 200,
+        "resumes compared, after Ctrl-C within a batch": 200,
+        "runs gone on with after Ctrl-C": 200,
         "processes killed after a checkpoint": 5,
-    },
+    }
+    | {f"shapes with {what}": 25 for what in REACHED},
 )

@@ -142,25 +142,43 @@ class Run:
 
     # what is done
 
-    def train(self, *, stop=None, save=None, resume=None):
-        """Train from the checkpoint `resume`, if any, to the end, or until `stop` records are there, for the checkpoint
-        `save`; `outcome` of it."""
+    def train(self, *, stop=None, save=None, resume=None, inside=False):
+        """Train from the checkpoint `resume`, if any, or from where it was stopped, to the end or until `stop` records
+        are there, for the checkpoint `save`; `outcome` of it, or without a checkpoint the records alone.
+
+        inside: stopped by Ctrl-C in the batch, or the validation, after those records, whose loss is under way.
+        """
         if resume is not None:
             self.trainer.load_checkpoint(resume)
         callbacks, records = list(self.callbacks), []
         if stop is not None:
+            evaluate = self.trainer.loss.evaluate
 
             def stopper(trainer, record):
                 records.append(record)
-                if len(records) == stop:
+                if len(records) < stop or inside:
+                    return False
+                if save is not None:  # before callbacks finish, which may put back older parameters
                     trainer.save_checkpoint(save)
-                return len(records) == stop
+                return True
+
+            def interrupted(*arguments):
+                if inside and len(records) == stop:
+                    raise KeyboardInterrupt
+                return evaluate(*arguments)
 
             callbacks.append(stopper)
+            self.trainer.loss.evaluate = interrupted
         history = self.trainer.fit(
             self.batches, epochs=self.epochs - self.trainer.epoch, validation=self.validation, callbacks=callbacks,
             progress=False,
         )  # fmt: skip
+        if stop is not None:
+            self.trainer.loss.evaluate = evaluate
+            if save is None:
+                return {"records": _without_times(history)}
+            if inside:
+                self.trainer.save_checkpoint(save)
         return self.outcome(history)
 
     def outcome(self, history):
@@ -181,8 +199,12 @@ class Run:
             "inference": [y, state],
             "evaluation": trainer.evaluate([next(iter(self.batches))]),
         }
-        records = [{name: value for name, value in r.items() if name != "seconds"} for r in history]
-        return {"digests": {name: digests.of_arrays(value) for name, value in values.items()}, "records": records}
+        found = {name: digests.of_arrays(value) for name, value in values.items()}
+        return {"digests": found, "records": _without_times(history)}
+
+
+def _without_times(history):
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
 
 
 # ---- tasks: batches, validation, layers, loss, batch_first ----

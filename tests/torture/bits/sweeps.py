@@ -9,6 +9,8 @@ import numpy as np
 import fastrnn
 from fastrnn import optim
 
+from .. import sharing
+from ..memory import sizes
 from . import digests
 
 _TOKENS = 13
@@ -21,6 +23,7 @@ class Sweep(NamedTuple):
     text: str  # the subject and the shape
     digests: dict[str, str]  # of results that are the same everywhere
     shared: bool  # whether it is known that several threads had a part in it
+    reached: list[str]  # see `sharing.reached`
     compared: int  # results that were compared here
     broken: list[str]
 
@@ -40,15 +43,22 @@ class _Comparison:
             self.broken.append(f"{what}: {names}")
 
 
-def sweep(seed, wide):
-    """The `Sweep` that follows from `seed`. wide: all cells and precisions, each of which has to be compiled."""
+def sweep(seed, wide, crowd=None):
+    """The `Sweep` that follows from `seed`. wide: all cells and precisions, each of which has to be compiled.
+
+    crowd: see `_layer`.
+    """
     rng = np.random.default_rng(seed)
-    subject = _SUBJECTS[rng.integers(len(_SUBJECTS))]
+    if crowd is None:
+        subject = _SUBJECTS[rng.integers(len(_SUBJECTS))]
+    else:
+        subject = _layer([_recurrent, _linear][rng.integers(2)], crowd)
     compare = _Comparison()
+    sharing.reached()  # what came before
     text, expected, shared = subject(rng, wide, compare)
     fastrnn.set_num_threads(1)
     found = {name: digests.of_arrays(value) for name, value in expected.items()}
-    return Sweep(text, found, shared, compare.count, compare.broken)
+    return Sweep(text, found, shared, sharing.reached(), compare.count, compare.broken)
 
 
 def _thread_counts():
@@ -57,7 +67,7 @@ def _thread_counts():
 
 
 def _on_all_threads(compute, compare):
-    """What `compute` gives with one thread, after it was compared with what it gives with more."""
+    """What `compute` gives with one thread, after it was compared with what it gives with more, and in short calls."""
     expected = None
     for count in _thread_counts():
         fastrnn.set_num_threads(count)
@@ -66,6 +76,8 @@ def _on_all_threads(compute, compare):
             expected = results
         else:
             compare(f"{count} threads", results, expected)
+    with sharing.cut_short():
+        compare(f"{count} threads in short calls", compute(), expected)
     return expected
 
 
@@ -125,12 +137,15 @@ def _embedding(rng, wide):
     return fastrnn.Embedding(_TOKENS, int(rng.integers(1, 300)), dtype=_precision(rng, wide), seed=1), 0
 
 
-def _layer(make):
-    """The sweep of the layers or models that `make(rng, wide)` gives, with the numbers of their inputs."""
+def _layer(make, crowd=None):
+    """The sweep of the layers or models that `make(rng, wide)` gives, with the numbers of their inputs.
+
+    crowd: None, or what `sizes.crowd` takes.
+    """
 
     def subject(rng, wide, compare):
         layer, features = make(rng, wide)
-        case = _LayerCase(rng, layer, features)
+        case = _LayerCase(rng, layer, features, crowd)
         expected = _on_all_threads(case.train, compare)
         shared = case.shared()
         case.compare_rooms(compare, expected)
@@ -145,10 +160,13 @@ def _layer(make):
 class _LayerCase:
     """A layer with a random batch; arrays are time first here, whatever the layer's order."""
 
-    def __init__(self, rng, layer, features):
+    def __init__(self, rng, layer, features, crowd):
         self.layer, self._features = layer, features
-        self.steps, self.batch = int(rng.integers(1, 50)), int(rng.integers(1, 25))
-        self.lengths = rng.integers(1, self.steps + 1, self.batch) if rng.random() < 0.6 else None
+        if crowd is not None:
+            self.steps, self.batch, self.lengths = sizes.crowd(rng, crowd)
+        else:
+            self.steps, self.batch = int(rng.integers(1, 50)), int(rng.integers(1, 25))
+            self.lengths = rng.integers(1, self.steps + 1, self.batch) if rng.random() < 0.6 else None
         if self.lengths is not None:
             self.lengths[rng.integers(self.batch)] = self.steps
         if features:

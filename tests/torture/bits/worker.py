@@ -11,14 +11,9 @@ import numba
 
 import fastrnn
 
+from .. import sharing
 from . import sweeps
 from .runs import Run
-
-
-def eager():
-    """Use threads however little there is to do, so that small shapes are shared out, too."""
-    fastrnn.threads._WORTH_A_THREAD = 1
-    fastrnn.passes._STEP_WORK_OF_A_THREAD = 1
 
 
 def train(seed, wide, threads, **options):
@@ -27,16 +22,17 @@ def train(seed, wide, threads, **options):
     return Run(seed, wide).train(**options)
 
 
-def sweep(seed, wide):
+def sweep(**options):
     """What a sweep found, see `sweeps.sweep`."""
-    return sweeps.sweep(seed, wide)._asdict()
+    return sweeps.sweep(**options)._asdict()
 
 
 _ORDERS = {"train": train, "sweep": sweep}
 
 
 def main():
-    eager()
+    sharing.eager()
+    sharing.watch()
     fastrnn.get_num_threads()  # starts them
     print(json.dumps({"result": [numba.threading_layer(), numba.config.NUMBA_NUM_THREADS]}), flush=True)
     for line in sys.stdin:

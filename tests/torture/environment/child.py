@@ -18,7 +18,7 @@ def main(preparation, what, report):
     with warnings.catch_warnings(record=True) as caught:
         if "error" not in sys.warnoptions:
             warnings.simplefilter("always")
-        found = {"net": train, "pass": infer, "tiny": run_tiny}[what](folder)
+        found = {"net": train, "pass": infer, "all": train_all, "tiny": run_tiny}[what](folder)
         found["warnings"] = [f"{w.category.__name__}: {w.message}" for w in caught]
     pathlib.Path(report).write_text(json.dumps(found))
 
@@ -58,6 +58,37 @@ def infer(folder):
     x = np.random.default_rng(0).standard_normal((7, 5, 3), np.float32)
     y = fastrnn.RNN(3, 20, seed=0).forward(x)[0]
     return {"bits": digest(y), "y": y.astype(float).ravel().tolist()}
+
+
+def train_all(folder):
+    """Numbers of a net of several kinds of layers: gradients, some updates, and inference, also with a file's model."""
+    import numpy as np
+
+    import fastrnn
+
+    layers = fastrnn.Embedding(9, 5, seed=0), fastrnn.LSTM(5, 20, seed=1), fastrnn.Tanh(), fastrnn.GRU(20, 13, seed=2)
+    model = fastrnn.Sequential(*layers, fastrnn.Linear(13, 9, seed=3))
+    rng = np.random.default_rng(0)
+    x, targets = rng.integers(0, 9, (2, 17, 6))
+    loss, workspace = fastrnn.CrossEntropy(), model.workspace(17, 6)
+    y, _ = model.forward(x, workspace=workspace)
+    found = {"forward": y.copy()}
+    model.zero_grad()
+    model.backward(loss(y, targets)[1], workspace=workspace)
+    found["gradients"] = model.gradients_to_vector()
+    trainer = fastrnn.Trainer(model, loss, fastrnn.SGD(0.1, momentum=0.9), clip_norm=1.0)
+    found["losses"] = np.array([trainer.step(x, targets)[0] for _ in range(8)])
+    path = os.path.join(os.path.dirname(folder), "all.safetensors")
+    if os.path.exists(path):  # that of the process before
+        found["of the other's file"] = fastrnn.load(path).forward(x)[0]
+    else:
+        fastrnn.save(model, path)
+        found["of the other's file"] = model.forward(x)[0]
+    own = os.path.join(folder, "own.safetensors")
+    fastrnn.save(model, own)
+    found["parameters"] = model.parameters_to_vector()
+    bits = digest(model.forward(x)[0]), digest(fastrnn.load(own).forward(x)[0])
+    return {"numbers": {name: a.astype(float).ravel().tolist() for name, a in found.items()}, "bits": bits}
 
 
 def run_tiny(folder):

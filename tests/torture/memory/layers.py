@@ -42,6 +42,7 @@ _COMMON = [
 EVERY_KERNEL = [(cell, "float32", tokens) for cell in (*_CELLS, *_NOISY) for tokens in (False, True)]
 _EVERY = EVERY_KERNEL + [(cell, "float64", False) for cell in _CELLS]
 _turns = itertools.count()
+_turns_of_crowds = itertools.count()
 
 
 def in_turn(entries, turns):
@@ -61,12 +62,12 @@ def _order(array, batch_first):
     return np.ascontiguousarray(array.swapaxes(0, 1)) if batch_first else array
 
 
-def draw_recurrent(rng, wide):
+def draw_recurrent(rng, wide, crowd=False):
     """A recurrent layer: inference, training in a workspace of its size and in a larger one, and steps."""
     cell, dtype, tokens = in_turn(_EVERY if wide else _COMMON, _turns)
     kind, own = (_CELLS | _NOISY)[cell]
-    inputs, units = sizes.features(rng, dtype), sizes.features(rng, dtype)
-    steps, batch = sizes.batch(rng)
+    inputs, units = (sizes.few(rng) if crowd else sizes.features(rng, dtype) for _ in range(2))
+    steps, batch, lengths = sizes.crowd(rng, next(_turns_of_crowds) % 2) if crowd else sizes.any_batch(rng)
     dilation = int(rng.choice([1, 1, 1, 2, 3]))
     options = own | {
         "num_layers": int(rng.choice([1, 1, 2, 3])), "batch_first": bool(rng.integers(2)), "dtype": dtype,
@@ -76,7 +77,6 @@ def draw_recurrent(rng, wide):
     }  # fmt: skip
     if cell != "layer norm":
         options["bias"] = bool(rng.integers(2))
-    lengths = sizes.maybe(rng, lambda: sizes.lengths(rng, steps, batch))
     resets = sizes.maybe(rng, lambda: sizes.resets(rng, (steps, batch)), 0.3)
     with_state, room, seed = bool(rng.integers(2)), rng.integers(0, 3, 2), int(rng.integers(1 << 30))
 
@@ -117,8 +117,16 @@ def draw_recurrent(rng, wide):
     return f"{what}, {given}", run
 
 
+def draw_crowd(rng, wide):
+    """A recurrent layer, or one without state, over more rows than are summed together."""
+    return (draw_recurrent if rng.integers(2) else draw_stateless)(rng, wide, crowd=True)
+
+
 def told(array):
-    return None if array is None else np.asarray(array).astype(int).tolist()
+    """Numbers for a description, unless there are too many to read."""
+    if array is None or np.size(array) > 100:
+        return None if array is None else f"{np.size(array)} numbers"
+    return np.asarray(array).astype(int).tolist()
 
 
 def draw_jordan(rng, wide):
@@ -150,9 +158,10 @@ def draw_jordan(rng, wide):
     return f"{what}, lengths={told(lengths)}, resets={told(resets)}", run
 
 
-def _stateless(name, rng, steps, dtype):
+def _stateless(name, rng, steps, dtype, crowd):
     """A layer without state, and its number of inputs; None: it takes tokens."""
-    features, outputs, seed = sizes.features(rng, dtype), sizes.features(rng, dtype), int(rng.integers(100))
+    features, outputs = (sizes.few(rng) if crowd else sizes.features(rng, dtype) for _ in range(2))
+    seed = int(rng.integers(100))
     if name == "Linear":
         return fastrnn.Linear(features, outputs, bias=bool(rng.integers(2)), dtype=dtype, seed=seed), features
     if name == "Embedding":
@@ -174,17 +183,17 @@ _STATELESS = (
 )  # fmt: skip
 
 
-def draw_stateless(rng, wide):
+def draw_stateless(rng, wide, crowd=False):
     """Every layer without state, one after the other, on one batch."""
     dtype = str(rng.choice(sizes.DTYPES)) if wide else "float32"
-    steps, batch = sizes.batch(rng)
-    lengths, resets = sizes.maybe(rng, lambda: sizes.lengths(rng, steps, batch)), sizes.resets(rng, (steps, batch))
+    steps, batch, lengths = sizes.crowd(rng, next(_turns_of_crowds) % 2) if crowd else sizes.any_batch(rng)
+    resets = sizes.resets(rng, (steps, batch))
     batch_first, seed = bool(rng.integers(2)), int(rng.integers(1 << 30))
 
     def run():
         numbers, results = np.random.default_rng(seed), []
         for name in _STATELESS:
-            layer, features = _stateless(name, numbers, steps, dtype)
+            layer, features = _stateless(name, numbers, steps, dtype, crowd)
             vectors = name == "Repeat"  # which has no steps to tell of
             model = fastrnn.Sequential(layer, batch_first=batch_first)
             if features is None:

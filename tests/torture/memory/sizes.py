@@ -22,6 +22,27 @@ def batch(rng):
     return int(rng.choice(_STEPS)), int(rng.choice(_BATCHES))
 
 
+def any_batch(rng):
+    """Steps and sequences, with lengths of these or without."""
+    steps, sequences = batch(rng)
+    return steps, sequences, maybe(rng, lambda: lengths(rng, steps, sequences))
+
+
+def few(rng):
+    """A number of inputs, units or outputs for a crowd."""
+    return int(rng.integers(1, 6))
+
+
+def crowd(rng, long):
+    """Steps, sequences and lengths: more rows in a step than are summed together, or `long`, with more such sums than
+    go into one. Most sequences are short: so few rows come to that.
+    """
+    steps, batch = (140, 257) if long else (int(rng.integers(1, 4)), int(rng.integers(513, 1100)))
+    chosen = rng.integers(1, min(steps, 3) + 1, batch)
+    chosen[rng.integers(0, batch, 3)] = steps
+    return steps, batch, chosen
+
+
 def maybe(rng, make, probability=0.5):
     """`make()`, or None."""
     return make() if rng.random() < probability else None

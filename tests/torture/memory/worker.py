@@ -15,14 +15,16 @@ import numpy as np
 import fastrnn
 from fastrnn.kernels import jit
 
+from .. import sharing
 from ..section import Budget
-from . import canaries, compiled, guard, layers, sharing, training
+from . import canaries, compiled, guard, layers, training
 
+_CUT = 2  # of so many cases one is cut into several calls
 _WIDE = 60  # seconds from which on every cell is tried, of which many may have to be compiled
 _ROUND = {  # cases of each kind in a round
     layers.draw_recurrent: 4, layers.draw_stateless: 1, training.draw_loss: 1, compiled.draw_layer: 2,
     training.draw_optimizer: 1, compiled.draw_packing: 1, training.draw_trainer: 2, compiled.draw_training: 1,
-    layers.draw_jordan: 1,
+    layers.draw_jordan: 1, layers.draw_crowd: 2,
 }  # fmt: skip
 _WIDE_ROUND = _ROUND | {compiled.draw_replicas: 1}  # whose user code is nobody else's, and compiled for this
 _FIRST_WIDE_ROUND = {draw: 12 * count for draw, count in _WIDE_ROUND.items()} | {  # so many that no option is missed
@@ -75,33 +77,37 @@ def main():
     budget = Budget(seconds, seed)
     guard.install()
     canaries.install()
-    sharing.install()
+    sharing.eager()
+    sharing.watch()
     wide = seconds >= _WIDE
+    number = 0
     for draw, count in (_FIRST_WIDE_ROUND if wide else _ROUND).items():
         for _ in range(count):
-            _try(draw, budget.rng, wide)
+            _try(draw, budget.rng, wide, cut=number % _CUT == 0)
+            number += 1
     again = itertools.cycle([draw for draw, count in (_WIDE_ROUND if wide else _ROUND).items() for _ in range(count)])
     while budget.left():
-        _try(next(again), budget.rng, wide)
+        _try(next(again), budget.rng, wide, cut=budget.rng.random() < 1 / _CUT)
     tell("called", [".".join(name) for name in jit._kernels if name in _called])
     missed = [".".join(name) for name in jit._kernels if name not in _called]
     if wide and missed:
         tell("broken", f"not called by any case: {', '.join(missed)}")
 
 
-def _try(draw, rng, wide):
+def _try(draw, rng, wide, cut):
     threads, by_units = int(rng.integers(1, numba.config.NUMBA_NUM_THREADS + 1)), bool(rng.integers(2))
     case, run = draw(rng, wide)
-    case = f"{case}; {threads} threads, by units: {by_units}"
+    case = f"{case}; {threads} threads, by units: {by_units}, in several calls: {cut}"
     tell("case", case)
     fastrnn.set_num_threads(threads)
     sharing.share(by_units)
     guard.guard_kernels()
     try:
-        counts, problems = run_case(run)
+        with sharing.cut_short(cut):
+            counts, problems = run_case(run)
     except Exception:
         counts, problems = {}, [traceback.format_exc().strip()]
-    tell("counts", counts)
+    tell("counts", counts | {f"shapes with {what}": 1 for what in sharing.reached()})
     for problem in problems:
         tell("broken", f"{problem}: {case}")
 

@@ -11,7 +11,7 @@ import sys
 from ..section import Section
 
 _ROOT = pathlib.Path(__file__).parents[3]
-_SCENARIOS = "threads", "forks", "interrupts", "pools", "prange"
+_SCENARIOS = "threads", "forks", "interrupts", "pools", "prange", "cold interrupts"
 _PATIENCE = 150  # seconds beyond its time in which a scenario must have ended
 _LENGTH = 20  # seconds at most for one process
 
@@ -76,7 +76,12 @@ SECTION = Section(
         "threads' results compared": 500,
         "forked children": 100,
         "worker pools": 15,
+        "forks while threads were started": 40,
         "interrupts answered": 80,
+        "interrupts of forks": 40,
+        "interrupts of compilation": 40,
+        "interrupts of a first call": 8,
         "runs beside a user's parallel kernels": 20,
     },
+    whole_only={"interrupts of a first call": "compiles a net, which takes half a minute"},
 )

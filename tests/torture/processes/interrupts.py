@@ -1,15 +1,27 @@
 """Ctrl-C at random moments of long calls: how long until it is answered, and whether all is usable afterwards."""
 
+import contextlib
+import math
 import os
 import signal
+import tempfile
 import threading
 import time
+import warnings
 
+import numba
 import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
 
 import fastrnn
+from fastrnn import data, words
+
+from .work import Problem, fresh_kernel, report
 
 LIMIT = 1.0  # seconds
+_DELAY = 0.06  # seconds before it comes, on average
+_LOST = 5  # seconds after which Ctrl-C will not be answered any more
+_PATIENCE = 20  # seconds for a child to end
 
 
 def _normal(rng, *shape):
@@ -101,23 +113,48 @@ class _Optimizer:
 
 
 class _Training:
-    """`Trainer.fit`, which ends with a whole update."""
+    """`Trainer.fit` over shuffled batches, which ends in the same bits however often it was stopped and went on."""
+
+    _EPOCHS = 12
 
     def __init__(self, rng):
-        self._batches = [(_normal(rng, 200, 64, 32), _normal(rng, 200, 64, 64)) for _ in range(3)]
-        self._model = fastrnn.LSTM(32, 64, seed=0)
-        self._optimizer = fastrnn.SGD(0.01)
-        self._trainer = fastrnn.Trainer(self._model, fastrnn.MSE(), self._optimizer)
-        self._trainer.fit(self._batches[:1], progress=False)
+        self._words, self._seed = bool(rng.integers(2)), int(rng.integers(1000))
+        self._series = _normal(rng, 300, 16)
+        self._sentences = [rng.integers(0, 30, n) for n in rng.integers(20, 60, 90)]
+        self._begin()
+        self._go_on()
+        self._expected = self._bits()
+
+    def _begin(self):
+        seed = self._seed
+        if self._words:
+            first, last, loss = fastrnn.Embedding(30, 16, seed=seed), [], fastrnn.CrossEntropy()
+            self._batches = words.SentenceBatches(self._sentences, 32, seed=seed)
+        else:
+            first, last, loss = fastrnn.Linear(16, 16, seed=seed), [fastrnn.Last()], fastrnn.MSE()
+            self._batches = data.WindowBatches(self._series, 50, batch_size=64, shuffle=True, seed=seed)
+        last.append(fastrnn.Linear(64, 30 if self._words else 16, seed=1))
+        layers = first, fastrnn.LSTM(16, 64, seed=seed), fastrnn.Dropout(0.2), *last
+        self._trainer = fastrnn.Trainer(fastrnn.Sequential(*layers), loss, fastrnn.Adam(0.01), seed=seed)
+
+    def _go_on(self):
+        if self._trainer.epoch < self._EPOCHS:
+            epochs = self._EPOCHS - self._trainer.epoch
+            if self._trainer.fit(self._batches, epochs=epochs, progress=False).stopped == "interrupt":
+                raise KeyboardInterrupt
+
+    def _bits(self):
+        updates, trainer = self._trainer.updates, self._trainer
+        return updates, trainer.optimizer.state_dict()["step"], trainer.model.parameters_to_vector().tobytes()
 
     def work(self):
-        history = self._trainer.fit(self._batches, epochs=100, progress=False)
-        if history.stopped == "interrupt":
-            raise KeyboardInterrupt
+        if self._trainer.epoch == self._EPOCHS:
+            self._begin()
+        self._go_on()
 
     def check(self):
-        assert self._trainer.updates == self._optimizer.state_dict()["step"], "an update was not counted"
-        assert np.isfinite(self._model.parameters.values).all()
+        self._go_on()
+        assert self._bits() == self._expected, "a run that went on after an interrupt ended in other bits"
 
 
 class _Gradcheck:
@@ -136,6 +173,105 @@ class _Gradcheck:
         assert self._model.parameters_to_vector().tobytes() == self._before, "gradcheck left parameters moved"
 
 
+class _Forks:
+    """Children, one by one, while another thread holds the lock that a fork has to wait for, again and again."""
+
+    def __init__(self, rng):
+        self._seed = int(rng.integers(10**6))
+        self._expected = Problem(self._seed).digest()
+        threading.Thread(target=self._hold, args=(float(rng.choice([1e-3, 1e-2])),), daemon=True).start()
+
+    def _hold(self, seconds):
+        while True:
+            with global_compiler_lock:
+                time.sleep(seconds)
+
+    def work(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, about threads and forks
+            pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                status = report(self._seed)[0] != self._expected
+            finally:
+                os._exit(status)
+        self._end(*os.waitpid(pid, 0))
+
+    def _end(self, pid, status):
+        assert status == 0, f"a child forked while Ctrl-C came ended with {status}"
+
+    def check(self):
+        """The child that was under way ends, too, and nothing is locked."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid:
+                self._end(pid, status)
+            assert time.monotonic() < end, "a child forked while Ctrl-C came hung"
+            time.sleep(0.001)
+        assert Problem(self._seed).digest() == self._expected
+
+
+@contextlib.contextmanager
+def _empty_cache():
+    """A `with` block in which kernels that are called for the first time find no cache."""
+    before = numba.config.CACHE_DIR
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            numba.config.CACHE_DIR = folder
+            yield
+        finally:
+            numba.config.CACHE_DIR = before
+
+
+class _Compilation:
+    """Kernels that nobody has compiled before, one after the other."""
+
+    def __init__(self, rng):
+        self._rng, self._x = rng, np.arange(100.0)
+        self._fresh = None
+
+    def work(self):
+        number = int(self._rng.integers(2**40))
+        self._fresh = number, fresh_kernel(number)
+        self.check()
+
+    def check(self):
+        if self._fresh is not None:
+            number, kernel = self._fresh
+            out = np.empty_like(self._x)
+            with _empty_cache():
+                kernel(self._x, out, 2)
+            np.testing.assert_array_equal(out, self._x + number)
+
+
+class _FirstCall:
+    """A layer that nothing in this process has called, and whose kernels are in no cache."""
+
+    delay, limit = 1.0, 60.0  # LLVM, which takes seconds, can't be interrupted
+
+    def __init__(self, rng):
+        self._layer, self._x = fastrnn.PeepholeLSTM(3, 20, seed=0), _normal(rng, 1, 5, 3)
+
+    def work(self):
+        with _empty_cache():
+            self._layer.forward(self._x)
+
+    def check(self):
+        with _empty_cache():
+            y, _ = self._layer.forward(self._x)
+        weights = self._layer.state_dict()
+        z = self._x[0] @ weights["weight_ih_l0"].T + weights["bias_ih_l0"] + weights["bias_hh_l0"]
+        i, _, g, o = np.split(z, 4, axis=1)
+        c = np.tanh(g) / (1 + np.exp(-i))
+        o += weights["peephole_l0"].reshape(3, -1)[2] * c
+        np.testing.assert_allclose(y[0], np.tanh(c) / (1 + np.exp(-o)), atol=1e-6)
+
+
 CASES = {
     "a long sequence": _recurrent(fastrnn.LSTM, 4, 8, 1_000_000, 1, backward=False),
     "training on a long sequence": _recurrent(fastrnn.LSTM, 4, 8, 200_000, 1),
@@ -151,6 +287,10 @@ CASES = {
 }
 
 
+# what is counted apart, in a process of its own; the last takes long
+COLD_CASES = {"forks": _Forks, "compilation": _Compilation, "a first call": _FirstCall}
+
+
 def _interrupted(case, delay):
     """Seconds that Ctrl-C was waited for, when it comes `delay` seconds after work has begun."""
     sent = []
@@ -161,9 +301,10 @@ def _interrupted(case, delay):
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
+    answered = math.inf
     try:
         thread.start()
-        while True:
+        while not sent or time.monotonic() < sent[0] + _LOST:
             case.work()
     except KeyboardInterrupt:
         answered = time.monotonic()
@@ -171,21 +312,23 @@ def _interrupted(case, delay):
     return answered - sent[0]
 
 
-def run(rng, counts, end):
-    """Interrupt all kinds of work in turn, one kind at least; what the longest answer was."""
+def run(rng, counts, end, cold):
+    """Interrupt all kinds of work in turn, one kind at least, two of the cold ones; what the longest answer was."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
-    longest = 0.0, ""
-    names = rng.permutation(list(CASES))
+    longest, cases = (0.0, ""), COLD_CASES if cold else CASES
+    names, least = (list(cases), 2) if cold else (rng.permutation(list(cases)), 1)
     while True:
         for n, name in enumerate(names):
-            if n >= 1 and time.monotonic() > end:
+            if n >= least and time.monotonic() > end:
                 break
-            case = CASES[name](rng)
+            case = cases[name](rng)
+            limit = getattr(case, "limit", LIMIT)
             for _ in range(8):
-                seconds = _interrupted(case, float(rng.exponential(0.06)))
+                seconds = _interrupted(case, float(rng.exponential(getattr(case, "delay", _DELAY))))
                 case.check()
-                longest = max(longest, (seconds, str(name)))
-                assert seconds < LIMIT, f"{name}: Ctrl-C was answered after {seconds:.2f} s"
-                counts["interrupts answered"] += 1
+                if limit == LIMIT:
+                    longest = max(longest, (seconds, str(name)))
+                assert seconds < limit, f"{name}: Ctrl-C was answered after {seconds:.2f} s"
+                counts[f"interrupts of {name}" if cold else "interrupts answered"] += 1
         if time.monotonic() > end:
             return {"longest": longest}

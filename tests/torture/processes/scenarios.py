@@ -20,10 +20,13 @@ import numpy as np
 
 import fastrnn
 
+from ..sharing import eager
 from . import interrupts
-from .work import Problem, eager, report, users_own_kernel
+from .work import Problem, report, users_own_kernel
 
 _PATIENCE = 60  # seconds for one answer of a worker
+_START = 2e-3  # seconds that it takes to start threads, about
+_RACES = 8  # forks meanwhile
 
 
 def _at_once(calls):
@@ -96,14 +99,29 @@ def threads(rng, counts):
     counts["threads' results compared"] += len(found)
 
 
+def _race(seed, delay):
+    """In a process without threads: its digest, and that of a child forked while another thread starts them."""
+    thread = threading.Thread(target=fastrnn.get_num_threads)
+    thread.start()
+    time.sleep(delay)
+    child = _forked(lambda: report(seed)[0])
+    thread.join()
+    return report(seed)[0], child
+
+
 def forks(rng, counts):
     """Forks before and after kernels have run, forks in forks, and pools of forked processes."""
     seed = int(rng.integers(10**6))
     most = numba.config.NUMBA_NUM_THREADS
-    before = None
+    before, raced = None, []
     if not counts["forked children"]:  # the process is new
         before = _forked(lambda: report(seed))
+        delays = rng.exponential(_START, _RACES)
+        raced = [_forked(lambda delay=delay: _race(seed, float(delay))) for delay in delays]
     expected = Problem(seed).digest()
+    for own, child in raced:
+        assert own == child == expected, "a fork while threads were started changed results"
+        counts["forks while threads were started"] += 1
     if before:
         assert before[:3] == [expected, most, []], f"a child forked before any kernel ran: {before}"
         counts["forked children"] += 1
@@ -190,8 +208,8 @@ def main(name, seed, seconds):
     """Run a scenario over and over, once at least, and print what held."""
     counts, end = Counter(), time.monotonic() + float(seconds)
     rng = np.random.default_rng(int(seed))
-    if name == "interrupts":
-        notes = interrupts.run(rng, counts, end)
+    if name in ("interrupts", "cold interrupts"):
+        notes = interrupts.run(rng, counts, end, cold=name != "interrupts")
     else:
         eager()
         notes = {}

@@ -1,0 +1,230 @@
+"""NaN, infinity, and the largest and smallest numbers in all that is no recurrent layer, against PyTorch in float64.
+
+What is not finite there must not be finite here, and what is finite here must be right, unless something has overflowed
+for all to see.
+"""
+
+import numpy as np
+
+import fastrnn
+
+_LARGE = (np.nan, np.inf, -np.inf, 1e30, -1e30, 3e38, -3e38)
+_VALUES = (*_LARGE, 1e-45, -1e-40, -0.0)
+_PLAIN = (np.nan, np.inf, -np.inf, -0.0)  # beside which denormals don't matter
+_TINY = 1e-7  # rounding of numbers about 1, where the result is 0
+_SMALLEST = float(np.finfo(np.float32).tiny)  # below which numbers are flushed to 0
+
+
+def _mixed(rng, *shape, values=_VALUES):
+    """Normal numbers, a few of them from `values`."""
+    x = rng.standard_normal(shape, dtype=np.float32)
+    for _ in range(int(rng.integers(1, 4))):
+        x[tuple(int(rng.integers(n)) for n in shape)] = rng.choice(values)
+    return x
+
+
+def problem(rng, torch):
+    """(subject, what went wrong or None) of a random subject and random numbers."""
+    subject = _SUBJECTS[rng.integers(len(_SUBJECTS))]
+    results = [(what, *map(_array, pair)) for what, *pair in subject(rng, torch)]
+    finite = [(what, np.isfinite(ours), np.isfinite(theirs)) for what, ours, theirs in results]
+    name = _name(subject)
+    for what, here, there in finite:
+        if (here & ~there).any():
+            return name, f"{what} is finite, and should not be"
+    if any((~here & there).any() for _, here, there in finite):  # an overflow that is seen
+        return name, None
+    for (what, ours, theirs), (_, here, _) in zip(results, finite, strict=True):
+        scale = np.abs(theirs[here]).max(initial=0)
+        if not np.allclose(ours[here], theirs[here], rtol=1e-4, atol=1e-5 * scale + _TINY):
+            return name, f"{what} is {ours}, and should be {theirs}"
+    return name, None
+
+
+def _array(value):
+    value = value.detach() if hasattr(value, "detach") else value
+    return np.asarray(value, np.float64)
+
+
+def _tensor(torch, array):
+    tensor = torch.tensor(array)
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _losses(rng, torch):
+    """Values and gradients of every loss."""
+    functional = torch.nn.functional
+    rows, width = int(rng.integers(1, 9)), int(rng.integers(1, 9))
+    y, targets = _mixed(rng, rows, width), _mixed(rng, rows, width, values=_LARGE)  # whose differences are no denormals
+    quantiles = np.array([0.1, 0.5, 0.9])
+
+    def quantile(y, targets):
+        error = targets[..., None] - y.reshape(rows, width, 3)  # the quantiles of a number stand side by side
+        return torch.maximum(torch.tensor(quantiles) * error, torch.tensor(quantiles - 1) * error).mean()
+
+    probabilities = rng.random((rows, width), dtype=np.float32)
+    classes = rng.integers(width, size=rows)
+    for ours, theirs, y_, wanted in (
+        (fastrnn.MSE(), functional.mse_loss, y, targets),
+        (fastrnn.MAE(), functional.l1_loss, y, targets),
+        (fastrnn.Huber(0.7), lambda *a: functional.huber_loss(*a, delta=0.7), y, targets),
+        (fastrnn.BinaryCrossEntropy(), functional.binary_cross_entropy_with_logits, y, probabilities),
+        (fastrnn.CrossEntropy(), functional.cross_entropy, y, classes),
+        (fastrnn.Quantile(quantiles), quantile, _mixed(rng, rows, 3 * width), targets),
+    ):
+        value, dy = ours(y_, wanted)
+        prediction = _tensor(torch, y_).requires_grad_()
+        expected = theirs(prediction, _tensor(torch, wanted))
+        yield f"{ours!r}", value, expected
+        if np.isfinite(y_).all() and np.isfinite(wanted).all():  # PyTorch's gradient of NaN is finite now and then
+            expected.backward()
+            yield f"the gradient of {ours!r}", dy, prediction.grad
+        else:
+            bad = ~np.isfinite(y_).all(-1) | ~np.isfinite(_array(wanted)).reshape(rows, -1).all(-1)
+            fine = np.where(np.isfinite(dy[~bad]), 0, np.nan)
+            yield f"the gradient of {ours!r} in other rows", fine, np.zeros_like(fine)
+
+
+def _optimizers(rng, torch):
+    """Parameters and state after some updates."""
+    lr, decay = 0.01, float(rng.choice([0, 0.1]))
+    pairs = (
+        (fastrnn.SGD(lr, weight_decay=decay), "SGD", {"weight_decay": decay}),
+        (fastrnn.SGD(lr, momentum=0.9, nesterov=True), "SGD", {"momentum": 0.9, "nesterov": True}),
+        (fastrnn.RMSprop(lr, momentum=0.5, centered=True), "RMSprop", {"momentum": 0.5, "centered": True}),
+        (fastrnn.RMSprop(lr, weight_decay=decay), "RMSprop", {"weight_decay": decay}),
+        (fastrnn.Adagrad(lr, lr_decay=0.1), "Adagrad", {"lr_decay": 0.1}),
+        (fastrnn.Adam(lr, amsgrad=True), "Adam", {"amsgrad": True}),
+        (fastrnn.AdamW(lr, weight_decay=decay), "AdamW", {"weight_decay": decay}),
+    )
+    ours, kind, options = pairs[rng.integers(len(pairs))]
+    size = int(rng.integers(1, 40))
+    model = fastrnn.Linear(size, 1, bias=False, seed=0)
+    start = _mixed(rng, size) if rng.random() < 0.3 else rng.standard_normal(size, dtype=np.float32)
+    model.vector_to_parameters(start)
+    parameter = torch.nn.Parameter(_tensor(torch, start))
+    theirs = getattr(torch.optim, kind)([parameter], lr=lr, **options)
+    for _ in range(int(rng.integers(1, 4))):
+        gradients = _mixed(rng, size)
+        model.parameters.gradients[:] = gradients
+        parameter.grad = _tensor(torch, gradients)
+        ours.step(model)
+        theirs.step()
+    yield f"what {ours!r} updates", model.parameters_to_vector(), parameter
+    state = theirs.state[parameter]
+    for name, array in ours.state_dict().items():
+        own = name.rpartition(".")[2]
+        if isinstance(array, np.ndarray) and state.get(own) is not None:
+            yield f"{name} of {ours!r}", array.ravel(), state[own]
+
+
+def _clipping(rng, torch):
+    """Norms, and the gradients afterwards."""
+    size, bound = int(rng.integers(1, 40)), float(rng.uniform(0.1, 2))
+    model, gradients = fastrnn.Linear(size, 1, bias=False, seed=0), _mixed(rng, size)
+    for by_norm in (True, False):
+        model.parameters.gradients[:] = gradients
+        parameter = torch.nn.Parameter(torch.zeros(size).double())
+        parameter.grad = _tensor(torch, gradients)
+        if by_norm:
+            norm, expected = fastrnn.clip_grad_norm(model, bound), torch.nn.utils.clip_grad_norm_([parameter], bound)
+            yield "the norm", norm, expected
+            if bound < _SMALLEST * norm:  # a factor that is flushed to 0
+                continue
+        else:
+            fastrnn.clip_grad_value(model, bound)
+            torch.nn.utils.clip_grad_value_([parameter], bound)
+        yield f"gradients clipped {'by norm' if by_norm else 'by value'}", model.gradients_to_vector(), parameter.grad
+
+
+def _layers(rng, torch):
+    """Forward and backward pass of the layers without a state of their own."""
+    nn, width = torch.nn, int(rng.integers(1, 9))
+    x = _mixed(rng, int(rng.integers(1, 6)), int(rng.integers(1, 5)), width)
+    linear, table = fastrnn.Linear(width, 5, seed=0), fastrnn.Embedding(7, width, seed=0)
+    for layer in (linear, table):
+        layer.vector_to_parameters(_mixed(rng, layer.num_parameters, values=_PLAIN))
+    weights = {name: _tensor(torch, array).requires_grad_() for name, array in linear.state_dict().items()}
+    rows = _tensor(torch, table.state_dict()["weight"]).requires_grad_()
+    tokens = rng.integers(0, 7, x.shape[:2])
+    for layer, of, function, own in (
+        (linear, x, lambda x: nn.functional.linear(x, *weights.values()), weights),
+        (table, tokens, lambda x: nn.functional.embedding(x, rows), {"weight": rows}),
+        (fastrnn.Tanh(), x, torch.tanh, {}),
+        (fastrnn.Sigmoid(), x, torch.sigmoid, {}),
+        (fastrnn.ReLU(), x, torch.relu, {}),
+        (fastrnn.Last(), x, lambda x: x[-1], {}),
+        (fastrnn.MeanPool(), x, lambda x: x.mean(0), {}),
+        (fastrnn.MaxPool(), x, lambda x: x.amax(0), {}),
+        (fastrnn.ActivityRegularization(0.1, 0.1), x, lambda x: x, {}),
+        (fastrnn.Residual(fastrnn.Tanh()), x, lambda x: x + torch.tanh(x), {}),
+        (fastrnn.Repeat(3), x[0], lambda x: x.repeat(3, 1, 1), {}),
+    ):
+        name, model = type(layer).__name__, fastrnn.Sequential(layer)
+        workspace = model.workspace(max(3, len(x)), x.shape[1])
+        y, _ = model.forward(of, workspace=workspace)
+        y, dy = y.copy(), rng.standard_normal(y.shape, dtype=np.float32)
+        if name not in ("ActivityRegularization", "MaxPool", "ReLU"):  # as above
+            dy = _mixed(rng, *dy.shape, values=_PLAIN)
+        given = _tensor(torch, of)
+        given = given.requires_grad_() if given.is_floating_point() else given
+        expected = function(given)
+        yield f"y of {name}", y, expected
+        if name in ("ActivityRegularization", "MaxPool", "ReLU"):
+            continue
+        dx, _ = model.backward(dy, workspace=workspace)
+        expected.backward(_tensor(torch, dy))
+        if dx is not None:
+            yield f"dx of {name}", dx, given.grad
+        for key, parameter in own.items():
+            yield f"the gradient of {name}'s {key}", layer.grad_dict()[key], parameter.grad
+
+
+def _noise(rng, torch):
+    """Dropout: each number times its factor. Zoneout: new, and NaN, or kept as it was."""
+    x, dropout = _mixed(rng, 5, 4, 6), fastrnn.Dropout(0.4, seed=int(rng.integers(100)))
+    workspace = dropout.workspace(5, 4)
+    y = dropout.forward(x, workspace=workspace)[0].copy()
+    factors, _ = dropout.backward(np.ones_like(x), workspace=workspace)
+    with np.errstate(all="ignore"):
+        yield "y of Dropout", y, x.astype(np.float64) * factors
+    for kind in (fastrnn.LSTM, fastrnn.GRU):
+        layer, x = kind(3, 8, zoneout=0.3, seed=0), rng.standard_normal((6, 2, 3), dtype=np.float32)
+        step = int(rng.integers(6))
+        x[step, 1, 0] = np.nan
+        y, _ = layer.forward(x, workspace=layer.workspace(6, 2))
+        before = np.concatenate([np.zeros_like(y[:1]), y[:-1]])
+        kept = (y[step:, 1] == before[step:, 1]) | np.isnan(before[step:, 1])
+        yield f"y of {kind.__name__} with zoneout", np.where(kept, 0, y[step:, 1]), np.where(kept, 0, np.nan)
+        yield f"y of {kind.__name__} in another sequence", y[:, 0] * 0, np.zeros_like(y[:, 0])
+
+
+def _own_nets(rng, torch):
+    """Nets that PyTorch has not, against themselves in float64; NaN is in all that comes after it."""
+    steps, batch = (int(n) for n in rng.integers(1, 7, 2))
+    x = rng.standard_normal((steps, batch, 3), dtype=np.float32)
+    t, b = int(rng.integers(steps)), int(rng.integers(batch))
+    x[t, b, 0] = value = rng.choice([np.nan, 1e-45, 1e-40, 1e12, -1e12, -0.0])
+    for kind, sizes in ((fastrnn.LayerNormLSTM, (3, 4)), (fastrnn.PeepholeLSTM, (3, 4)), (fastrnn.Jordan, (3, 4, 2))):
+        layers = [kind(*sizes, dtype=dtype, seed=0) for dtype in ("float32", "float64")]
+        layers[1].load_state_dict({name: a.astype(np.float64) for name, a in layers[0].state_dict().items()})
+        dy = rng.standard_normal((steps, batch, sizes[-1]), dtype=np.float32)
+        (y, dx), (expected, d_expected) = (_both_ways(layer, x, dy) for layer in layers)
+        if np.isnan(value):
+            expected[t:, b] = d_expected[: t + 1, b] = np.nan
+        yield f"y of {kind.__name__}", y, expected
+        yield f"dx of {kind.__name__}", dx, d_expected
+
+
+def _both_ways(layer, x, dy):
+    workspace = layer.workspace(*x.shape[:2])
+    y = layer.forward(x.astype(layer.dtype), workspace=workspace)[0].copy()
+    return y, layer.backward(dy.astype(layer.dtype), workspace=workspace)[0].copy()
+
+
+def _name(subject):
+    return subject.__name__.strip("_").replace("_", " ")
+
+
+_SUBJECTS = _losses, _optimizers, _clipping, _layers, _noise, _own_nets
+NAMES = [_name(subject) for subject in _SUBJECTS]
