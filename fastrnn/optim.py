@@ -394,8 +394,12 @@ def limit_gradients(model, norm: float, max_norm: float | None, max_value: float
     if factor >= 1.0:  # NaN is not, and goes on into the gradients
         factor = 1.0
     bound = math.inf if max_value is None else max_value
+    gradients, threads = (model.parameters.gradients,), get_num_threads()
+    if 0.0 < factor < np.finfo(gradients[0].dtype).tiny:  # which the kernel takes for 0: in two halves
+        factor = math.sqrt(factor)
+        kernels.clip(gradients, (factor, math.inf), threads)
     if factor != 1.0 or bound < math.inf:
-        kernels.clip((model.parameters.gradients,), (factor, bound), get_num_threads())
+        kernels.clip(gradients, (factor, bound), threads)
 
 
 def clip_gradients(model: Layer, max_norm: float | None = None, max_value: float | None = None) -> float:

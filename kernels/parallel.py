@@ -111,11 +111,12 @@ def _short_spin():
 
 def start_threads():
     """Start Numba's threads and make known all symbols a kernel needs; also before one from the cache is linked."""
-    if not threading_layer._is_initialized:
-        with global_compiler_lock, _short_spin():  # which a fork waits for
-            threading_layer._launch_threads()
-    llvm.add_symbol("fastrnn_parallel_busy", ctypes.addressof(_busy))
-    llvm.add_symbol("fastrnn_yield", ctypes.cast(_yield_function(), ctypes.c_void_p).value)
+    with global_compiler_lock:  # which a fork waits for: Numba and LLVM have locks of their own below it
+        if not threading_layer._is_initialized:
+            with _short_spin():
+                threading_layer._launch_threads()
+        llvm.add_symbol("fastrnn_parallel_busy", ctypes.addressof(_busy))
+        llvm.add_symbol("fastrnn_yield", ctypes.cast(_yield_function(), ctypes.c_void_p).value)
 
 
 def _yield_function():

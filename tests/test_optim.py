@@ -335,6 +335,14 @@ def test_optim_clip_grad_norm(seed, size, dtype):
     np.testing.assert_allclose(model.parameters.gradients, clipped, rtol=4 * np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("max_value", [None, 0.05])
+def test_optim_clip_by_a_factor_below_the_normal_numbers(max_value):
+    model = Model(dtype="float32")
+    model.parameters.gradients[:] = 3e38
+    assert optim.clip_gradients(model, 0.5, max_value) == pytest.approx(3e38 * math.sqrt(37))
+    np.testing.assert_allclose(model.parameters.gradients, max_value or 0.5 / math.sqrt(37), rtol=1e-6)
+
+
 @pytest.mark.parametrize("bad", [1e30, np.inf, np.nan])
 def test_optim_clip_as_torch(bad):
     torch = pytest.importorskip("torch")

@@ -1,6 +1,7 @@
 """Ctrl-C at random moments of long calls: how long until it is answered, and whether all is usable afterwards."""
 
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -278,6 +279,8 @@ CASES = {
     "a wide layer": _recurrent(fastrnn.GRU, 32, 2048, 20, 16, backward=False),
     "training a wide layer": _recurrent(fastrnn.RNN, 32, 2048, 20, 32),
     "training a large batch": _recurrent(fastrnn.LSTM, 32, 64, 200, 512),
+    "one step of a wide layer": _recurrent(fastrnn.RNN, 8, 2048, 1, 8000),
+    "an output-recurrent net": _recurrent(functools.partial(fastrnn.Jordan, output_size=8), 32, 64, 20_000, 16),
     "a linear layer": _dense,
     "an embedding": _embedding,
     "a loss": _Loss,
