@@ -76,11 +76,13 @@ def _home_is_known():
 class _Compiled(CompileResultCacheImpl):
     """What serialises compiled code, and looks for a folder that can be written."""
 
-    _locator_classes = [
-        locator
-        for locator in CompileResultCacheImpl._locator_classes
-        if _home_is_known() or locator.__name__ not in ("UserWideCacheLocator", "ZipCacheLocator")
-    ]
+    @property
+    def _locator_classes(self):
+        return [
+            locator
+            for locator in super()._locator_classes
+            if _home_is_known() or locator.__name__ not in ("UserWideCacheLocator", "ZipCacheLocator")
+        ]
 
 
 class KernelCache(NullCache):

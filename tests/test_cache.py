@@ -149,6 +149,18 @@ def test_cache_without_a_folder_warns_once(folder):
     assert len(caught) == 1 and probe.stats.cache_path is None
 
 
+def test_cache_makes_no_folder_named_after_a_home_that_is_not_known(folder, tmp_path, monkeypatch):
+    """Numba would: `./~/.cache`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [caching.UserWideCacheLocator])
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.warns(RuntimeWarning, match="no folder"):
+        use(make())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_cache_without_a_folder_where_warnings_are_errors(folder):
     """The first call raises, as the user has chosen; then all goes on."""
     folder.write_text("a file")
