@@ -16,7 +16,7 @@ def spans(count, work, grain=1):
     """The ranges (first, past the last) in which to do `count` pieces of `work` multiply-adds each, one after another.
 
     How long one took says how long the next is to be: the time is that between two values taken from the generator.
-    No range goes across a multiple of `grain` unless it ends at one, or at `count`.
+    A range that goes across a multiple of `grain` begins at one, and ends at one or at `count`.
     """
     if is_short(count * work):
         yield 0, count
@@ -25,7 +25,10 @@ def spans(count, work, grain=1):
     first = 0
     while True:
         last = min(first + size, count)
-        if last < count and last // grain * grain > first:
+        boundary = (first // grain + 1) * grain
+        if first % grain:
+            last = min(last, boundary)
+        elif boundary <= last < count:
             last = last // grain * grain
         began = time.perf_counter()
         yield first, last

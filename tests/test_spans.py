@@ -21,7 +21,8 @@ def test_spans_cover_all_once_and_keep_to_the_grain(monkeypatch, count, work, gr
     ranges = list(spans(count, work, grain))
     assert [n for first, last in ranges for n in range(first, last)] == list(range(count))
     for first, last in ranges:
-        assert first // grain == (last - 1) // grain or last % grain == 0 or last == count
+        within = first // grain == (last - 1) // grain
+        assert within or (first % grain == 0 and (last % grain == 0 or last == count))
     assert ranges[0][1] <= max(1, module._FIRST_WORK / work)
 
 
@@ -32,13 +33,14 @@ def test_spans_become_as_long_as_the_time_allows(monkeypatch):
     assert sizes == [16, 8, 4, 2, *[1] * 70]
 
 
-@pytest.fixture
-def cut(monkeypatch):
-    """Work is cut into as many calls as can be."""
+@pytest.fixture(params=[0, 1e3], ids=["short calls", "growing calls"])
+def cut(monkeypatch, request):
+    """Work is cut into as many calls as can be, or into ones that grow from one step on."""
 
     def cut():
-        for name in ("fastrnn.losses._SHORT", "fastrnn.spans._FIRST_WORK", "fastrnn.spans._SECONDS"):
+        for name in ("fastrnn.losses._SHORT", "fastrnn.spans._FIRST_WORK"):
             monkeypatch.setattr(name, 0)
+        monkeypatch.setattr("fastrnn.spans._SECONDS", request.param)
         monkeypatch.setattr("fastrnn.passes._WORK_OF_A_SHARE", 5e3)
 
     return cut
