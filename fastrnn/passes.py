@@ -21,6 +21,7 @@ from .kernels.recurrence import BackwardJob, ForwardJob, Noise, backward_pass, f
 from .kernels.simd import PANEL_VECTORS, panel_width
 from .parameters import aligned_pieces, aligned_zeros
 from .spans import is_short, spans
+from .sums import add_to, total
 from .threads import threads_for, threads_for_elements
 
 _fill_schedule = TypedKernel(fill_schedule)
@@ -299,6 +300,10 @@ class PassBuffers:
         self.keep, self.rows = keep, rows
         self._states, self._inputs, self._units = states, inputs, units
         self._vectors = sum([count for _, count in product.vector_names])
+        # gradients of the cell's vectors over all rows and steps, and over some steps: float64, in panels
+        panels = units // panel if keep else 0
+        self.vector_totals = np.empty((self._vectors, panels, panel))
+        self.vector_sum = np.empty((panels, panel))
         # of the weight gradients, for every thread there may be
         scratch = NUMBA_NUM_THREADS * dense.SCRATCH_TILES * panel * panel // PANEL_VECTORS if keep else 0
         sizes = [rows * inputs, rows * product.blocks * panel, scratch]
@@ -342,6 +347,7 @@ class PassBuffers:
         if keep:
             by_sequence = 2 * states + sum([count for _, count in product.vector_names])
             numbers += rows * states * units + batch * by_sequence * units + stretch * inputs
+            numbers += 2 * (1 + by_sequence - 2 * states) * units  # in float64
         else:
             numbers += 2 * batch * states * units
         return numbers * product.parameters.dtype.itemsize
@@ -466,20 +472,20 @@ class RecurrentPass(_Product):
             dy, dx, add_dx, self.reverse, d_final, d_initial, weights, self.vectors, noise, carry_factor,
             batch.schedule, buffers,
         )  # fmt: skip
-        totals = [np.zeros((self.padded(self.hidden_size) // self.panel, self.panel)) for _ in buffers.d_vectors]
         for sums in buffers.d_vectors:
             sums.fill(0)
-        steps_at_once = _STEPS_OF_A_VECTOR_SUM if totals else batch.steps
+        arrays.vector_totals.fill(0)
+        steps_at_once = _STEPS_OF_A_VECTOR_SUM if self.vector_names else batch.steps
         for stop in range(batch.steps, 0, -steps_at_once):
             for job, first, last, by_units in self._calls(whole, batch, min(steps_at_once, stop)):
                 self._backward_pass(job, stop - last, stop - first, STRETCH, by_units)
-            for sums, total in zip(buffers.d_vectors, totals, strict=True):
-                rows = sums[: batch.batch * total.size].reshape(-1, batch.batch, self.panel)
-                total += rows.sum(1, dtype=np.float64)
+            for sums, totals in zip(buffers.d_vectors, arrays.vector_totals, strict=True):
+                rows = sums[: batch.batch * totals.size].reshape(-1, batch.batch, self.panel)
+                add_to(totals, total(rows, 1, out=arrays.vector_sum))
                 rows.fill(0)
         if parameters:
             self.accumulate_gradients(batch, arrays)
-            self._add_to_vector_gradients(totals)
+            self._add_to_vector_gradients(arrays.vector_totals)
 
     def _accumulate_token_gradient(self, batch, arrays, overwrite):
         buffers = arrays.fit(batch)
@@ -500,7 +506,7 @@ class RecurrentPass(_Product):
         sums = iter(totals)
         for name, count in self.vector_names:
             for gradient in self.parameters.gradient(name).reshape(count, self.hidden_size):
-                gradient += next(sums).reshape(-1)[: self.hidden_size]
+                add_to(gradient, next(sums).reshape(-1)[: self.hidden_size])
 
     def gradient_jobs(self, batch, buffers):
         """The jobs of both weights' gradients; that of tokens' weight is not a product's."""

@@ -8,6 +8,8 @@ these are sequences like others, which begin somewhere in the caller's arrays an
 
 import numpy as np
 
+from .sums import add_to, total
+
 
 class Segments:
     """The sequences that a batch falls into, R of them.
@@ -79,14 +81,14 @@ class Segments:
     def begin_gradients(self, direction, d_segments, d_final, out):
         """The gradients of the batch's initial states (B·d,H), from those of the segments' and of the final states.
 
-        Returns that of a new sequence's state (H,). `d_final` may be None for zeros.
+        Returns that of a new sequence's state (H,), in float64. `d_final` may be None for zeros.
         """
         index, left, passed = self.initial[direction], self.final[direction], self.passed[direction]
         given = index >= 0
         out[...] = 0
         out[index[given]] = d_segments[given]
-        d_new = d_segments[~given].sum(0)
+        d_new = total(d_segments[~given])
         if d_final is not None:
             out[passed[passed >= 0]] += d_final[passed >= 0]
-            d_new += d_final[(left < 0) & (passed < 0)].sum(0)
+            add_to(d_new, total(d_final[(left < 0) & (passed < 0)]))
         return d_new

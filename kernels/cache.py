@@ -104,9 +104,9 @@ class KernelCache(NullCache):
         except RuntimeError:
             return None
 
-    @property
+    @functools.cached_property
     def cache_path(self):
-        """The folder, None if no folder can be written."""
+        """The folder, wherever the process goes later; None if no folder can be written."""
         return self._numba and os.path.abspath(self._numba.locator.get_cache_path())
 
     def load_overload(self, sig, target_context):

@@ -121,7 +121,7 @@ SCRATCH_TILES = 2 * PANEL_VECTORS * _PANELS + 1  # (lanes, P) tiles of work spac
 
 @formula
 def steps_per_block(batch):
-    """Steps of so many sequences that are summed together."""
+    """Steps of so many sequences that are summed together, at least."""
     return max(1, ROWS_PER_BLOCK // batch)
 
 
@@ -139,6 +139,18 @@ def _run_of_steps(job, first, stop):
 @subroutine(returns=types.intp)
 def _rows_of_run(job, first, after):
     return job.z_starts[after - 1] + job.counts[after - 1] - job.z_starts[first]
+
+
+@subroutine(returns=types.intp)
+def _block_end(job, start):
+    """Where the block of steps from `start` on ends: it takes in what steps of fewer sequences leave room for."""
+    steps = job.counts.size - 1
+    stop = min(start + job.steps_per_block, steps)
+    rows = _rows_of_run(job, start, stop)
+    while stop < steps and rows + job.counts[stop] <= ROWS_PER_BLOCK:
+        rows += job.counts[stop]
+        stop += 1
+    return stop
 
 
 @subroutine(returns=types.intp)
@@ -216,8 +228,9 @@ def _accumulate_groups(job, group_first, group_last, first, last, overwrite, scr
     steps = job.counts.size - 1
     block_sum = s + (SCRATCH_TILES - 1) * tile
     block = 0
-    for start in range(0, steps, job.steps_per_block):
-        stop = min(start + job.steps_per_block, steps)
+    start = 0
+    while start < steps:
+        stop = _block_end(job, start)
         pieces = _pieces(job, start)
         for piece in range(pieces):
             for column in range(first, last, width):
@@ -235,6 +248,7 @@ def _accumulate_groups(job, group_first, group_last, first, last, overwrite, scr
                     if not begins:
                         _add_tile(scratch, block_sum, several, valid, False)
             block += 1
+        start = stop
     for column in range(first, last, width):
         for group in range(group_first, group_last):
             row, valid, _ = _place(job, group)
@@ -300,14 +314,17 @@ def _accumulate_biases(job, part, parts, overwrite, scratch, s):
         store(scratch, s, 0.0)
         store(scratch, several, 0.0)
         block = 0
-        for start in range(0, steps, job.steps_per_block):
+        start = 0
+        while start < steps:
+            stop = _block_end(job, start)
             pieces = _pieces(job, start)
             for piece in range(pieces):
                 if block % BLOCKS_PER_SUM == 0:
                     _add_row(scratch, several, scratch, s, step, False)
                     store(scratch, several, 0.0)
-                _sum_rows(job, z, start, min(start + job.steps_per_block, steps), piece, pieces, scratch, several)
+                _sum_rows(job, z, start, stop, piece, pieces, scratch, several)
                 block += 1
+            start = stop
         _add_row(scratch, several, scratch, s, step, False)
         for bias in range(len(job.gradients)):
             gradient, gate = job.gradients[bias], job.slot_gates[bias, slot]

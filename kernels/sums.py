@@ -9,8 +9,8 @@ from numba import types
 from .jit import subroutine
 from .simd import lanes, load, load_first, splat, store, store_first
 
-ROWS_PER_BLOCK = 512
-BLOCKS_PER_SUM = 128
+ROWS_PER_BLOCK = 256
+BLOCKS_PER_SUM = 256
 _ROWS_PER_SUM = ROWS_PER_BLOCK * BLOCKS_PER_SUM
 
 

@@ -11,6 +11,7 @@ from ..init import Spec, fill, generator
 from ..kernels import jordan as kernels
 from ..kernels.memory import aligned_empty
 from ..spans import spans
+from ..sums import add_to
 from .base import Layer, Workspace
 
 if TYPE_CHECKING:
@@ -233,19 +234,22 @@ class Jordan(Layer):
             packed = self._packed = version, weights, biases
         return packed[1:]
 
-    def _spans(self, steps, batch):
+    def _blocks(self, steps, batch):
+        """Slices of the steps, one after the other, and of the batch: of a step that takes long some rows at a time."""
         products = self.hidden_size * (self.input_size + 2 * self.output_size + _WORK_OF_A_UNIT)
-        return spans(steps, _WORK_OF_A_PRODUCT * batch * products)
+        work = _WORK_OF_A_PRODUCT * batch * products
+        for first, last in spans(steps, work):
+            for begin, end in spans(batch, work / batch) if last - first == 1 else ((0, batch),):
+                yield slice(first, last), slice(begin, end)
 
     def _compute(self, x, state, lengths, resets, before, h, y, final):
         steps, batch, _ = x.shape
-        for first, last in self._spans(steps, batch):
-            now = slice(first, last)
-            kept = [array[now] if len(array) == steps else array for array in (before, h)]
+        for now, rows in self._blocks(steps, batch):
+            kept = [array[now if len(array) == steps else slice(None), rows] for array in (before, h)]
             kernels.jordan_forward(
-                x[now], state, lengths - first, resets[now], *self._forward_weights(), self._kinds, *kept, y[now], final
-            )
-            state = y[last - 1]
+                x[now, rows], (y[now.start - 1] if now.start else state)[rows], lengths[rows] - now.start,
+                resets[now, rows], *self._forward_weights(), self._kinds, *kept, y[now, rows], final[rows],
+            )  # fmt: skip
 
     def _infer(self, x, state, lengths, resets, out=None):
         steps, batch = self._extent(x)
@@ -288,14 +292,15 @@ class Jordan(Layer):
         carry = ws.row("carry", batch)
         carry[...] = 0 if dstate is None else dstate[0]
         weights = tuple([self.parameters.tensor(name) for name in _WEIGHTS])
-        for begin, end in self._spans(steps, batch):
-            first, now = steps - end, slice(steps - end, steps - begin)
+        for span, rows in self._blocks(steps, batch):
+            first, now = steps - span.stop, (slice(steps - span.stop, steps - span.start), rows)
+            lengths, d_state = record.lengths[rows], carry[rows]
             kernels.jordan_backward(
-                dy_kept[now], record.lengths - first, record.resets[now], weights, self._kinds, ws.carry_factor,
-                h[now], y[now], dx[now], dz[now], dz_out[now], carry,
+                dy_kept[now], lengths - first, record.resets[now], weights, self._kinds, ws.carry_factor, h[now],
+                y[now], dx[now], dz[now], dz_out[now], d_state,
             )  # fmt: skip
             if first > 0:
-                carry[record.lengths > first] *= ws.carry_factor
+                d_state[lengths > first] *= ws.carry_factor
         if not ws.state_only:
             self._accumulate_gradients(ws, steps, batch)
         if not self.batch_first:
@@ -324,8 +329,8 @@ class Jordan(Layer):
             for first in range(0, steps * batch, _ROWS_OF_A_SUM):
                 block.fill(0)
                 add(*[factor[first : first + _ROWS_OF_A_SUM] for factor in factors], block)
-                total += block
-            target += total
+                add_to(total, block)
+            add_to(target, total)
 
     def _states_before(self, workspace, steps, rows):
         return workspace.states_before(steps, rows)

@@ -17,6 +17,7 @@ from ..kernels.step import layer_steps
 from ..kernels.weights import WEIGHTS
 from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
 from ..segments import Segments
+from ..sums import add_to, total
 from ..threads import threads_for
 from . import initial_state as initial
 from .base import Layer, apart, parameter_bytes, put_into
@@ -568,14 +569,14 @@ class Recurrent(Layer):
                     d_final = None if dstate is None else self._phases(dstate[part][n])
                     d_new = segments.begin_gradients(product.reverse, d_begins, d_final, rows)
                     if learned:
-                        gradient[n] += d_new
+                        add_to(gradient[n], d_new)
                 if learned and fresh:
-                    gradient[n] += rows.sum(0)
+                    add_to(gradient[n], total(rows))
 
     def _add_initial_gradient(self, dstate):
         if self.initial_state == initial.LEARNED:
             for name, part in zip(initial.NAMES, self._state_parts(dstate), strict=False):
-                self.parameters.gradient(name)[...] += part.sum(1)
+                add_to(self.parameters.gradient(name), total(part, 1))
 
     def _states_before(self, workspace, steps, rows):
         return workspace.states_before(steps, rows)

@@ -1,0 +1,54 @@
+"""Sums over many rows stay accurate in float32."""
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn.kernels.warn import warn_caller
+from fastrnn.sums import add_to, total
+
+
+def test_sums_of_gradients_where_few_of_many_sequences_are_long():
+    """Blocks of rows go on over the many steps of one sequence, however many there are in the first steps."""
+    steps, x, dy = 1_000_000, np.float32(0.7), np.float32(1.1)
+    layer = fastrnn.RNN(1, 1, nonlinearity="relu")
+    layer.load_state_dict(
+        {name: np.full_like(array, name == "weight_ih_l0") for name, array in layer.state_dict().items()}
+    )
+    resets = np.zeros((steps, 1), bool)
+    resets[1:512] = True
+    workspace = layer.workspace(steps, 1)
+    layer.forward(np.full((steps, 1, 1), x), workspace=workspace, resets=resets)
+    layer.backward(np.full((steps, 1, 1), dy), workspace=workspace)
+    gradients = layer.grad_dict()
+    assert gradients["weight_ih_l0"].item() == pytest.approx(steps * float(x) * float(dy), rel=1e-5)
+    for name in ("bias_ih_l0", "bias_hh_l0"):
+        assert gradients[name].item() == pytest.approx(steps * float(dy), rel=1e-5)
+
+
+@pytest.mark.parametrize("resets", [False, True])
+def test_sums_of_learned_initial_states(resets):
+    """The gradient of all sequences, which are alike, is that of one as often as there are sequences."""
+    batch = 100_000
+    layer, gradients = fastrnn.RNN(1, 2, initial_state="learned", seed=0), []
+    for steps, count in ((1, 1), (batch, 1)) if resets else ((1, 1), (1, batch)):
+        workspace = layer.workspace(steps, count)
+        again = np.ones((steps, count), bool) if resets else None
+        y, _ = layer.forward(np.full((steps, count, 1), 0.3, np.float32), workspace=workspace, resets=again)
+        layer.zero_grad()
+        layer.backward(np.full_like(y, 0.7), workspace=workspace)
+        gradients.append(layer.grad_dict()["initial_h"].astype(np.float64))
+    np.testing.assert_allclose(gradients[1], batch * gradients[0], rtol=1e-6)
+
+
+def test_sums_go_to_infinity_and_nan_without_a_warning():
+    rows = np.array([[3e38, np.inf], [3e38, -np.inf]], np.float32)
+    target = np.zeros(2, np.float32)
+    add_to(target, total(rows))
+    assert np.isposinf(target[0]) and np.isnan(target[1])
+
+
+def test_warnings_point_at_the_users_line():
+    with pytest.warns(RuntimeWarning, match="mind") as caught:
+        eval("warn(message)", {"__name__": "fastrnn.somewhere", "warn": warn_caller, "message": "mind"})
+    assert caught[0].filename == __file__
