@@ -18,7 +18,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numba.np.ufunc import parallel as threading_layer
 
-from .interrupts import HeldInterrupts
+from . import interrupts
 from .jit import call_subroutine, subroutine
 from .simd import enter_flush_to_zero, leave_flush_to_zero, pause
 
@@ -45,14 +45,13 @@ def _give_up_threads():
         _busy.value = 1
 
 
-_held = HeldInterrupts()  # while a fork is under way: what a hook raises is printed, and the lock would not be taken
-_INTERRUPT_DELAY = 0.01  # seconds after which the fork's hooks are through
+_DELAY = 0.01  # seconds after which the hooks of a fork are through, for what they raise is printed and forgotten
 
 
 def _wait_for_compiler():
     """Before a fork: another thread's compilation, or start of threads, has to end. In the child nobody would ever give
     the lock back."""
-    _held.begin()
+    interrupts.hold()
     global_compiler_lock.acquire()
 
 
@@ -63,13 +62,13 @@ def _release_compiler():
 
 def _go_on_in_parent():
     _release_compiler()
-    if _held.end() is not None:
-        threading.Timer(_INTERRUPT_DELAY, _thread.interrupt_main).start()
+    for number, _, _ in interrupts.release():
+        threading.Timer(_DELAY, _thread.interrupt_main, [number]).start()
 
 
 def _go_on_in_child():
     _release_compiler()
-    _held.end()  # the interrupt was the parent's
+    interrupts.forget()
 
 
 if hasattr(os, "register_at_fork"):

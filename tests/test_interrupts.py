@@ -1,14 +1,36 @@
-"""Ctrl-C while kernels are compiled."""
+"""Signals while kernels are compiled, and while processes are forked: held, and answered afterwards."""
 
+import os
 import signal
+import threading
 
 import numpy as np
 import pytest
 
+from fastrnn.kernels.interrupts import interrupts_held
 from fastrnn.kernels.jit import kernel
 
 
-def test_interrupts_are_held_while_a_kernel_is_compiled(monkeypatch):
+class Stop(Exception):
+    """What a user's handler raises."""
+
+
+def stop(*_):
+    raise Stop
+
+
+@pytest.fixture(params=["SIGINT", "SIGALRM"])
+def number(request):
+    """A signal that a user's handler answers."""
+    if not hasattr(signal, request.param):
+        pytest.skip("the system has no such signal")
+    number = signal.Signals[request.param]
+    before = signal.signal(number, stop)
+    yield number
+    assert signal.signal(number, before) is stop
+
+
+def test_interrupts_are_held_while_a_kernel_is_compiled(number, monkeypatch):
     """In LLVM's callback one would be printed, and the code that it brings lost."""
 
     def probe(x):
@@ -18,14 +40,50 @@ def test_interrupts_are_held_while_a_kernel_is_compiled(monkeypatch):
     save = compiled._cache.save_overload
 
     def interrupted_save(*arguments):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         overloads.append(arguments)
         save(*arguments)
 
     monkeypatch.setattr(compiled._cache, "save_overload", interrupted_save)
+    monkeypatch.setattr(compiled._cache, "load_overload", lambda *_: None)
     x = np.zeros(1)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stop):
         compiled(x)
     assert len(overloads) == 1 and x[0] == 0
     compiled(x)
     assert len(overloads) == 1 and x[0] == 7
+
+
+def test_interrupts_of_blocks_within_each_other_are_answered_after_all(number):
+    done = []
+    with pytest.raises(Stop), interrupts_held():
+        with interrupts_held():
+            signal.raise_signal(number)
+        done.append("the inner block")
+    assert done
+
+
+def test_interrupts_handler_that_was_set_in_the_meantime_stays(number):
+    with interrupts_held():
+        signal.signal(number, signal.SIG_IGN)
+    assert signal.signal(number, stop) == signal.SIG_IGN
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_interrupts_are_the_main_threads_whoever_forks(number):
+    """Another thread's fork answers nothing, and forgets nothing; its child's handlers are the user's again."""
+    statuses = []
+
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if signal.getsignal(number) is stop else 1)
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    with pytest.raises(Stop), interrupts_held():
+        signal.raise_signal(number)
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+    assert statuses == [0]
