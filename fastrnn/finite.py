@@ -184,8 +184,12 @@ class Watch:
         label = None if layer is self._model else _label(self._model, layer)
         of_layer = "" if label is None else f" of {label}"
         for own_name, array in _arrays(f"state{of_layer}", state):
-            if array.dtype.kind == "f" and not is_finite(array.astype(layer.dtype, copy=False)):
-                at, value = first_place(array.astype(layer.dtype, copy=False))
+            if array.dtype.kind != "f":
+                continue
+            with np.errstate(over="ignore", invalid="ignore"):  # what the layer's dtype can't hold is found below
+                array = array.astype(layer.dtype, copy=False)
+            if not is_finite(array):
+                at, value = first_place(array)
                 raise NonFiniteError(f"{own_name} is {value}", layer=label, detail=str(list(at)))
         if x.dtype.kind != "f" or is_finite(x):
             return

@@ -313,74 +313,82 @@ class AdamW(Adam):
         super().__init__(lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
 
 
+def check_undoable(optimizer: Any) -> None:
+    """Refuse an optimizer that `LastGood` can't put back."""
+    for name in ("state_dict", "load_state_dict"):
+        if not callable(getattr(optimizer, name, None)):
+            raise TypeError(f"optimizer must have {name}, to undo an update, got {checks.shown(optimizer)}")
+
+
+def _own_arrays(optimizer):
+    """The arrays of an optimizer of ours; those of another make are not known."""
+    return optimizer._arrays if isinstance(optimizer, _Optimizer) else {}
+
+
+def _state_arrays(model, optimizer):
+    """What the state of an optimizer of any make has a number of for every parameter."""
+    if isinstance(optimizer, _Optimizer):
+        return optimizer._arrays
+    like = model.parameters.values
+    return {
+        name: array
+        for name, array in optimizer.state_dict().items()
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.shape == like.shape
+    }
+
+
 class LastGood:
     """The parameters and an optimizer's state before an update, to go back to where the update makes either infinite.
 
     The copies take as much memory as what they are of. Of an optimizer of another make a copy of its state dict is
-    kept, for that may hold the very arrays that it works on; `TypeError` if it has none.
+    kept, for that may hold the very arrays that it works on: see `check_undoable`.
     """
 
-    def __init__(self, model: Layer, optimizer: Any):
-        for name in ("state_dict", "load_state_dict"):
-            if not callable(getattr(optimizer, name, None)):
-                raise TypeError(f"optimizer must have {name}, to undo an update, got {checks.shown(optimizer)}")
-        self._model, self._optimizer = model, optimizer
-        self._own = isinstance(optimizer, _Optimizer)
+    def __init__(self) -> None:
         self._copies = NamedArrays()
-        self._state: Any = None  # steps and names of arrays, or the state dict
+        self._state: Any = None  # steps and number of arrays, or the state dict
 
-    def _arrays(self):
-        return {"": self._model.parameters.values, **(self._optimizer._arrays if self._own else {})}
-
-    def _foreign_arrays(self):
-        """What an optimizer of another make has a number of for every parameter."""
-        if self._own:
-            return {}
-        like = self._model.parameters.values
-        return {
-            name: array
-            for name, array in self._optimizer.state_dict().items()
-            if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.shape == like.shape
-        }
-
-    def step(self, factor: float) -> finite.NonFiniteError | None:
+    def step(self, model: Layer, optimizer: Any, factor: float) -> finite.NonFiniteError | None:
         """The optimizer's step. Where it fails, or leaves something not finite, which is returned, all is put back."""
-        self._keep()
+        self._keep(model, optimizer)
         try:
-            self._optimizer.step(self._model, factor)
+            optimizer.step(model, factor)
         except BaseException:
-            self._restore()
+            self._restore(model, optimizer)
             raise
-        error = self._error()
+        error = self._error(model, optimizer)
         if error is not None:
-            self._restore()
+            self._restore(model, optimizer)
         return error
 
-    def _keep(self):
-        """Copy what an update changes."""
-        arrays, optimizer = self._arrays(), self._optimizer
-        self._state = (optimizer._steps, len(arrays)) if self._own else copy.deepcopy(optimizer.state_dict())
-        for name, array in arrays.items():
-            np.copyto(self._copies.array(name, array.shape, array.dtype), array)
+    def _copy_of(self, name, array):
+        return self._copies.array(name, array.shape, array.dtype)
 
-    def _error(self):
+    def _keep(self, model, optimizer):
+        """Copy what an update changes."""
+        own, arrays = isinstance(optimizer, _Optimizer), {"": model.parameters.values, **_own_arrays(optimizer)}
+        self._state = (optimizer._steps, len(arrays)) if own else copy.deepcopy(optimizer.state_dict())
+        for name, array in arrays.items():
+            np.copyto(self._copy_of(name, array), array)
+
+    @staticmethod
+    def _error(model, optimizer):
         """What is not finite after the update, None as a rule."""
-        for name, array in (self._arrays() | self._foreign_arrays()).items():
+        for name, array in {"": model.parameters.values, **_state_arrays(model, optimizer)}.items():
             if not finite.is_finite(array):
-                return finite.error_in_vector(self._model, array, f"{name} of " if name else "")
+                return finite.error_in_vector(model, array, f"{name} of " if name else "")
         return None
 
-    def _restore(self):
+    def _restore(self, model, optimizer):
         """Go back to what `_keep` found."""
-        if not self._own:
-            self._optimizer.load_state_dict(self._state)
+        if not isinstance(optimizer, _Optimizer):
+            optimizer.load_state_dict(self._state)
         else:
-            self._optimizer._steps, count = self._state
+            optimizer._steps, count = self._state
             if count == 1:  # there was no step before
-                self._optimizer._arrays = {}
-        for name, array in self._arrays().items():
-            target = array if name else self._model.parameters.writing()
-            np.copyto(target, self._copies.array(name, array.shape, array.dtype))
+                optimizer._arrays = {}
+        for name, array in {"": model.parameters.writing(), **_own_arrays(optimizer)}.items():
+            np.copyto(array, self._copy_of(name, array))
 
 
 def gradient_norm(model) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from . import checks, finite, storage
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state, random_states, set_random_states
 from .finite import IGNORE, RAISE, SKIP, NonFiniteError
-from .optim import LastGood, gradient_norm, limit_gradients
+from .optim import LastGood, check_undoable, gradient_norm, limit_gradients
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -134,8 +134,6 @@ class Trainer:
             raise TypeError(f"bptt must be a rule of fastrnn.bptt, got {checks.shown(bptt)}")
         bptt.check(model)
         check_loss(loss)
-        if isinstance(optimizer, type) or not callable(getattr(optimizer, "step", None)):
-            raise TypeError(f"optimizer must be an optimizer of fastrnn, got {checks.shown(optimizer)}")
         if hasattr(schedule, "needs_validation"):
             raise TypeError(f"schedule must give a factor for a step: {type(schedule).__name__} is a callback of fit")
         if schedule is not None and not callable(schedule):
@@ -143,13 +141,14 @@ class Trainer:
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
         self.clip_value = None if clip_value is None else checks.number("clip_value", clip_value, above=0)
         self._on_nonfinite = checks.choice("nonfinite", nonfinite, (IGNORE, RAISE, SKIP))
-        self._last_good = None if self._on_nonfinite == IGNORE else LastGood(model, optimizer)
+        self._last_good = None if self._on_nonfinite == IGNORE else LastGood()
+        self.optimizer = optimizer
         if seed is not None:
             seed = checks.integer("seed", seed, minimum=0)
             generators = model._generators()
             for generator, child in zip(generators, np.random.SeedSequence(seed).spawn(len(generators)), strict=True):
                 generator.bit_generator.state = type(generator.bit_generator)(child).state
-        self.model, self.loss, self.optimizer, self.bptt, self.schedule = model, loss, optimizer, bptt, schedule
+        self.model, self.loss, self.bptt, self.schedule = model, loss, bptt, schedule
         self.updates = self.epoch = self.batch = self.nonfinite = 0
         self._state = None  # carried from batch to batch within an epoch
         self._batches: Iterable | None = None  # what `batch` counts in; None before the first epoch and in a checkpoint
@@ -164,6 +163,20 @@ class Trainer:
         """Copies and pickles go on as from a checkpoint, with a model and an optimizer of their own."""
         callbacks = {"_callbacks": (), "_callback_states": self._states_of_callbacks()}
         return {**self.__dict__, **callbacks, "_batches": None, "_buffers": Buffers(), "_interrupts": _Interrupts()}
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What moves the parameters. Another one may be set between two steps; TypeError for what is none, or can't be
+        undone though `nonfinite` calls for it."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, value):
+        if isinstance(value, type) or not callable(getattr(value, "step", None)):
+            raise TypeError(f"optimizer must be an optimizer of fastrnn, got {checks.shown(value)}")
+        if self._on_nonfinite != IGNORE:
+            check_undoable(value)
+        self._optimizer = value
 
     # one batch
 
@@ -226,7 +239,7 @@ class Trainer:
         limit_gradients(self.model, norm, self.clip_norm, self.clip_value)
         if self._last_good is None:
             self.optimizer.step(self.model, factor)
-        elif (error := self._last_good.step(factor)) is not None:
+        elif (error := self._last_good.step(self.model, self.optimizer, factor)) is not None:
             if self._on_nonfinite == RAISE:
                 error.what = f"an update goes wrong: {error.what}"
                 raise error

@@ -1,5 +1,7 @@
 """NaN and infinity: passed on, or named by their first place."""
 
+import contextlib
+import copy
 import pickle
 
 import numpy as np
@@ -144,6 +146,45 @@ def test_training_names_the_place_in_the_whole_batch(rule):
     assert trainer.nonfinite == 2 and np.isfinite(trainer.model.parameters_to_vector()).all()
 
 
+LOOKING = [
+    bptt.Full(), bptt.Truncated(2), bptt.Online(), bptt.Growing(2, every=9), bptt.Randomized(0.3), bptt.Windowed(3),
+    bptt.Windowed(4, 2), bptt.Checkpointed(), bptt.Checkpointed(3), bptt.Checkpointed(9), bptt.Feedback(0.5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("rule", LOOKING, ids=repr)
+def test_of_several_bad_targets_the_first_in_time_is_named(rule, batch_first):
+    """At random places, of which padding and what is masked are none."""
+    layers = fastrnn.GRU(F, 3, seed=0), fastrnn.Dropout(0.2, seed=1), fastrnn.Linear(3, F, seed=2)
+    net = fastrnn.Sequential(*layers, batch_first=batch_first)
+    trainer = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(1e-3), bptt=rule, nonfinite="raise")
+    rng, x = np.random.default_rng(0), inputs()
+
+    def ours(array):
+        return array.swapaxes(0, 1) if batch_first else array
+
+    for _ in range(12):
+        targets, mask, lengths = inputs(), rng.random((T, B)) < 0.8, rng.integers(1, T + 1, B)
+        mask[0, 0] = True
+        for _ in range(int(rng.integers(1, 5))):
+            targets[rng.integers(T), rng.integers(B), rng.integers(F)] = rng.choice([np.nan, np.inf, -np.inf])
+        valid = mask & (np.arange(T)[:, np.newaxis] < lengths)
+        wrong = np.argwhere(valid & ~np.isfinite(targets).all(-1))
+        random = repr(bptt.random_states(net))
+
+        def step(targets=targets, mask=mask, lengths=lengths):
+            trainer.step(ours(x), ours(targets), mask=ours(mask), lengths=lengths)
+
+        if not len(wrong):
+            step()
+            continue
+        with pytest.raises(fastrnn.NonFiniteError, match="targets is") as caught:
+            step()
+        assert (caught.value.time, caught.value.batch) == tuple(wrong[0])
+        assert trainer.updates or random == repr(bptt.random_states(net))
+
+
 RULES = [bptt.Full(), bptt.Truncated(3), bptt.Windowed(3), bptt.Windowed(4, 2), bptt.Checkpointed(3)]
 
 
@@ -265,6 +306,35 @@ def test_an_optimizer_that_can_not_be_undone_is_refused():
     for policy in ("raise", "skip"):
         with pytest.raises(TypeError, match="optimizer must have state_dict, to undo an update, got Plain"):
             fastrnn.Trainer(net, fastrnn.MSE(), Plain(), nonfinite=policy)
+        trainer = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1), nonfinite=policy)
+        with pytest.raises(TypeError, match="optimizer must have state_dict, to undo an update, got Plain"):
+            trainer.optimizer = Plain()
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_an_optimizer_that_is_set_is_used_and_undone(policy):
+    net, x = fastrnn.Linear(1, 1, seed=0), np.ones((1, 1, 1), np.float32)
+    first, second = fastrnn.SGD(0.1), fastrnn.Adam(0.0)
+    trainer = fastrnn.Trainer(net, fastrnn.MAE(), first, nonfinite=policy)
+    trainer.step(x, 3 * x)
+    old, before = first.state_dict(), net.parameters_to_vector()
+    trainer.optimizer = second
+    trainer.step(x, 3 * x)
+    np.testing.assert_array_equal(net.parameters_to_vector(), before)  # a learning rate of 0
+    assert first.state_dict() == old and second.state_dict()["step"] == 1
+    second.lr, kept = 0.1, second.state_dict()
+    if policy == "raise":
+        assert "exp_avg_sq of weight" in place(lambda: trainer.step(x * 1e25, x))
+    else:
+        trainer.step(x * 1e25, x)
+    assert all(np.array_equal(second.state_dict()[name], kept[name]) for name in kept if name != "lr")
+    trainer.optimizer = Momentum()
+    trainer.step(x, 3 * x)
+    assert trainer.optimizer.state["velocity"].any() and trainer.updates == 3
+    for wrong in (fastrnn.SGD, None):
+        with pytest.raises(TypeError, match="optimizer must be an optimizer of fastrnn"):
+            trainer.optimizer = wrong
+    assert isinstance(trainer.optimizer, Momentum)
 
 
 @pytest.mark.parametrize("rule", [bptt.Truncated(3), bptt.Randomized(0.5), bptt.Feedback(0.5)], ids=repr)
@@ -294,6 +364,84 @@ def test_a_chunk_that_goes_wrong_leaves_the_draws_of_those_before():
     other.step(x[:3], x[:3])
     assert bptt.random_states(nets[0]) == bptt.random_states(nets[1]) and ours.updates == other.updates == 1
     np.testing.assert_array_equal(*(net.parameters_to_vector() for net in nets))
+
+
+@pytest.mark.parametrize("policy", ["ignore", "skip", "raise"])
+@pytest.mark.parametrize("rule", [*LOOKING, bptt.Feedback(0.0)], ids=repr)
+def test_what_explodes_is_no_warning(rule, policy):
+    """Gradients of both signs overflow on their way back, in one element more often than once."""
+    x, found = np.ones((9, 4, 2), np.float32), 0
+    for growth, scale, number in ((1e3, 1e15, 1.0), (1.0, 1e38, 1e-30), (1.0, 1e38, np.inf)):
+        recurrent = fastrnn.RNN(2, 2, nonlinearity="relu", seed=1)
+        net = fastrnn.Sequential(fastrnn.Linear(2, 2, seed=0), recurrent, fastrnn.Linear(2, 2, seed=2))
+        weights = net.state_dict()
+        weights["1.weight_hh_l0"][...] = [[growth, -growth], [growth, growth]]
+        weights["2.weight"][...] = [[scale, -scale], [scale, scale]]
+        net.load_state_dict(weights)
+        state = None, np.ones((1, 4, 2)), None
+        options = {"bptt": copy.deepcopy(rule), "nonfinite": policy}
+        trainer = fastrnn.Trainer(net, fastrnn.MSE(reduction="sum"), fastrnn.SGD(0.1, momentum=0.9), **options)
+        targets = x * number * np.float32([1, -1])
+        for _ in range(2):
+            try:
+                trainer.step(x * np.float32(number if number < 1 else 1), targets, state, lengths=[9, 5, 9, 1])
+            except fastrnn.NonFiniteError:
+                assert policy == "raise"
+        found += trainer.nonfinite
+    assert found
+
+
+@pytest.mark.parametrize("policy", ["ignore", "skip", "raise"])
+@pytest.mark.parametrize("weight, target", [(1, -1.5e38), (-1, -np.inf)])
+def test_gradients_of_outputs_fed_back_may_overflow(policy, weight, target):
+    net = fastrnn.Linear(1, 1, bias=False, seed=0)
+    net.load_state_dict({"weight": np.full((1, 1), weight, np.float32)})
+    rule, loss = bptt.Feedback(0.0), fastrnn.MSE(reduction="sum")
+    trainer = fastrnn.Trainer(net, loss, fastrnn.SGD(0.1), bptt=rule, nonfinite=policy)
+    x = np.ones((5, 3, 1), np.float32)
+    with pytest.raises(fastrnn.NonFiniteError) if policy == "raise" else contextlib.nullcontext():
+        trainer.step(x, x * np.float32(target), lengths=[5, 2, 4])
+    assert trainer.nonfinite == 1
+
+
+def test_a_state_beyond_the_dtype_is_named():
+    state = np.full((1, B, 5), 1e300)
+    assert place(lambda: fastrnn.GRU(F, 5, seed=0)(inputs(), state, nonfinite="raise")) == "state is inf at [0, 0, 0]"
+
+
+def test_a_loss_of_somebody_s_own_may_give_float32():
+    class Own(fastrnn.MSE):
+        def evaluate(self, *args, **kwargs):
+            total, *others = super().evaluate(*args, **kwargs)
+            return np.float32(total), *others
+
+    net = fastrnn.Linear(1, 1, bias=False, seed=0)
+    trainer = fastrnn.Trainer(net, Own(), fastrnn.SGD(0.0), bptt=bptt.Online(), nonfinite="raise")
+    x = np.ones((4, 1, 1), np.float32)
+    value, _ = trainer.step(x, x * 1.7e19)
+    assert np.isfinite(value) and 4 * value > float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda trainer: pickle.loads(pickle.dumps(trainer))])
+@pytest.mark.parametrize("policy", ["skip", "raise"])
+def test_copies_go_on_to_the_same_bits(policy, clone):
+    net = fastrnn.Sequential(fastrnn.GRU(F, F, seed=0), fastrnn.Dropout(0.5, seed=1))
+    trainer = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.Adam(1e-2), bptt=bptt.Randomized(0.3), nonfinite=policy)
+    bad = np.full((T, B, F), np.nan, np.float32)
+
+    def go(trainer, steps):
+        for _ in range(steps):
+            trainer.step(inputs(), inputs())
+            with pytest.raises(fastrnn.NonFiniteError) if policy == "raise" else contextlib.nullcontext():
+                trainer.step(inputs(), bad)
+
+    go(trainer, 2)
+    copied = clone(trainer)
+    assert copied.optimizer is not trainer.optimizer and copied.model is not net
+    for one in (trainer, copied):
+        go(one, 3)
+    np.testing.assert_array_equal(net.parameters_to_vector(), copied.model.parameters_to_vector())
+    assert trainer.updates == copied.updates == 5 and trainer.nonfinite == copied.nonfinite == 5
 
 
 def test_a_state_that_step_returned_outlives_an_error():

@@ -185,7 +185,7 @@ class Run:
         watch = finite.current()
         if watch is not None and not math.isfinite(total):
             raise watch.placed(error_of_loss(self.loss, y, targets, mask, self.model.batch_first))
-        self.total += total
+        self.total += float(total)
         self.count += count
         return dy
 
@@ -226,12 +226,8 @@ class Run:
 
     def backward(self, segment: Segment, dstate: State = None, *, carry_factor: float = 1.0) -> float:
         """Add a segment's loss and gradients, given that of its final state; returns the number of valid elements."""
-        start, stop, rows, y, workspace = segment
-        self._say_place(start, rows)
-        targets, mask = self.targets, self.mask
-        if y.ndim > 2 and self.model.keeps_steps:  # else the output's steps are not the input's
-            targets = self._part(start, stop, rows, "targets", targets)
-            mask = None if mask is None else self._part(start, stop, rows, "mask part", mask)
+        y, workspace = segment.y, segment.workspace
+        targets, mask = self._expected(segment)
         count = self.loss.count(y, targets, mask)
         if count or dstate is not None:
             denominator = self._denominator(count)
@@ -241,6 +237,20 @@ class Run:
             workspace.carry_factor = carry_factor
             self.dx, self.dstate = self.model.backward(dy, dstate, workspace=workspace)
         return count
+
+    def look_at_loss(self, segment: Segment) -> None:
+        """Raise the error of a segment whose loss is not finite, within a watch; what comes of the run is void."""
+        self._add_loss(segment.y, *self._expected(segment), 1)
+
+    def _expected(self, segment):
+        """A segment's targets and mask; a watch is told of the place."""
+        start, stop, rows, y, _ = segment
+        self._say_place(start, rows)
+        targets, mask = self.targets, self.mask
+        if y.ndim > 2 and self.model.keeps_steps:  # else the output's steps are not the input's
+            targets = self._part(start, stop, rows, "targets", targets)
+            mask = None if mask is None else self._part(start, stop, rows, "mask part", mask)
+        return targets, mask
 
     def _denominator(self, count):
         return self.loss.denominator(self._whole if self.joint else count, self.batch)

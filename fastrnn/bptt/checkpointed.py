@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .. import checks
+from ..finite import NonFiniteError
 from .base import (
     Rule,
     Run,
@@ -65,16 +66,25 @@ class Checkpointed(Rule):
         final, random = keep("final", run.state), random_states(run.model)
         dstate = keep("gradient", final)  # of the state that the segment at hand ends with
         map_state(lambda array: array.fill(0), dstate)
+
+        def again(n):
+            run.state, states = points[n]
+            set_random_states(run.model, states)
+            return run.forward(starts[n], starts[n] + length)
+
         count = 0
-        for start, (state, states) in zip(reversed(starts), reversed(points), strict=True):
-            if start != starts[-1]:
-                run.state = state
-                set_random_states(run.model, states)
-                segment = run.forward(start, start + length)
+        for n in reversed(range(len(starts))):
+            if n < len(starts) - 1:
+                segment = again(n)
             if segment is not None:
                 rows = slice(None) if segment.rows is None else segment.rows
                 part = dstate if segment.rows is None else keep("part of gradient", dstate, rows)
-                count += run.backward(segment, part)
+                try:
+                    count += run.backward(segment, part)
+                except NonFiniteError:  # of a loss: one of an earlier part is to be named first
+                    for earlier in range(n):
+                        run.look_at_loss(again(earlier))
+                    raise
                 put_rows(dstate, rows, run.dstate)
         set_random_states(run.model, random)
         run.state, run.dstate = final, dstate

@@ -233,7 +233,8 @@ class Feedback(Rule):
             whole = self._buffers.array("dx", dy_before.shape, dx.dtype)
             whole[rows] = dx
             dx = whole
-        np.add(dy_before, dx, out=dy_before, where=own[:, np.newaxis])
+        with np.errstate(over="ignore", invalid="ignore"):  # what explodes is seen in the gradients
+            np.add(dy_before, dx, out=dy_before, where=own[:, np.newaxis])
 
 
 def _probability(value):

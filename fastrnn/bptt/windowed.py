@@ -197,6 +197,12 @@ def _clear(state, rows):
     map_state(lambda array: array.__setitem__((slice(None), rows), 0), state)
 
 
+def _add(total, part):
+    """Add in place. Gradients that explode are seen in what comes of them, and are no matter for NumPy's warnings."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add(total, part, out=total)
+
+
 class _Windows:
     """All windows of a batch, on their way back together in `phases` phases.
 
@@ -306,7 +312,7 @@ class _Windows:
             _clear(rows.gradient, rows.closed)
             if phase >= self._k2:
                 _clear(rows.gradient, rows.late)
-            map_state(lambda total, part: np.add(total, part, out=total), rows.total, rows.gradient)
+            map_state(_add, rows.total, rows.gradient)
         self._reached = phase % self._k1
 
     def _propagate(self):
@@ -327,7 +333,8 @@ class _Windows:
             first = self._buffers.keep_state(("first", rows.name), gradient, rows.first)
             _clear(first, np.flatnonzero(np.isin(rows.first, rows.begun)))
             where = rows.sequences[rows.first]
-            map_state(lambda total, part: np.add.at(total, (slice(None), where), part), self._d_initial, first)
+            with np.errstate(over="ignore", invalid="ignore"):  # as in `_add`
+                map_state(lambda total, part: np.add.at(total, (slice(None), where), part), self._d_initial, first)
         states = self._states[self._span]
         triples = zip(self._core.layers, states, gradient, strict=True)
         singles = [single for triple in triples for single in _singles(*triple)]
@@ -348,7 +355,7 @@ class _Windows:
                     rows.dy.fill(0)
                     _clear(rows.total, slice(None))
                     if rows.dx is not None:
-                        rows.dx += dx
+                        _add(rows.dx, dx)
                     self._reach_beginnings(rows, gradient)
         self._run.dstate = self._of_model(self._d_initial)
         if not self._lower.layers:
