@@ -53,39 +53,46 @@ class History(list[dict[str, Any]]):
 
 
 class _Interrupts:
-    """Ctrl-C during `fit`: raised where what is under way can be thrown away, and kept waiting elsewhere.
+    """Ctrl-C during `fit`: answered where what is under way can be thrown away, and kept waiting elsewhere.
 
-    Only the main thread receives signals, and another handler than Python's own is somebody's choice: there, nothing
-    is changed.
+    Whatever Python function answers SIGINT is called then. Only the main thread receives signals.
     """
 
     def __init__(self):
-        self._allowed = self._pending = False
-        self._previous = None
+        self._allowed = False
+        self._handler = self._pending = None
 
     def __enter__(self):
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            self._handler, self._pending = handler, None
+            signal.signal(signal.SIGINT, self._handle)
 
-    def __exit__(self, *_):
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
-        self._pending = False
+    def __exit__(self, kind, *_):
+        if self._handler is None:
+            return
+        if signal.getsignal(signal.SIGINT) == self._handle:  # and no other, set in the meantime
+            signal.signal(signal.SIGINT, self._handler)
+        if kind is None:
+            self._answer()
+        self._handler = None
 
-    def _handle(self, number, frame):
-        self._pending = True
+    def _handle(self, *arguments):
+        self._pending = arguments
         if self._allowed:
-            raise KeyboardInterrupt
+            self._answer()
+
+    def _answer(self):
+        pending, self._pending = self._pending, None
+        if pending:
+            self._handler(*pending)
 
     @contextlib.contextmanager
     def allowed(self):
         """A block that can be left at any point."""
         try:
             self._allowed = True
-            if self._pending:
-                raise KeyboardInterrupt
+            self._answer()
             yield
         finally:
             self._allowed = False
@@ -313,12 +320,13 @@ class Trainer:
                         break
                 with self._interrupts.allowed():  # one that was kept waiting to the end
                     pass
+                for finish in finishers:
+                    finish(self)
+                with self._interrupts.allowed():
+                    pass
             except KeyboardInterrupt:
                 history.stopped = "interrupt"
                 _log.info("interrupted after %d updates", self.updates)
-            else:
-                for finish in finishers:
-                    finish(self)
             finally:
                 if not self.batch:  # a pass that has been begun may have to be begun again
                     self._restore_place(batches)

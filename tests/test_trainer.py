@@ -767,3 +767,58 @@ def test_other_generators_and_layers(tmp_path):
     for job in (one, other):
         job.step(*batch(1))
     np.testing.assert_array_equal(one.model.parameters_to_vector(), other.model.parameters_to_vector())
+
+
+class Stop(Exception):
+    """What a user's handler of Ctrl-C raises."""
+
+
+def _stop(*_):
+    raise Stop
+
+
+@pytest.fixture
+def handler():
+    """A user's handler of Ctrl-C, which is there again afterwards."""
+    before = signal.signal(signal.SIGINT, _stop)
+    yield _stop
+    assert signal.signal(signal.SIGINT, before) is _stop
+
+
+def _small_trainer(optimizer):
+    return fastrnn.Trainer(fastrnn.Linear(1, 1, seed=0), fastrnn.MSE(), optimizer)
+
+
+_SMALL_BATCH = [(np.ones((1, 1, 1), np.float32), np.ones((1, 1, 1), np.float32))]
+
+
+def test_trainer_answers_a_users_handler_between_updates(handler):
+    class Interrupted(fastrnn.SGD):
+        def step(self, model, factor=1.0):
+            signal.raise_signal(signal.SIGINT)
+            super().step(model, factor)
+
+    trainer = _small_trainer(Interrupted(0.1))
+    with pytest.raises(Stop):
+        trainer.fit(_SMALL_BATCH, epochs=3, progress=False)
+    assert trainer.updates == trainer.optimizer.state_dict()["step"] == 1
+
+
+def test_trainer_answers_ctrl_c_in_a_callbacks_end():
+    class Finishing:
+        def __call__(self, trainer, record):
+            pass
+
+        def finish(self, trainer):
+            signal.raise_signal(signal.SIGINT)
+
+    history = _small_trainer(fastrnn.SGD(0.1)).fit(_SMALL_BATCH, callbacks=Finishing(), progress=False)
+    assert history.stopped == "interrupt"
+
+
+def test_trainer_leaves_a_handler_that_a_callback_has_set(handler):
+    def ignore(trainer, record):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    _small_trainer(fastrnn.SGD(0.1)).fit(_SMALL_BATCH, callbacks=ignore, progress=False)
+    assert signal.signal(signal.SIGINT, handler) == signal.SIG_IGN
