@@ -221,10 +221,10 @@ def _own_nets(rng, torch):
         (y, dx), (expected, d_expected) = (_both_ways(layer, x, dy) for layer in layers)
         if np.isnan(value):
             expected[t:, b] = d_expected[: t + 1, b] = np.nan
-        yield f"y of {kind.__name__}", y, expected
-        # where what is normalised is nearly constant, rounding errors are multiplied
-        scale = [100 * np.abs(np.nan_to_num(d_expected)).max()] if kind is fastrnn.LayerNormLSTM else []
-        yield f"dx of {kind.__name__}", dx, d_expected, *scale
+        for what, ours, theirs in (("y", y, expected), ("dx", dx, d_expected)):
+            # where what is normalised is nearly constant, rounding errors are multiplied
+            scale = [100 * np.abs(np.nan_to_num(theirs)).max()] if kind is fastrnn.LayerNormLSTM else []
+            yield f"{what} of {kind.__name__}", ours, theirs, *scale
 
 
 def _both_ways(layer, x, dy):
