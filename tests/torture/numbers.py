@@ -234,7 +234,7 @@ def _explosion(rng):
 
 _MOST_ROWS = 10_000_000
 _PEEPHOLE_ROWS = 2_000_000  # at most, for a cell's numbers take 5 kB a row
-_STATE_ROWS = 5_000_000  # at most, which take 8 GB
+_STATE_ROWS = 2_000_000  # at most, which take 3 GB
 _CHUNK = 100_000  # rows that the same net sums in float64 at once
 _SEGMENTS = 512  # of a step, beside a long one
 
