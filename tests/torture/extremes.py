@@ -22,22 +22,24 @@ def _mixed(rng, *shape, values=_VALUES):
     return x
 
 
-def problem(rng, torch):
-    """(subject, what went wrong or None) of a random subject and random numbers."""
-    subject = _SUBJECTS[rng.integers(len(_SUBJECTS))]
-    results = [(what, *map(_array, pair)) for what, *pair in subject(rng, torch)]
-    finite = [(what, np.isfinite(ours), np.isfinite(theirs)) for what, ours, theirs in results]
-    name = _name(subject)
-    for what, here, there in finite:
+def problem(subject, rng, torch):
+    """What went wrong with random numbers in one of `SUBJECTS`; None if nothing.
+
+    A subject yields names, ours and theirs, and of what rounding errors are a part unless it is the largest of theirs.
+    """
+    results = [(what, *map(_array, arrays)) for what, *arrays in SUBJECTS[subject](rng, torch)]
+    finite = [(np.isfinite(ours), np.isfinite(theirs)) for _, ours, theirs, *_ in results]
+    for (what, *_), (here, there) in zip(results, finite, strict=True):
         if (here & ~there).any():
-            return name, f"{what} is finite, and should not be"
-    if any((~here & there).any() for _, here, there in finite):  # an overflow that is seen
-        return name, None
-    for (what, ours, theirs), (_, here, _) in zip(results, finite, strict=True):
-        scale = np.abs(theirs[here]).max(initial=0)
-        if not np.allclose(ours[here], theirs[here], rtol=1e-4, atol=1e-5 * scale + _TINY):
-            return name, f"{what} is {ours}, and should be {theirs}"
-    return name, None
+            return f"{what} is finite, and should not be"
+    if any((~here & there).any() for here, there in finite):  # an overflow that is seen
+        return None
+    for (what, ours, theirs, *scale), (here, _) in zip(results, finite, strict=True):
+        found, expected = ours[here], theirs[here]
+        scale = np.broadcast_to(*scale, ours.shape)[here] if scale else np.abs(expected).max(initial=0)
+        if not np.allclose(found, expected, rtol=1e-4, atol=1e-5 * scale + _TINY):
+            return f"{what} is {ours}, and should be {theirs}"
+    return None
 
 
 def _array(value):
@@ -54,7 +56,8 @@ def _losses(rng, torch):
     """Values and gradients of every loss."""
     functional = torch.nn.functional
     rows, width = int(rng.integers(1, 9)), int(rng.integers(1, 9))
-    y, targets = _mixed(rng, rows, width), _mixed(rng, rows, width, values=_LARGE)  # whose differences are no denormals
+    y = _mixed(rng, rows, width)
+    targets = _mixed(rng, rows, width, values=_LARGE) / 2  # differences are no denormals, and 0 nowhere
     quantiles = np.array([0.1, 0.5, 0.9])
 
     def quantile(y, targets):
@@ -103,13 +106,16 @@ def _optimizers(rng, torch):
     model.vector_to_parameters(start)
     parameter = torch.nn.Parameter(_tensor(torch, start))
     theirs = getattr(torch.optim, kind)([parameter], lr=lr, **options)
+    magnitudes = np.abs(_array(start))
     for _ in range(int(rng.integers(1, 4))):
         gradients = _mixed(rng, size)
+        magnitudes += lr * np.abs(_array(gradients))
         model.parameters.gradients[:] = gradients
         parameter.grad = _tensor(torch, gradients)
         ours.step(model)
         theirs.step()
-    yield f"what {ours!r} updates", model.parameters_to_vector(), parameter
+    scale = [magnitudes] if kind == "SGD" else []  # which may go back by as much as it went
+    yield f"what {ours!r} updates", model.parameters_to_vector(), parameter, *scale
     state = theirs.state[parameter]
     for name, array in ours.state_dict().items():
         own = name.rpartition(".")[2]
@@ -166,15 +172,21 @@ def _layers(rng, torch):
         given = _tensor(torch, of)
         given = given.requires_grad_() if given.is_floating_point() else given
         expected = function(given)
-        yield f"y of {name}", y, expected
+        magnitudes = [np.abs(_array(x)).mean(0)] if name == "MeanPool" else []  # 1e30 and -1e30 may cancel
+        yield f"y of {name}", y, expected, *magnitudes
         if name in ("ActivityRegularization", "MaxPool", "ReLU"):
             continue
         dx, _ = model.backward(dy, workspace=workspace)
         expected.backward(_tensor(torch, dy))
         if dx is not None:
-            yield f"dx of {name}", dx, given.grad
+            magnitudes = [np.abs(_array(dy)).sum(0)] if name == "Repeat" else []
+            yield f"dx of {name}", dx, given.grad, *magnitudes
         for key, parameter in own.items():
-            yield f"the gradient of {name}'s {key}", layer.grad_dict()[key], parameter.grad
+            magnitudes = []
+            if name == "Embedding":
+                magnitudes = [np.zeros(parameter.shape)]
+                np.add.at(magnitudes[0], tokens, np.abs(_array(dy)))
+            yield f"the gradient of {name}'s {key}", layer.grad_dict()[key], parameter.grad, *magnitudes
 
 
 def _noise(rng, torch):
@@ -209,8 +221,10 @@ def _own_nets(rng, torch):
         (y, dx), (expected, d_expected) = (_both_ways(layer, x, dy) for layer in layers)
         if np.isnan(value):
             expected[t:, b] = d_expected[: t + 1, b] = np.nan
-        yield f"y of {kind.__name__}", y, expected
-        yield f"dx of {kind.__name__}", dx, d_expected
+        for what, ours, theirs in (("y", y, expected), ("dx", dx, d_expected)):
+            # where what is normalised is nearly constant, rounding errors are multiplied
+            scale = [100 * np.abs(np.nan_to_num(theirs)).max()] if kind is fastrnn.LayerNormLSTM else []
+            yield f"{what} of {kind.__name__}", ours, theirs, *scale
 
 
 def _both_ways(layer, x, dy):
@@ -219,9 +233,7 @@ def _both_ways(layer, x, dy):
     return y, layer.backward(dy.astype(layer.dtype), workspace=workspace)[0].copy()
 
 
-def _name(subject):
-    return subject.__name__.strip("_").replace("_", " ")
-
-
-_SUBJECTS = _losses, _optimizers, _clipping, _layers, _noise, _own_nets
-NAMES = [_name(subject) for subject in _SUBJECTS]
+SUBJECTS = {
+    "losses": _losses, "optimizers": _optimizers, "clipping": _clipping, "layers": _layers, "noise": _noise,
+    "own nets": _own_nets,
+}  # fmt: skip

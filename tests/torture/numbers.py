@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import itertools
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from .section import Section
 _BAD = (np.nan, np.inf, -np.inf)
 _CELLS = {"LSTM": {}, "GRU": {}, "tanh": {"nonlinearity": "tanh"}, "relu": {"nonlinearity": "relu"}}
 _TOLERANCE = 1e-5  # of float32 sums
+_LEAST = 20  # cases of a part, of which some come to nothing
 _WHOLE = 60  # seconds from which on long sequences and sums are tried, however long they take
 _SLACK = 1 << 28  # bytes that a child may take beyond its bound: the interpreter's own, and what was compiled
 
@@ -34,6 +36,14 @@ def _place(rng, array):
     return index
 
 
+def _seeds(budget, least):
+    """Seeds until the time is up, `least` of them."""
+    for number in itertools.count():
+        if number >= least and not budget.left():
+            return
+        yield int(budget.rng.integers(2**31))
+
+
 # patterns: the same numbers are finite as in PyTorch
 
 
@@ -43,10 +53,7 @@ def _patterns(tally, budget):
     except ImportError:
         tally.note("no PyTorch to compare patterns with")
         return
-    once = True
-    while once or budget.left():
-        once = False
-        seed = int(budget.rng.integers(2**31))
+    for seed in _seeds(budget, 1):
         for what, ours, theirs in _network(np.random.default_rng(seed), torch, tally):
             if not np.array_equal(np.isfinite(ours), np.isfinite(theirs)):
                 tally.broke(f"other elements of {what} are finite than in PyTorch, seed {seed}")
@@ -64,11 +71,8 @@ def _extremes(tally, budget):
         return  # as is told above
     import torch
 
-    number = 0
-    while number < 40 or budget.left():
-        number += 1
-        seed = int(budget.rng.integers(2**31))
-        subject, wrong = extremes.problem(np.random.default_rng(seed), torch)
+    for subject, seed in zip(itertools.cycle(extremes.SUBJECTS), _seeds(budget, _LEAST)):
+        wrong = extremes.problem(subject, np.random.default_rng(seed), torch)
         if wrong:
             tally.broke(f"{subject}, seed {seed}: {wrong}")
         tally.count(f"extreme numbers in {subject}")
@@ -134,10 +138,7 @@ def _losses(rng, torch, tally):
 
 
 def _places(tally, budget):
-    once = True
-    while once or budget.left():
-        once = False
-        seed = int(budget.rng.integers(2**31))
+    for seed in _seeds(budget, _LEAST):
         for kind, case in (("x", _bad_input), ("an overflow", _overflow)):
             expected, found = case(np.random.default_rng(seed), tally)
             if expected != found:
@@ -189,10 +190,7 @@ def _overflow(rng, tally):
 
 
 def _explosions(tally, budget):
-    once = True
-    while once or budget.left():
-        once = False
-        seed = int(budget.rng.integers(2**31))
+    for seed in _seeds(budget, _LEAST):
         exploded, problem = _explosion(np.random.default_rng(seed))
         if problem:
             tally.broke(f"{problem}, seed {seed}")
@@ -236,6 +234,9 @@ def _explosion(rng):
 
 _MOST_ROWS = 10_000_000
 _PEEPHOLE_ROWS = 2_000_000  # at most, for a cell's numbers take 5 kB a row
+_STATE_ROWS = 2_000_000  # at most, which take 3 GB
+_CHUNK = 100_000  # rows that the same net sums in float64 at once
+_SEGMENTS = 512  # of a step, beside a long one
 
 
 def _sums(tally, rng, rows):
@@ -273,6 +274,8 @@ def _of_rows(x, dy):
     errors = x.astype(np.float64) - dy
     yield from _of_jordan(x, dy)
     yield from _of_peephole(x[:_PEEPHOLE_ROWS], dy[:_PEEPHOLE_ROWS])
+    yield from _of_initial_state(x[:_STATE_ROWS], dy[:_STATE_ROWS])
+    yield from _of_segments(x, dy)
     yield "MSE", fastrnn.MSE()(x, dy)[0] + 1, float((errors**2).mean()) + 1
     yield "MAE", fastrnn.MAE()(x, dy)[0] + 1, float(np.abs(errors).mean()) + 1
 
@@ -301,9 +304,33 @@ def _of_peephole(x, dy):
     yield "a cell's vectors", *gradients
 
 
-def _both_ways(layer, x, dy):
-    workspace = layer.workspace(max(len(x), len(dy)), 1)
-    layer(x, workspace=workspace)
+def _of_initial_state(x, dy):
+    """The gradient of a learned initial state that all rows, sequences of one step, have in common."""
+    layers = [fastrnn.RNN(1, 2, initial_state="learned", dtype=dtype, seed=0) for dtype in ("float32", "float64")]
+    layers[1].load_state_dict({name: a.astype(np.float64) for name, a in layers[0].state_dict().items()})
+    for layer, chunk in zip(layers, (len(x), _CHUNK), strict=True):
+        for first in range(0, len(x), chunk):
+            rows = x[np.newaxis, first : first + chunk, 0], dy[np.newaxis, first : first + chunk, 0]
+            _both_ways(layer, rows[0].astype(layer.dtype), rows[1].repeat(2, axis=2).astype(layer.dtype))
+    yield "a learned initial state's gradient", *(layer.grad_dict()["initial_h"] for layer in layers)
+
+
+def _of_segments(x, dy):
+    """The gradients of a net that remembers nothing, at x + 1, where resets make short segments beside a long one."""
+    layer = fastrnn.RNN(1, 1, nonlinearity="relu", seed=0)
+    values = {"weight_ih_l0": 1, "bias_ih_l0": 1}
+    layer.load_state_dict({name: np.full_like(a, values.get(name, 0)) for name, a in layer.state_dict().items()})
+    resets = np.zeros(x.shape[:2], np.bool_)
+    resets[1:_SEGMENTS] = True
+    _both_ways(layer, x, dy, resets=resets)
+    gradients = layer.grad_dict()
+    yield "a weight's gradient with resets", gradients["weight_ih_l0"], float(np.vdot(x.astype(np.float64), dy))
+    yield "a bias's gradient with resets", gradients["bias_ih_l0"], float(dy.sum(dtype=np.float64))
+
+
+def _both_ways(layer, x, dy, **options):
+    workspace = layer.workspace(max(len(x), len(dy)), x.shape[1])
+    layer(x, workspace=workspace, **options)
     return layer.backward(dy, workspace=workspace)[0]
 
 
@@ -375,7 +402,7 @@ SECTION = Section(
         "explosions noticed": 500,
         "rows summed": 100_000_000,
         f"sums of {_MOST_ROWS:,} rows": 20,
-        **{f"extreme numbers in {subject}": 200 for subject in extremes.NAMES},
+        **{f"extreme numbers in {subject}": 200 for subject in extremes.SUBJECTS},
         "runs of a million steps": 4,
         "runs with 4,096 units": 1,
     },

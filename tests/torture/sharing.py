@@ -9,11 +9,10 @@ import functools
 import inspect
 import sys
 
-import numpy as np
-
 from fastrnn import losses, passes, spans, threads
 from fastrnn.dispatch import TypedKernel
 from fastrnn.kernels import sums
+from fastrnn.layers import jordan
 
 _CALLS = 9  # that work is cut into, about
 _reached = set()
@@ -36,9 +35,10 @@ def _set(module, **limits):
 
 
 def eager():
-    """From here on, threads are used however little there is to do."""
+    """From here on, threads are used however little there is to do, and sums that go into float64 are short."""
     _set(threads, _WORTH_A_THREAD=1)
-    _set(passes, _STEP_WORK_OF_A_THREAD=1)
+    _set(passes, _STEP_WORK_OF_A_THREAD=1, _STEPS_OF_A_VECTOR_SUM=7)
+    _set(jordan, _ROWS_OF_A_SUM=5)
 
 
 def share(by_units):
@@ -107,12 +107,25 @@ def _look(parameters, arguments):
         _reached.add("several shares")
     if "bias_job" in named:
         job = named["bias_job"]
-        rows = job.counts[:-1][:: job.steps_per_block]
-        if rows.max() > sums.ROWS_PER_BLOCK:
+        counts = job.counts[:-1].tolist()
+        if max(counts) > sums.ROWS_PER_BLOCK:
             _reached.add(f"more than {sums.ROWS_PER_BLOCK} rows in a step")
-        pieces = np.ceil(rows / sums.ROWS_PER_BLOCK) if job.steps_per_block == 1 else np.ones(rows.size)
-        if pieces.sum() > sums.BLOCKS_PER_SUM:
+        if _blocks(counts, job.steps_per_block) > sums.BLOCKS_PER_SUM:
             _reached.add(f"more than {sums.BLOCKS_PER_SUM} blocks of rows")
+
+
+def _blocks(counts, steps_per_block):
+    """How many blocks a weight's gradient is summed in, of so many rows in each step."""
+    blocks = start = 0
+    while start < len(counts):
+        stop = min(start + steps_per_block, len(counts))
+        rows = sum(counts[start:stop])
+        while stop < len(counts) and rows + counts[stop] <= sums.ROWS_PER_BLOCK:
+            rows += counts[stop]
+            stop += 1
+        blocks += -(-rows // sums.ROWS_PER_BLOCK) if stop == start + 1 else 1
+        start = stop
+    return blocks
 
 
 def reached():

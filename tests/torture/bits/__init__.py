@@ -1,8 +1,10 @@
 """The same bits: on any number of threads, under each threading layer, in any company, and after any break."""
 
+import copy
 import json
 import os
 import pathlib
+import pickle
 import tempfile
 
 import fastrnn
@@ -15,6 +17,7 @@ from .workers import Worker, WorkerError
 
 _LAYERS = {"omp": 5, "workqueue": 3, "tbb": 3}  # with numbers of threads: more than there are cores, too
 _WIDE = 60  # seconds from which on all cells are drawn, each of which may have to be compiled
+_CROWDS = 0, 1, None, None, None, None, 2, 3, None, None, None, None  # see `sweeps.sweep`
 _RESTART = 20  # cases after which a process is killed after it has written a checkpoint
 
 
@@ -51,8 +54,8 @@ class _Bits:
         """Cases until the time is up, one at least."""
         number = 0
         while number < 2 or self._budget.left() > 0:
+            self._try(self._sweep, crowd=_CROWDS[number % len(_CROWDS)])
             number += 1
-            self._try(self._sweep, crowd={1: False, 2: True}.get(number % 6))
             self._try(self._train, killed=number % _RESTART == 0)
         self._try(self._train, killed=True)
 
@@ -112,8 +115,11 @@ class _Bits:
         self._tally.count("resumes compared, with new objects")
         same, stop = Run(seed, self._wide), int(rng.integers(records))
         first = same.train(stop=stop, inside=True)
-        self._compare(f"{text}, gone on with after Ctrl-C at record {stop}", expected, same.train(), first)
+        copies = {"a deep copy": copy.deepcopy(same), "a pickled copy": pickle.loads(pickle.dumps(same))}
+        for what, run in ({"the run": same} | copies).items():
+            self._compare(f"{text}, {what} gone on with after Ctrl-C at record {stop}", expected, run.train(), first)
         self._tally.count("runs gone on with after Ctrl-C")
+        self._tally.count("copied runs gone on with after Ctrl-C", len(copies))
 
         for worker in self._workers:
             self._compare(f"{text}, {worker.name}", expected, worker.answer())
@@ -184,6 +190,7 @@ SECTION = Section(
         "resumes compared, in another process": 200,
         "resumes compared, after Ctrl-C within a batch": 200,
         "runs gone on with after Ctrl-C": 200,
+        "copied runs gone on with after Ctrl-C": 400,
         "processes killed after a checkpoint": 5,
     }
     | {f"shapes with {what}": 25 for what in REACHED},

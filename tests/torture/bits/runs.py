@@ -38,7 +38,7 @@ class Run:
             model, loss, self._optimizer(), bptt=rule, schedule=self._schedule(), seed=int(rng.integers(100)),
             clip_norm=float(rng.uniform(0.1, 2)) if rng.random() < 0.5 else None,
             clip_value=float(rng.uniform(0.01, 0.5)) if rng.random() < 0.3 else None,
-            nonfinite=str(rng.choice(["ignore", "skip"])),
+            nonfinite=str(rng.choice(["ignore", "skip", "raise"])),
         )  # fmt: skip
         self.epochs = int(rng.integers(2, 5))
         self.callbacks = []
@@ -174,7 +174,7 @@ class Run:
             progress=False,
         )  # fmt: skip
         if stop is not None:
-            self.trainer.loss.evaluate = evaluate
+            del self.trainer.loss.evaluate
             if save is None:
                 return {"records": _without_times(history)}
             if inside:

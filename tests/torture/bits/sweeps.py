@@ -1,5 +1,6 @@
 """One subject at one random shape: the same bits on any number of threads, in any company, padding and room."""
 
+import copy
 import itertools
 from typing import NamedTuple
 
@@ -46,13 +47,13 @@ class _Comparison:
 def sweep(seed, wide, crowd=None):
     """The `Sweep` that follows from `seed`. wide: all cells and precisions, each of which has to be compiled.
 
-    crowd: see `_layer`.
+    crowd: which one of `CROWDS`, if any.
     """
     rng = np.random.default_rng(seed)
     if crowd is None:
         subject = _SUBJECTS[rng.integers(len(_SUBJECTS))]
     else:
-        subject = _layer([_recurrent, _linear][rng.integers(2)], crowd)
+        subject = CROWDS[crowd]
     compare = _Comparison()
     sharing.reached()  # what came before
     text, expected, shared = subject(rng, wide, compare)
@@ -88,7 +89,7 @@ def _precision(rng, wide):
     return str(rng.choice(["float32", "float64"])) if wide else "float32"
 
 
-def _recurrent(rng, wide):
+def _recurrent(rng, wide, small=False):
     """A recurrent layer without noise, and its number of inputs."""
     kind, dtype = _COMMON[rng.integers(len(_COMMON))]
     options = {"num_layers": int(rng.integers(1, 3)), "bidirectional": bool(rng.random() < 0.4)}
@@ -103,6 +104,8 @@ def _recurrent(rng, wide):
             options["dilation"] = int(rng.integers(2, 4))
     hidden = int(rng.integers(60, 270) if rng.random() < 0.25 else rng.integers(1, 50))
     features = int(rng.integers(1, 70))
+    if small:
+        hidden, features = sizes.few(rng), sizes.few(rng)
     seed = int(rng.integers(1000))
     return kind(features, hidden, dtype=dtype, seed=seed, batch_first=bool(rng.random() < 0.3), **options), features
 
@@ -123,9 +126,14 @@ def _net(rng, wide):
     return fastrnn.Sequential(*layers, head, batch_first=recurrent.batch_first), features
 
 
-def _linear(rng, wide):
-    features = int(rng.integers(1, 300))
-    return fastrnn.Linear(features, int(rng.integers(1, 300)), dtype=_precision(rng, wide), seed=1), features
+def _linear(rng, wide, small=False):
+    features, outputs = (sizes.few(rng) if small else int(rng.integers(1, 300)) for _ in range(2))
+    return fastrnn.Linear(features, outputs, dtype=_precision(rng, wide), seed=1), features
+
+
+def _jordan(rng, wide):
+    features, hidden, outputs = (int(n) for n in rng.integers(1, 50, 3))
+    return fastrnn.Jordan(features, hidden, outputs, dtype=_precision(rng, wide), seed=1), features
 
 
 def _elementwise(rng, wide):
@@ -144,7 +152,7 @@ def _layer(make, crowd=None):
     """
 
     def subject(rng, wide, compare):
-        layer, features = make(rng, wide)
+        layer, features = make(rng, wide) if crowd is None else make(rng, wide, small=True)
         case = _LayerCase(rng, layer, features, crowd)
         expected = _on_all_threads(case.train, compare)
         shared = case.shared()
@@ -155,6 +163,22 @@ def _layer(make, crowd=None):
         return f"{layer!r}, T={case.steps}, B={case.batch}, lengths {case.lengths is not None}", expected, shared
 
     return subject
+
+
+def _noisy(rng, wide, compare):
+    """A layer with noise, each time a copy of it: alike on any number of threads, but no other batch draws the same."""
+    kind = fastrnn.GRU if wide and rng.random() < 0.5 else fastrnn.LSTM
+    features, hidden, layers = int(rng.integers(1, 70)), int(rng.integers(1, 150)), int(rng.integers(1, 3))
+    noise = {"recurrent_dropout": 0.3, "zoneout": 0.2}
+    layer = kind(features, hidden, layers, dropout=0.2 if layers > 1 else 0.0, **noise, seed=1)
+    case = _LayerCase(rng, layer, features, None)
+
+    def compute():
+        case.layer = copy.deepcopy(layer)
+        return case.train()
+
+    expected = _on_all_threads(compute, compare)
+    return f"{layer!r}, T={case.steps}, B={case.batch}, lengths {case.lengths is not None}", expected, case.shared()
 
 
 class _LayerCase:
@@ -323,6 +347,7 @@ def _optimizer(rng, wide, compare):
 _SUBJECTS = list(
     itertools.chain(
         [_layer(_recurrent)] * 4, [_layer(_net)] * 3, [_layer(_linear)], [_layer(_elementwise)], [_layer(_embedding)],
-        [_loss] * 2, [_optimizer],
+        [_layer(_jordan)], [_noisy], [_loss] * 2, [_optimizer],
     )
 )  # fmt: skip
+CROWDS = [_layer(make, long) for make in (_recurrent, _linear) for long in (False, True)]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastrnn.kernels.simd import panel_width
+from fastrnn.kernels.sums import BLOCKS_PER_SUM, ROWS_PER_BLOCK
 
 DTYPES = "float32", "float64"
 _BATCHES = 1, 2, 3, 4, 5, 7, 8, 9, 13, 17
@@ -35,12 +36,15 @@ def few(rng):
 
 def crowd(rng, long):
     """Steps, sequences and lengths: more rows in a step than are summed together, or `long`, with more such sums than
-    go into one. Most sequences are short: so few rows come to that.
+    go into one, whatever resets and dilation make of the rows. Other sequences are short, so that few rows come to it.
     """
-    steps, batch = (140, 257) if long else (int(rng.integers(1, 4)), int(rng.integers(513, 1100)))
-    chosen = rng.integers(1, min(steps, 3) + 1, batch)
-    chosen[rng.integers(0, batch, 3)] = steps
-    return steps, batch, chosen
+    if long:
+        steps, whole, others = BLOCKS_PER_SUM + 1, ROWS_PER_BLOCK + 1, int(rng.integers(1, 9))
+    else:
+        steps, whole, others = int(rng.integers(1, 4)), 3, int(rng.integers(2 * ROWS_PER_BLOCK, 4 * ROWS_PER_BLOCK))
+    chosen = rng.integers(1, min(steps, 3) + 1, whole + others)
+    chosen[rng.permutation(chosen.size)[:whole]] = steps
+    return steps, chosen.size, chosen
 
 
 def maybe(rng, make, probability=0.5):
