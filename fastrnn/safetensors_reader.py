@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from typing import IO, Any, NamedTuple
 
@@ -43,6 +44,17 @@ ROOM = 32 << 20  # bytes that a file's JSON may take, beside twice the file
 # half a string.
 _COSTS = {"{": 72, ":": 116, "[": 88, ",": 40, '"': 32}
 
+# Bytes that CPython takes at most for a character of a string in ASCII's JSON, by the escapes in it: one with any grows
+# by a quarter more than it needs, and one that becomes wider is there twice while it is copied.
+_WIDTHS = {
+    r"\\u[dD][89abAB]": 1.25 * (2 + 4),  # half of a character of four bytes
+    r"\\u(?!00)": 1.25 * (1 + 2),
+    r"\\u": 1.25 * (1 + 1),  # Latin-1, which is not ASCII
+}
+_NARROW = 1.25
+_CHUNK = 1 << 18  # numbers that are made longer at a time
+_LONGEST_QUOTE = 80
+
 
 class Spec(NamedTuple):
     """What the header says of a tensor."""
@@ -68,7 +80,7 @@ class Reader:
         if length > self.size - 8:
             raise ValueError(f"its header would have {length} bytes, the file has {self.size}")
         _check_length(length)
-        header = parse_json(self._exactly(length).decode("utf-8"), self.size, strict=True)
+        header = parse_json(self._text(length), self.size, strict=True)
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         if not isinstance(self.metadata, dict) or not all(isinstance(text, str) for text in self.metadata.values()):
             raise ValueError("its metadata must be strings by name")
@@ -76,7 +88,7 @@ class Reader:
         end = 0
         for name, spec in sorted(self.specs.items(), key=lambda item: item[1][2:]):
             if spec.begin != end:
-                raise ValueError(f"tensor {name!r} begins at byte {spec.begin}, but the one before ends at {end}")
+                raise ValueError(f"tensor {quoted(name)} begins at byte {spec.begin}, but the one before ends at {end}")
             end = spec.end
         if end != self.size - self._start:
             raise ValueError(f"its tensors have {end} bytes, the file has {self.size - self._start} for them")
@@ -84,10 +96,8 @@ class Reader:
     def read(self, name: str) -> np.ndarray:
         """The tensor as a fresh array."""
         dtype, shape, _, _ = self.specs[name]
-        if dtype == BFLOAT16:  # the upper halves of float32 numbers
-            halves = np.empty(shape, np.uint16)
-            self._fill(name, halves)
-            return (halves.astype(np.uint32) << 16).view(np.float32)
+        if dtype == BFLOAT16:
+            return self._read_bfloat16(name, shape)
         array = np.empty(shape, DTYPES[dtype])
         self.read_into(name, array)
         return array
@@ -96,16 +106,34 @@ class Reader:
         """Fill `array`, C-contiguous, of the tensor's dtype and shape."""
         self._fill(name, array)
         if array.dtype == np.bool_ and (array.view(np.uint8) > 1).any():
-            raise ValueError(f"tensor {name!r} has booleans that are neither 0 nor 1")
+            raise ValueError(f"tensor {quoted(name)} has booleans that are neither 0 nor 1")
 
-    def _fill(self, name, array):
+    def _read_bfloat16(self, name, shape):
+        """As float32, whose upper halves the numbers are."""
+        array = np.empty(shape, np.uint32)
+        numbers = array.reshape(-1)
+        halves = np.empty(min(_CHUNK, numbers.size), np.uint16)
+        for first in range(0, numbers.size, _CHUNK):
+            chunk = numbers[first : first + _CHUNK]
+            self._fill(name, halves[: chunk.size], 2 * first)
+            np.left_shift(halves[: chunk.size], 16, out=chunk, dtype=np.uint32)
+        return array.view(np.float32)
+
+    def _fill(self, name, array, begin=0):
+        """begin: of the tensor's bytes, that from which on `array` is filled."""
         if array.nbytes == 0:
             return
-        self._file.seek(self._start + self.specs[name].begin)
+        self._file.seek(self._start + self.specs[name].begin + begin)
         if self._file.readinto(memoryview(array.reshape(-1)).cast("B")) != array.nbytes:
-            raise ValueError(f"tensor {name!r} is cut short")
+            raise ValueError(f"tensor {quoted(name)} is cut short")
         if sys.byteorder == "big":
             array.byteswap(inplace=True)
+
+    def _text(self, size):
+        data = self._exactly(size)
+        if not data.isascii():  # as text it may take four bytes where one is here
+            _check_memory(data.decode("latin-1"), self.size)
+        return data.decode("utf-8")
 
     def _exactly(self, size):
         data = self._file.read(size)
@@ -128,18 +156,20 @@ def _check_length(length):
 def _spec(name, entry):
     """What a header's `entry` says of the tensor `name`, found to agree with itself."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"tensor {name!r} must have dtype, shape and data_offsets, and nothing else")
+        raise ValueError(f"tensor {quoted(name)} must have dtype, shape and data_offsets, and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in (*DTYPES, BFLOAT16):
-        raise ValueError(f"tensor {name!r} has dtype {dtype!r}, which is not supported")
+    if not isinstance(dtype, str) or dtype not in (*DTYPES, BFLOAT16):
+        raise ValueError(f"tensor {quoted(name)} has dtype {quoted(dtype)}, which is not supported")
     if not _are_sizes(shape) or len(shape) > _MOST_DIMENSIONS:
-        raise ValueError(f"tensor {name!r} must have a shape of at most {_MOST_DIMENSIONS} integers from 0 to 2^63 - 1")
+        raise ValueError(
+            f"tensor {quoted(name)} must have a shape of at most {_MOST_DIMENSIONS} integers from 0 to 2^63 - 1"
+        )
     if not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"tensor {name!r} must have two data_offsets, integers from 0 to 2^63 - 1")
+        raise ValueError(f"tensor {quoted(name)} must have two data_offsets, integers from 0 to 2^63 - 1")
     itemsize = 2 if dtype == BFLOAT16 else np.dtype(DTYPES[dtype]).itemsize
     size = math.prod(shape) * itemsize  # of Python's integers, which do not overflow
     if offsets[1] - offsets[0] != size:
-        raise ValueError(f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, its shape and dtype need {size}")
+        raise ValueError(f"tensor {quoted(name)} has {offsets[1] - offsets[0]} bytes, its shape and dtype need {size}")
     return Spec(dtype, tuple(shape), *offsets)
 
 
@@ -163,10 +193,33 @@ def parse_json(text: str, file_size: int, *, strict: bool = False) -> dict[str, 
 
 def _check_memory(text, file_size):
     """Refuse JSON that might take too much memory, before it takes any."""
-    width = 1 if text.isascii() else 4  # bytes a character
-    needed = 2 * width * len(text) + sum(cost * text.count(mark) for mark, cost in _COSTS.items())
+    needed = int(_bytes_of_texts(text)) + sum(cost * text.count(mark) for mark, cost in _COSTS.items())
     if needed > 2 * file_size + ROOM:
         raise ValueError(f"JSON of {len(text)} characters might take {needed} bytes of memory")
+
+
+def _bytes_of_texts(text):
+    """What JSON and the strings made from it may take."""
+    if not text.isascii():
+        return (4 + max(_WIDTHS.values())) * len(text)
+    size = len(text)
+    text = text.replace("\\\\", "__")  # what comes after an escaped backslash is no escape
+    if "\\u" not in text:
+        return (1 + _NARROW) * size
+    text = text.replace('\\"', "__")
+    return size + sum(_bytes_of_string(match.group()) for match in re.finditer('"[^"]*"?', text))
+
+
+def _bytes_of_string(text):
+    length = len(text) - 5 * text.count("\\u")  # six characters become one
+    return length * next((width for escape, width in _WIDTHS.items() if re.search(escape, text)), _NARROW)
+
+
+def quoted(value: Any) -> str:
+    """How a message shows `value`, which comes out of a file: a string by its beginning, anything else by its type."""
+    if not isinstance(value, str):
+        return type(value).__name__
+    return repr(value if len(value) <= _LONGEST_QUOTE else f"{value[:_LONGEST_QUOTE]}…")
 
 
 def _object(pairs):

@@ -28,7 +28,7 @@ import numpy as np
 from . import checks, init
 from .layers import LAYERS
 from .model import CONTAINERS, Container
-from .safetensors_reader import BFLOAT16, DTYPES, Reader, check_header, parse_json
+from .safetensors_reader import BFLOAT16, DTYPES, Reader, check_header, parse_json, quoted
 
 if TYPE_CHECKING:
     from .layers.base import Layer
@@ -48,6 +48,7 @@ _MOST_LAYERS = 10_000  # of a model, and of its tensors: each is an object of so
 _TEMPORARY, _UNFINISHED = ".fastrnn-", ".part"  # how temporary files' names begin and end
 _BEGINNINGS = {"init", "seed", "forget_bias"}  # arguments that no config has: to obey them can take very long
 _LONGEST_MESSAGE = 400
+_LONGEST_ARGUMENT = 80  # characters of a layer's arguments and their names
 _DAMAGED = "is damaged or cut short"
 _DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
@@ -66,7 +67,7 @@ def save(model: Layer, path: Path, *, extra: dict[str, Any] | None = None) -> No
 
     An existing file is replaced whole, or stays as it was. `OSError` if it can't be written, `TypeError` for a model
     with layers that are not fastrnn's own, `ValueError` for one of more than 64 containers in one another, or of more
-    than 10,000 layers or tensors.
+    than 10,000 layers, containers among them, or tensors.
     """
     entries = {"architecture": architecture(model)}
     _write(path, "model", model.state_dict(), entries if extra is None else {**entries, "extra": extra})
@@ -117,7 +118,7 @@ def architecture(model) -> dict:
     """
     description = _described(model, 0)
     _check_number(len(model.parameters.shapes))
-    _check_number(sum(1 for _ in _planned(description).leaves()))
+    _check_number(_planned(description).count())
     return description
 
 
@@ -148,6 +149,10 @@ class _Plan(NamedTuple):
     arguments: dict
     members: list | None
 
+    def count(self):
+        """How many layers it has, containers among them."""
+        return sum(1 + member.count() for member in self.members or ())
+
     def leaves(self, prefix=""):
         """(prefix of its tensors' names, class, arguments) of every layer."""
         if self.members is None:
@@ -171,14 +176,23 @@ def _planned(description, depth=0):
         members = arguments.pop("layers", None)
         if not isinstance(members, list):
             raise ValueError(f"a {name} must have a list of layers")
+        _check_arguments(name, arguments)
         return _Plan(CONTAINERS[name], arguments, [_planned(member, depth + 1) for member in members])
     if name not in LAYERS:
-        raise ValueError(f"unknown layer {name!r}")
+        raise ValueError(f"unknown layer {quoted(name)}")
     if arguments.keys() != {"config"} or not isinstance(arguments["config"], dict):
         raise ValueError(f"the config of {name} must be an object, and all there is")
     if began := _BEGINNINGS & arguments["config"].keys():
         raise ValueError(f"{min(began)} of {name} is of no use to one whose parameters are loaded")
+    _check_arguments(name, arguments["config"])
     return _Plan(LAYERS[name], arguments["config"], None)
+
+
+def _check_arguments(name, arguments):
+    """Refuse texts so long that a message about them would take much memory."""
+    for text in (*arguments, *arguments.values()):
+        if isinstance(text, str) and len(text) > _LONGEST_ARGUMENT:
+            raise ValueError(f"{name} has no argument such as {quoted(text)}")
 
 
 def _build(description, specs):
@@ -196,7 +210,7 @@ def _fitting_plan(description, specs):
     """The `_Plan` of an `architecture` that calls for exactly `specs`."""
     _check_number(len(specs))
     plan = _planned(description)
-    _check_number(sum(1 for _ in plan.leaves()))
+    _check_number(plan.count())
     _compare_specs(plan.leaves(), specs)
     return plan
 
@@ -218,7 +232,7 @@ def _compare_specs(leaves, specs):
                     f"tensor {name} is {_spec_text(*specs[name])} but the architecture needs {_spec_text(*expected)}"
                 )
     if missing:
-        raise ValueError(f"the architecture has no place for tensor {min(missing)}")
+        raise ValueError(f"the architecture has no place for tensor {quoted(min(missing))}")
 
 
 def _specs_of(tensors):
@@ -252,7 +266,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict]:
         meta = _json_entry(file, path, "meta")
         for name, spec in file.specs.items():
             if spec.dtype == BFLOAT16:
-                raise FormatError(f"{_text(path)} has a tensor {short(repr(name))} of BF16, which fastrnn never writes")
+                raise FormatError(f"{_text(path)} has a tensor {quoted(name)} of BF16, which fastrnn never writes")
         return _read_tensors(file, path), meta
 
 
@@ -313,15 +327,25 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
 def _safetensors_file(path, what):
     """A `Reader` of the file at `path`, which should be `what`."""
     path = os.fspath(path)  # TypeError for an integer, which `os.stat` would take for an open file
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device may have no end
-        raise FormatError(f"{_text(path)} is not a file")
-    with open(path, "rb") as file:
+    _check_is_file(os.stat(path), path)  # to open a device may do something
+    with open(path, "rb", opener=_open_at_once) as file:
+        _check_is_file(os.fstat(file.fileno()), path)  # it may have changed since
         try:
             with _as_format_error(path, f"is not {what}, or damaged or cut short"):
                 reader = Reader(file)
             yield reader
         except OSError as error:  # such as a disk's that fails, which names no file
             raise OSError(error.errno, error.strerror, _text(path)) from error
+
+
+def _check_is_file(status, path):
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device may have no end
+        raise FormatError(f"{_text(path)} is not a file")
+
+
+def _open_at_once(path, flags):
+    """As `os.open`, but a pipe is not waited for, where the system can do so."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @contextlib.contextmanager
@@ -332,14 +356,14 @@ def _opened(path, kind):
             raise FormatError(f"{_text(path)} is a safetensors file, but not one that fastrnn wrote")
         version = file.metadata.get("format_version", "")
         if not (version.isascii() and version.isdigit() and 1 <= len(version) <= 9):
-            raise FormatError(f"{_text(path)} is damaged: its format version is {short(repr(version))}")
+            raise FormatError(f"{_text(path)} is damaged: its format version is {quoted(version)}")
         if int(version) > FORMAT_VERSION:
             raise FormatError(
                 f"{_text(path)} is from a newer fastrnn: its format version is {version}, and this fastrnn reads "
                 f"up to {FORMAT_VERSION}"
             )
-        if file.metadata.get("kind") != kind:
-            raise FormatError(f"{_text(path)} must be a {kind}, but holds a {short(str(file.metadata.get('kind')))}")
+        if (found := file.metadata.get("kind", "None")) != kind:
+            raise FormatError(f"{_text(path)} must be a {kind}, but holds a {short(found)}")
         yield file
 
 
@@ -365,7 +389,7 @@ def _as_format_error(path, problem):
 
 def short(text: str) -> str:
     """`text`, part of which may come out of a file, as one line of a sentence's length."""
-    line = " ".join(text.split())
+    line = " ".join(text[: 4 * _LONGEST_MESSAGE].split())
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}…"
 
 
@@ -393,10 +417,12 @@ def atomic_write(path: Path):
     also if the machine stops, `path` is either what it was or the whole new file. If the block or the disk fails,
     the temporary file is removed and `path` stays as it was; what a process that was killed has left is removed by the
     next one that writes into the folder. Permissions follow the umask, a symbolic link stays one. `OSError` names
-    `path`.
+    `path`; that of a folder that can't be forced to disk comes when the new file is there.
     """
     path = os.fsdecode(path)
     target = os.path.realpath(path)
+    if os.path.islink(target):  # links that lead to one another, which have no end
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     if os.path.exists(target) and not os.path.isfile(target):
         code = errno.EISDIR if os.path.isdir(target) else errno.EINVAL
         raise OSError(code, "not a file that can be replaced", path)
@@ -418,7 +444,10 @@ def atomic_write(path: Path):
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, temporary):
             raise OSError(error.errno, error.strerror, path) from error
         raise
-    _sync_folder(folder)
+    try:
+        _sync_folder(folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def _open_locked(path):

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,6 +267,38 @@ def test_cli_train_refuses_a_folder_that_cannot_be_written(text, tmp_path, capsy
     assert_refused(capsys, ["train", text, *TINY, "--out", tmp_path / "file"], "file: File exists")
     if sys.platform == "linux":
         assert_refused(capsys, ["train", text, *TINY, "--out", "/proc/self/run"], "/proc/self/run: ")
+
+
+def changed_run(trained, folder, change):
+    """A copy of a run in which `change(extra)` has changed what its checkpoint says beside the training's state."""
+    shutil.copytree(trained, folder)
+    tensors, meta = storage.load_tensors(folder / "checkpoint.safetensors", "checkpoint")
+    change(meta["extra"])
+    storage.save_tensors(folder / "checkpoint.safetensors", "checkpoint", tensors, meta)
+    return folder
+
+
+@pytest.mark.parametrize("change", [{"seconds": 10**400}, {"step": 10**400}, {"training_bits_per_byte": 10**400}])
+def test_cli_train_refuses_a_history_beyond_numbers(trained, tmp_path, capsys, change):
+    def put(extra):
+        line = json.loads(extra["log"]["lines"].splitlines()[-1])
+        extra["log"]["lines"] = json.dumps(line | change)
+
+    folder = changed_run(trained, tmp_path / "run", put)
+    assert_refused(capsys, ["train", "--resume", folder, "--steps", "70"], f"is damaged .{next(iter(change))} must")
+
+
+def test_cli_train_resumes_where_no_time_seems_to_pass(trained, tmp_path):
+    """As the clock and the history of a damaged checkpoint may have it: there is no speed to show."""
+
+    def put(extra):
+        extra["seconds"] = 1e300
+        line = json.loads(extra["log"]["lines"].splitlines()[0])
+        extra["log"]["lines"] = "\n".join([json.dumps(line | {"seconds": 1e300})] * 12)
+
+    folder = changed_run(trained, tmp_path / "run", put)
+    assert cli.main(["train", "--resume", str(folder), "--steps", "70", "--threads", "1"]) == 0
+    assert history(folder)[-1]["step"] == 70
 
 
 def test_cli_train_refuses_to_resume_what_is_not_the_same_run(trained, text, tmp_path, capsys):

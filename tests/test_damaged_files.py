@@ -1,13 +1,8 @@
 """Files that are damaged or made to do harm: refused, with little memory and nothing changed."""
 
 import contextlib
-import errno
 import json
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import tracemalloc
 
 import numpy as np
@@ -333,6 +328,11 @@ def test_damaged_checkpoint_leaves_the_trainer(checkpoint, change, match):
         lambda extra: extra["log"].update(lines='{"step": 20, "seconds": ' + "[" * 100_000),
         lambda extra: extra["log"].update(lines=None),
         lambda extra: extra["log"].update(step=1.5),
+        lambda extra: extra["log"].update(lines='{"step": 20, "seconds": 1%s}' % ("0" * 400)),
+        lambda extra: extra["log"].update(lines='{"step": 1%s, "seconds": 1}' % ("0" * 400)),
+        lambda extra: extra["log"].update(lines='{"step": 20, "seconds": 1, "loss": 1%s}' % ("0" * 400)),
+        lambda extra: extra["log"].update(lines='{"step": 20.5, "seconds": 1}'),
+        lambda extra: extra["log"].update(lines='{"step": 20, "seconds": NaN}'),
         lambda extra: extra.update(seconds=-1.0),
         lambda extra: extra.update(text=None),
     ],
@@ -383,93 +383,3 @@ def test_damaged_state_of_a_generator_with_arrays(tmp_path):
     storage.save_tensors(path, "checkpoint", tensors, meta)
     with pytest.raises(fastrnn.FormatError, match="does not fit this trainer"):
         job().load_checkpoint(path)
-
-
-# ---- folders ----
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="folders have no such permissions")
-def test_writing_into_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
-    """The file is there, so nothing has failed."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    folder.chmod(0o300)
-    if os.geteuid() == 0:  # who may read everything
-        real = os.open
-
-        def refuse(path, *arguments, **options):
-            if os.fspath(path) == str(folder):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-            return real(path, *arguments, **options)
-
-        monkeypatch.setattr(os, "open", refuse)
-    try:
-        with storage.atomic_write(folder / "file") as file:
-            file.write(b"new")
-        assert (folder / "file").read_bytes() == b"new"
-    finally:
-        folder.chmod(0o700)
-
-
-# ---- what killed processes leave ----
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
-def test_temporary_files_of_killed_processes_are_removed(tmp_path):
-    script = f"""
-        import os, signal
-        from fastrnn import storage
-        with storage.atomic_write({str(tmp_path / "file")!r}) as file:
-            file.write(b"new")
-            os.kill(os.getpid(), signal.SIGKILL)
-    """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=60)
-    assert run.returncode == -signal.SIGKILL and len(os.listdir(tmp_path)) == 1
-    with storage.atomic_write(tmp_path / "other"), storage.atomic_write(tmp_path / "file") as file:
-        file.write(b"new")  # and what is being written stays
-    assert sorted(os.listdir(tmp_path)) == ["file", "other"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
-def test_temporary_file_removed_before_it_is_locked(tmp_path, monkeypatch):
-    """As when another process takes it for a stale one in that moment."""
-    lock, calls = storage.fcntl.flock, []
-
-    def late(file, operation):
-        calls.append(operation)
-        if len(calls) == 1:
-            os.remove(file.name)
-        lock(file, operation)
-
-    monkeypatch.setattr(storage.fcntl, "flock", late)
-    with storage.atomic_write(tmp_path / "file") as file:
-        file.write(b"new")
-    assert (tmp_path / "file").read_bytes() == b"new" and len(calls) == 2
-
-
-def test_writing_where_locks_are_unknown(tmp_path, monkeypatch):
-    """As on Windows, which renames no open file: it is closed before it takes its place."""
-    opened, replace = [], os.replace
-
-    def closed(source, target):
-        assert all(file.closed for file in opened)
-        replace(source, target)
-
-    monkeypatch.setattr(storage, "fcntl", None)
-    monkeypatch.setattr(os, "replace", closed)
-    (tmp_path / f"{storage._TEMPORARY}x{storage._UNFINISHED}").touch()
-    with storage.atomic_write(tmp_path / "file") as file:
-        opened.append(file)
-        file.write(b"new")
-    assert (tmp_path / "file").read_bytes() == b"new" and len(os.listdir(tmp_path)) == 2
-
-
-def test_writing_where_there_are_no_locks(tmp_path, monkeypatch):
-    def fail(file, operation):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(storage.fcntl, "flock", fail)
-    (tmp_path / f"{storage._TEMPORARY}x{storage._UNFINISHED}").touch()
-    with storage.atomic_write(tmp_path / "file") as file:
-        file.write(b"new")
-    assert (tmp_path / "file").read_bytes() == b"new" and len(os.listdir(tmp_path)) == 2

@@ -257,7 +257,7 @@ def test_storage_tensors_are_compared_with_the_architecture(tmp_path):
     good = model.state_dict()
     cases = {
         "no tensor bias": {"weight": good["weight"]},
-        "no place for tensor extra": {**good, "extra": np.zeros(0, np.float32)},
+        "no place for tensor 'extra'": {**good, "extra": np.zeros(0, np.float32)},
         r"tensor weight is F64 \[2, 3\] but the architecture needs F32 \[2, 3\]": {
             name: array.astype(np.float64) for name, array in good.items()
         },

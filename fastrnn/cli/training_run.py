@@ -98,7 +98,7 @@ def _checked_settings(values):
     """`Settings` of a checkpoint, each found to be what the option takes."""
     files = values["files"]
     if not isinstance(files, list):
-        raise TypeError(f"files must be a list, got {files!r}")
+        raise TypeError(f"files must be a list, got {checks.shown(files)}")
     checked: dict[str, Any] = {"files": tuple(_text("files", path) for path in files)}
     checked |= {name: checks.choice(name, values[name], options) for name, options in _CHOICES.items()}
     checked |= {name: checks.integer(name, values[name], minimum=low, maximum=_MOST) for name, low in _INTEGERS.items()}
@@ -129,8 +129,11 @@ def _checked_log(values):
     lines = tuple(lines.splitlines() if isinstance(lines, str) else map(json.dumps, lines))  # older ones have objects
     for text in lines:
         line = parse_json(text, len(text))
-        if not {"step", "seconds"} <= line.keys() or not all(type(value) in (int, float) for value in line.values()):
-            raise ValueError(f"a line of its history is {line!r}")
+        checks.integer("step", line["step"], minimum=0, maximum=_MOST)
+        checks.number("seconds", line["seconds"], minimum=0)
+        for name, value in line.items():
+            if type(value) is not float:  # which may be infinite
+                checks.integer(storage.short(name), value)
     pending = tuple(checks.number("pending", loss) for loss in values["pending"])
     step, evaluations = (checks.integer(n, values[n], minimum=0, maximum=_MOST) for n in ("step", "evaluations"))
     return _Log(step, lines, evaluations, pending)
@@ -138,7 +141,7 @@ def _checked_log(values):
 
 def _text(name, value):
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, got {value!r}")
+        raise TypeError(f"{name} must be text, got {checks.shown(value)}")
     return value
 
 
@@ -288,7 +291,7 @@ class Run:
         recent = [{"step": 0, "seconds": 0.0}, *map(json.loads, self._log.lines[-_LINES_OF_SPEED:])][-_LINES_OF_SPEED:]
         updates, seconds = self.updates - recent[0]["step"], self.seconds - recent[0]["seconds"]
         level, pending = self.level, self._log.pending
-        speed = level.speed(updates * level.tokens_per_update / seconds)
+        speed = level.speed(updates * level.tokens_per_update / seconds if seconds > 0 else 0.0)
         value = level.value(sum(pending) / len(pending)) if pending else recent[-1].get(level.training, math.nan)
         self._progress.show(fraction, f"update {self.updates}, {level.shown(value)}, {speed}")
 

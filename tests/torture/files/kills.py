@@ -25,6 +25,9 @@ _LONGEST = 0.3  # seconds from the start of a process to its end, about
 _LINES = 300  # of the code that saves: some ten checkpoints
 _PATIENCE = 15  # seconds after which a run is no longer killed: it can take long to get anywhere
 THREADS = 2
+_WAYS = 5  # to choose the moment of a kill: these, and any time
+_AT_LINE, _AT_TEMPORARY, _AT_RENAME = range(3)
+_FIRST_WAYS = _AT_RENAME, _AT_LINE, _AT_TEMPORARY  # of every run: the first is certain to be in the middle of a save
 _SECONDS = 120  # in which a process must have been killed, or done
 _TEXT = b"the quick brown fox jumps over the lazy dog, and again. " * 40
 
@@ -56,14 +59,18 @@ def _chain(kind, seed, end):
     with tempfile.TemporaryDirectory() as folder:
         undisturbed, job = kind(pathlib.Path(folder) / "undisturbed"), kind(pathlib.Path(folder) / "killed")
         undisturbed.run()
-        before, killed = -1, True
-        while killed and time.monotonic() < end or before < 0:
-            killed = _killed(rng, job)
+        before, killed, ways = -1, True, list(_FIRST_WAYS)
+        while killed and time.monotonic() < end or before < 0 or ways:
+            killed = _killed(rng, job, ways.pop(0) if ways else int(rng.integers(_WAYS)))
             if killed:
-                if job.leftovers():
+                unfinished, problem = job.leftovers(), job.problem(before)
+                before = job.progress() if problem is None else before
+                if before < 0:
+                    yield f"kills before the first checkpoint{job.suffix}", problem
+                    continue
+                yield f"kills survived{job.suffix}", problem
+                if unfinished:
                     yield f"of them in the middle of a save{job.suffix}", None
-                yield f"kills survived{job.suffix}", job.problem(before)
-                before = job.progress()
         if killed:
             _wait_for_end(job.start())
         problem = None if job.result() == undisturbed.result() else "it ended in other bits"
@@ -72,18 +79,19 @@ def _chain(kind, seed, end):
         yield "folders looked through for leftovers", f"there are {left}" if left else None
 
 
-def _killed(rng, job):
+def _killed(rng, job, way):
     """Run `job` in a process of its own and kill it at a random moment; whether that came before the end."""
-    way = int(rng.integers(4))
     moment, lines = rng.uniform(0, _LONGEST), int(rng.integers(1, _LINES))
-    pid = job.start(lines if way == 0 else 0)
-    if way == 1:
+    if way == _AT_RENAME:
+        lines = -int(rng.integers(3, 6))
+    pid = job.start(lines if way in (_AT_LINE, _AT_RENAME) else 0)
+    if way == _AT_TEMPORARY:
         _wait_for_temporary(job.folder, pid)
         time.sleep(rng.choice((0, 1e-4, 1e-3)))
-    elif way > 1:
+    elif way not in (_AT_LINE, _AT_RENAME):
         job.wait_for_beginning(pid)
         time.sleep(moment)
-    if way > 0:
+    if way not in (_AT_LINE, _AT_RENAME):
         os.kill(pid, signal.SIGKILL)  # it can have ended, but is waited for
     return _wait_for_end(pid) != 0
 
@@ -97,7 +105,10 @@ def _wait_for_end(pid):
 
 
 def _die_after(lines):
-    """Let this process kill itself when so many lines of the code that saves have been run."""
+    """Let this process kill itself when so many lines of the code that saves have been run; below 0: when so many files
+    have been written and are to take their places."""
+    if lines < 0:
+        return _die_at_rename(-lines)
 
     def local(frame, event, argument):
         nonlocal lines
@@ -111,6 +122,19 @@ def _die_after(lines):
         return local if saves else None
 
     sys.settrace(trace)
+
+
+def _die_at_rename(number):
+    real = os.replace
+
+    def replace(source, target):
+        nonlocal number
+        number -= 1
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+
+    os.replace = replace
 
 
 _SAVING = ("_write", "write_safetensors", "_sync_folder", "_open_locked", "_remove_stale")
@@ -141,8 +165,8 @@ class _Training:
         folder.mkdir(exist_ok=True)
 
     def start(self, lines=0):
-        """The process id of a `run` in a process of its own, which kills itself after so many lines of saving; 0: does
-        not."""
+        """The process id of a `run` in a process of its own, which kills itself after so many lines of saving, see
+        `_die_after`; 0: does not."""
         pid = os.fork()
         if pid == 0:
             self.run_and_exit(lines)

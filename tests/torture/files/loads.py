@@ -151,4 +151,9 @@ def _load(watch, kind, name, content, good, path):
         problem = "it was loaded"
     if problem is None and not refused and not sources.agree(found, content):
         problem = "other tensors were loaded than the file has"
+    if problem is None and not refused and reader.go_on is not None:
+        try:
+            reader.go_on()
+        except Exception as error:
+            problem = f"training did not go on: {type(error).__name__}: {error}"[:500]
     return refused, problem

@@ -300,6 +300,26 @@ def another_metadata_entry(rng, content):
     return joined(header, data)
 
 
+@functools.partial(_mutation, costly=True)
+def a_long_text(rng, content):
+    """Of megabytes, in one of the places that messages tell of, perhaps with an escape that makes it wide."""
+    header, data = parts(content)
+    wide = _pick(rng, ("", "\n", "é", "\u0100", "\N{GRINNING FACE}"))
+    text = _pick(rng, ("a", "a ")) * int(rng.integers(3_000_000, 8_000_000))
+    text = _pick(rng, (wide + text, text + wide, f"\u0100{text}{wide}"))
+    metadata, entry = header["__metadata__"], {"dtype": "F32", "shape": [0], "data_offsets": [len(data), len(data)]}
+    place = _pick(rng, ("metadata", "name", "dtype", "type", "argument", "JSON"))
+    if place == "metadata":
+        metadata[_pick(rng, (*metadata, "more"))] = text
+    elif place in ("name", "dtype"):
+        header |= {text: entry} if place == "name" else {"more": {**entry, "dtype": text}}
+    else:
+        values = {"type": {"type": text}, "argument": {"type": "Tanh", "config": {text: text}}, "JSON": {"more": text}}
+        metadata[_pick(rng, _json_names(header))] = json.dumps(values[place])
+    ascii_only = bool(rng.random() < 0.7)
+    return joined(json.dumps(header, ensure_ascii=ascii_only).encode("utf-8"), data)
+
+
 @_mutation(fatal=True)
 def metadata_not_strings(rng, content):
     header, data = parts(content)

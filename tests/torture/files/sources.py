@@ -1,6 +1,8 @@
 """The good files that are damaged, and how each kind is read."""
 
+import contextlib
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ class Reader(NamedTuple):
 
     read: object
     refusals: tuple[type[Exception], ...] = (storage.FormatError,)
+    go_on: Callable[[], None] | None = None  # with what was read last, if it was not refused
 
 
 # ---- models ----
@@ -173,13 +176,39 @@ def _write_run(path):
     run.trainer.save_checkpoint(path, extra=Saved(settings, run._digest, 1.5, run._log).as_json())
 
 
-def _read_run(path):
-    saved = read_saved(path)
-    run = _run(saved.settings, str(pathlib.Path(path).parent))
-    run.restore(path, saved)
-    return {f"model.{name}": array for name, array in run.model.state_dict().items()}
+class _NoDisplay:
+    """Takes what a run has to show."""
+
+    def show(self, fraction, text):
+        """Nothing of it."""
 
 
+class _Runs:
+    """Reads checkpoints of runs, and trains for one more update."""
+
+    def __call__(self, path):
+        saved = read_saved(path)
+        self._run = _run(saved.settings, str(pathlib.Path(path).parent))
+        self._run.restore(path, saved)
+        return {f"model.{name}": array for name, array in self._run.model.state_dict().items()}
+
+    def go_on(self):
+        """As far as damaged numbers allow: what the command line ends in a sentence for is no harm."""
+        run = self._run
+        run._progress = _NoDisplay()
+        run._budget.start()
+
+        def after(trainer, record):
+            run._note(record)
+            run._show(run._budget.fraction(run.updates))
+            return True
+
+        if not run.finished:
+            with contextlib.suppress(fastrnn.NonFiniteError, ValueError):
+                run.trainer.fit(run.level.batches, callbacks=after, progress=False)
+
+
+_RUNS = _Runs()
 _COMMAND_REFUSALS = storage.FormatError, CommandError
 
 _KINDS = {  # name -> (writer, reader)
@@ -191,7 +220,7 @@ _KINDS = {  # name -> (writer, reader)
     "classifier": (_write_classifier, Reader(lambda path: classify._load(path).model.state_dict(), _COMMAND_REFUSALS)),
     "checkpoint": (_write_checkpoint(0), Reader(_Checkpoints(0))),
     "checkpoint with momentum": (_write_checkpoint(1), Reader(_Checkpoints(1))),
-    "run": (_write_run, Reader(_read_run, _COMMAND_REFUSALS)),
+    "run": (_write_run, Reader(_RUNS, _COMMAND_REFUSALS, _RUNS.go_on)),
     "PyTorch's names": (
         lambda path: interop_torch.save(_stacked(), path),
         Reader(lambda path: interop_torch.to_state_dict(interop_torch.load(path)), (ValueError,)),
