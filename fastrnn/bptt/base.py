@@ -240,7 +240,8 @@ class Run:
 
     def look_at_loss(self, segment: Segment) -> None:
         """Raise the error of a segment whose loss is not finite, within a watch; what comes of the run is void."""
-        self._add_loss(segment.y, *self._expected(segment), 1)
+        targets, mask = self._expected(segment)
+        self._add_loss(segment.y, targets, mask, 1)
 
     def _expected(self, segment):
         """A segment's targets and mask; a watch is told of the place."""

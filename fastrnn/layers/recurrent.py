@@ -312,7 +312,8 @@ class Recurrent(Layer):
         return [(zeros[: batch * self.hidden_size],) * self.states] * len(self.passes)
 
     def _check_room(self, x, given):
-        key = steps, batch, given = *self._extent(x), given
+        steps, batch = self._extent(x)
+        key = steps, batch, given
         kept = self._kept_room  # a stream's blocks are all of one shape
         if kept is None or kept[0] != key:
             buffers = min(2, self.num_layers - given)
