@@ -107,7 +107,7 @@ class Container(Layer):
                 try:
                     left[first] = layer._output_steps(steps)
                 except ValueError as error:
-                    problem = error
+                    problem = str(error)  # the error itself would keep this frame, and what its callers hold
             if not left:
                 raise self._misfit(i, problem)
             ways = left
