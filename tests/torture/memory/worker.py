@@ -96,6 +96,7 @@ def main():
 
 def _try(draw, rng, wide, cut):
     threads, by_units = int(rng.integers(1, numba.config.NUMBA_NUM_THREADS + 1)), bool(rng.integers(2))
+    cut = cut and draw is not layers.draw_crowd  # whose large arrays go to the pages and back in every call
     case, run = draw(rng, wide)
     case = f"{case}; {threads} threads, by units: {by_units}, in several calls: {cut}"
     tell("case", case)
