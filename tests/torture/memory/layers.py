@@ -70,8 +70,9 @@ def draw_recurrent(rng, wide, crowd=False):
     steps, batch, lengths = sizes.crowd(rng, next(_turns_of_crowds) % 2) if crowd else sizes.any_batch(rng)
     dilation = int(rng.choice([1, 1, 1, 2, 3]))
     options = own | {
-        "num_layers": int(rng.choice([1, 1, 2, 3])), "batch_first": bool(rng.integers(2)), "dtype": dtype,
-        "dilation": dilation, "bidirectional": dilation == 1 and bool(rng.integers(2)),
+        "num_layers": 1 if crowd else int(rng.choice([1, 1, 2, 3])),
+        "batch_first": bool(rng.integers(2)), "dtype": dtype, "dilation": dilation,
+        "bidirectional": dilation == 1 and bool(rng.integers(2)),
         "dropout": float(rng.choice([0, 0.3])), "variational": bool(rng.integers(2)),
         "initial_state": str(rng.choice(["zeros", "zeros", "learned"])), "seed": int(rng.integers(100)),
     }  # fmt: skip
