@@ -238,7 +238,7 @@ class Run:
             self.dx, self.dstate = self.model.backward(dy, dstate, workspace=workspace)
         return count
 
-    def look_at_loss(self, segment: Segment) -> None:
+    def _look_at_loss(self, segment: Segment) -> None:
         """Raise the error of a segment whose loss is not finite, within a watch; what comes of the run is void."""
         targets, mask = self._expected(segment)
         self._add_loss(segment.y, targets, mask, 1)

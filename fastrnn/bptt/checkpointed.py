@@ -83,7 +83,7 @@ class Checkpointed(Rule):
                     count += run.backward(segment, part)
                 except NonFiniteError:  # of a loss: one of an earlier part is to be named first
                     for earlier in range(n):
-                        run.look_at_loss(again(earlier))
+                        run._look_at_loss(again(earlier))
                     raise
                 put_rows(dstate, rows, run.dstate)
         set_random_states(run.model, random)
