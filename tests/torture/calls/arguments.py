@@ -23,7 +23,7 @@ class Argument(NamedTuple):
     fixed: whether an array of another shape, or another workspace, must be refused.
     padded: whether there may be padding in it, where nothing is read but the first of the integers for sure.
     late: whether it is looked at after work was done, which stays: batches that come one by one.
-    words: what a message may say in place of the argument's name.
+    words: what a message may say in place of the argument's name, such as that of an argument that bounds it.
     """
 
     kind: str = ""

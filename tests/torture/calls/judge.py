@@ -193,7 +193,7 @@ def judge(entry, seed, call, cases):
     must = [
         name for name, case in cases.items()
         if must_refuse(arguments[name], call.arguments[name], case) and not entry.tool
-        and (len(cases) == 1 or arguments[name].kind in _ALONE)
+        and (len(cases) == 1 or arguments[name].kind in _ALONE and not cases.keys() & arguments[name].words)
     ]  # fmt: skip
     for name, case in cases.items():
         if arguments[name].huge == "refused" and isinstance(case.value, int) and case.value in HUGE:
