@@ -476,8 +476,9 @@ class RecurrentPass(_Product):
             sums.fill(0)
         arrays.vector_totals.fill(0)
         steps_at_once = _STEPS_OF_A_VECTOR_SUM if self.vector_names else batch.steps
-        for stop in range(batch.steps, 0, -steps_at_once):
-            for job, first, last, by_units in self._calls(whole, batch, min(steps_at_once, stop)):
+        for start in reversed(range(0, batch.steps, steps_at_once)):  # from step 0 on, whatever the padding
+            stop = min(start + steps_at_once, batch.steps)
+            for job, first, last, by_units in self._calls(whole, batch, stop - start):
                 self._backward_pass(job, stop - last, stop - first, STRETCH, by_units)
             for sums, totals in zip(buffers.d_vectors, arrays.vector_totals, strict=True):
                 rows = sums[: batch.batch * totals.size].reshape(-1, batch.batch, self.panel)

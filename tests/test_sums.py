@@ -41,6 +41,19 @@ def test_sums_of_learned_initial_states(resets):
     np.testing.assert_allclose(gradients[1], batch * gradients[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [fastrnn.PeepholeLSTM, fastrnn.LayerNormLSTM])
+def test_sums_of_a_cells_vectors_do_not_depend_on_padding(kind):
+    rng, gradients = np.random.default_rng(0), []
+    x, dy = (rng.standard_normal((300, 2, 3), dtype=np.float32) for _ in range(2))
+    for padding in (0, 30):
+        layer, more = kind(3, 3, seed=0), np.zeros((padding, 2, 3), np.float32)
+        workspace = layer.workspace(300 + padding, 2)
+        layer.forward(np.concatenate([x, more]), lengths=(300, 270), workspace=workspace)
+        layer.backward(np.concatenate([dy, more]), workspace=workspace)
+        gradients.append(layer.gradients_to_vector())
+    np.testing.assert_array_equal(*gradients)
+
+
 def test_sums_go_to_infinity_and_nan_without_a_warning():
     rows = np.array([[3e38, np.inf], [3e38, -np.inf]], np.float32)
     target = np.zeros(2, np.float32)
