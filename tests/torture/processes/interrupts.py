@@ -62,7 +62,7 @@ def _recurrent(kind, inputs, hidden, steps, batch, **options):
     def make(rng):
         x = np.zeros((steps, batch, inputs), np.float32) + np.float32(0.1)
         layer = kind(inputs, hidden, seed=int(rng.integers(100)))
-        return _Layer(layer, x, _normal(rng, 7, min(batch, 3), inputs), **options)
+        return _Layer(layer, x, _normal(rng, min(steps, 7), min(batch, 3), inputs), **options)
 
     return make
 
