@@ -269,11 +269,12 @@ def test_cli_train_refuses_a_folder_that_cannot_be_written(text, tmp_path, capsy
         assert_refused(capsys, ["train", text, *TINY, "--out", "/proc/self/run"], "/proc/self/run: ")
 
 
-def changed_run(trained, folder, change):
-    """A copy of a run in which `change(extra)` has changed what its checkpoint says beside the training's state."""
+def changed_run(trained, folder, change, of="extra"):
+    """A copy of a run in which `change(extra)` has changed what its checkpoint says beside the training's state, or
+    another part `of` it."""
     shutil.copytree(trained, folder)
     tensors, meta = storage.load_tensors(folder / "checkpoint.safetensors", "checkpoint")
-    change(meta["extra"])
+    change(meta[of])
     storage.save_tensors(folder / "checkpoint.safetensors", "checkpoint", tensors, meta)
     return folder
 
@@ -286,6 +287,12 @@ def test_cli_train_refuses_a_history_beyond_numbers(trained, tmp_path, capsys, c
 
     folder = changed_run(trained, tmp_path / "run", put)
     assert_refused(capsys, ["train", "--resume", folder, "--steps", "70"], f"is damaged .{next(iter(change))} must")
+
+
+@pytest.mark.parametrize("position", ["3", -1, 10**400], ids=["text", "below 0", "huge"])
+def test_cli_train_refuses_a_place_that_is_none(trained, tmp_path, capsys, position):
+    folder = changed_run(trained, tmp_path / "run", lambda place: place.update(position=position), of="batches")
+    assert_refused(capsys, ["train", "--resume", folder, "--steps", "70"], "is damaged: position must be")
 
 
 def test_cli_train_resumes_where_no_time_seems_to_pass(trained, tmp_path):

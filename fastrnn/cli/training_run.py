@@ -202,6 +202,10 @@ class Run:
             raise CommandError(f"{self.text.name} is not the text that {checkpoint} is of: it has changed since")
         self.trainer.load_checkpoint(checkpoint)
         self.level.take_up(self.trainer)
+        try:
+            self.trainer._restore_place(self.level.batches)
+        except (TypeError, ValueError) as error:
+            raise storage.FormatError(f"{checkpoint} is damaged: {storage.short(str(error))}") from None
         self._log, self._budget.elapsed = saved.log, saved.seconds
 
     def path(self, name: str) -> str:

@@ -10,18 +10,17 @@ from .kills import THREADS, Threads
 
 
 class _Checked(Threads):
-    """Refuses to have trained on one."""
+    """Refuses to have trained on one. After the last update of all there may be nothing left to train."""
 
-    _trains = False
-
-    def _batches(self):
-        self._trains = True
-        return super()._batches()
+    def _trainer(self):
+        self._job = super()._trainer()
+        return self._job
 
     def run(self):
+        before = max(self.progress(), 0)
         super().run()
         threads = len(os.listdir("/proc/self/task"))
-        if self._trains and threads < THREADS:
+        if self._job.updates > before and threads < THREADS:
             raise RuntimeError(f"it ran on {threads} threads")
 
 

@@ -8,7 +8,6 @@ import signal
 import tempfile
 import threading
 import time
-import warnings
 
 import numba
 import numpy as np
@@ -17,7 +16,7 @@ from numba.core.compiler_lock import global_compiler_lock
 import fastrnn
 from fastrnn import data, words
 
-from .work import Problem, fresh_kernel, report
+from .work import Problem, fork, fresh_kernel, report
 
 LIMIT = 1.0  # seconds
 _DELAY = 0.06  # seconds before it comes, on average
@@ -188,9 +187,7 @@ class _Forks:
                 time.sleep(seconds)
 
     def work(self):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, about threads and forks
-            pid = os.fork()
+        pid = fork()
         if pid == 0:
             status = 1
             try:

@@ -22,7 +22,7 @@ import fastrnn
 
 from ..sharing import eager
 from . import interrupts
-from .work import Problem, report, users_own_kernel
+from .work import Problem, fork, report, users_own_kernel
 
 _PATIENCE = 60  # seconds for one answer of a worker
 _START = 2e-3  # seconds that it takes to start threads, about
@@ -44,9 +44,7 @@ def _at_once(calls):
 def _forked(call):
     """What `call()` returns in a forked child, which must end by itself, as JSON can hold it."""
     read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, about threads and forks
-        pid = os.fork()
+    pid = fork()
     if pid == 0:
         status = 1
         try:

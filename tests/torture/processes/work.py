@@ -60,6 +60,13 @@ class Problem:
         return hashlib.sha256(self.infer() + self.stream() + self.train()).hexdigest()
 
 
+def fork():
+    """`os.fork` without Python's own warning, about threads and forks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def report(seed):
     """In a worker: its digest, its number of threads, what it was warned of, and its number as a process."""
     eager()
