@@ -62,8 +62,7 @@ def _release_compiler():
 
 def _go_on_in_parent():
     _release_compiler()
-    for number, _, _ in interrupts.release():
-        threading.Timer(_DELAY, _thread.interrupt_main, [number]).start()
+    interrupts.release(lambda number, _: threading.Timer(_DELAY, _thread.interrupt_main, [number]).start())
 
 
 def _go_on_in_child():
