@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 import signal
 
@@ -15,7 +16,7 @@ settings.load_profile("fastrnn")
 SLOWEST = [
     "test_recurrent_options", "test_narrow_vectors", "test_docs", "test_recurrence", "test_njit", "test_layers",
     "test_step", "test_contract", "test_memory", "test_estimators_checks", "test_forecaster", "test_torch_parity",
-    "test_interop_torch", "test_options", "test_interop_onnx_export", "test_out",
+    "test_interop_torch", "test_options", "test_interop_onnx_export", "test_out", "test_torture",
 ]  # fmt: skip
 
 
@@ -29,3 +30,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # libraries and tests: to look through them over and over while kernels are compiled takes long

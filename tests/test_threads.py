@@ -13,6 +13,7 @@ import pytest
 import fastrnn
 from fastrnn import threads
 from fastrnn.threads import cpu_quota, threads_for
+from tests.torture.threading_layers import LAYERS, MISSING, environment
 
 AVAILABLE = numba.config.NUMBA_NUM_THREADS
 
@@ -286,15 +287,14 @@ CALLERS = textwrap.dedent("""
 
 
 @pytest.mark.skipif(AVAILABLE < 2, reason="needs two threads")
-@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("sizes", ["eager 50 6 8 32 50", "real 30 16 64 128 10", "real 20 2 64 256 5"])
 def test_threads_callers_under_each_threading_layer(layer, sizes):
     """Numba's workqueue ends the process when two threads enter a parallel region at once."""
-    environment = {**os.environ, "NUMBA_THREADING_LAYER": layer}
-    done = subprocess.run(
-        [sys.executable, "-c", CALLERS, *sizes.split()], env=environment, capture_output=True, text=True, timeout=300
-    )
-    if "No threading layer could be loaded" in done.stderr:
+    command = [sys.executable, "-c", CALLERS, *sizes.split()]
+    variables = environment(layer, AVAILABLE)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    if MISSING in done.stderr:
         pytest.skip(f"Numba has no {layer} here")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [layer, "8", "0", "True"]

@@ -11,6 +11,7 @@ import fastrnn
 
 from ..section import Section
 from ..sharing import REACHED, eager
+from ..threading_layers import MISSING
 from . import digests
 from .runs import Run
 from .workers import Worker, WorkerError
@@ -36,7 +37,7 @@ class _Bits:
                 layer, _ = worker.answer()
             except WorkerError as error:
                 worker.kill()
-                if "No threading layer could be loaded" not in str(error):
+                if MISSING not in str(error):
                     raise
                 self._tally.note(f"Numba has no threading layer {worker.layer} here: not tried")
                 continue

@@ -1,12 +1,13 @@
 """The processes that the section gives orders to."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import threading
+
+from ..threading_layers import environment
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _PATIENCE = 200  # seconds for an order
@@ -26,11 +27,11 @@ class Worker:
     def __init__(self, layer, threads):
         self.layer, self.threads = layer, threads
         self.name = f"{layer} with {threads} threads"
-        environment = os.environ | _GARBAGE | {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": str(threads)}
         self._errors = tempfile.TemporaryFile("w+", errors="replace")
         self._process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-m", "tests.torture.bits.worker"], cwd=_ROOT, env=environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            [sys.executable, "-X", "faulthandler", "-m", "tests.torture.bits.worker"], cwd=_ROOT,
+            env=environment(layer, threads) | _GARBAGE, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._errors, text=True,
         )  # fmt: skip
 
     def ask(self, order, **arguments):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from ..section import Section
+from ..threading_layers import LAYERS, MISSING, environment
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _SCENARIOS = "threads", "forks", "interrupts", "pools", "prange", "cold interrupts"
@@ -16,19 +17,11 @@ _PATIENCE = 150  # seconds beyond its time in which a scenario must have ended
 _LENGTH = 20  # seconds at most for one process
 
 
-def _environment(layer, threads):
-    libraries = [str(pathlib.Path(sys.prefix) / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]  # where pip puts TBB
-    return {
-        **os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": str(threads),
-        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
-    }  # fmt: skip
-
-
 def _run_scenario(name, layer, threads, seed, seconds):
     """What a scenario's process printed, or in how it failed."""
     process = subprocess.Popen(
         [sys.executable, "-X", "faulthandler", "-m", f"{__package__}.scenarios", name, str(seed), str(seconds)],
-        cwd=_ROOT, env=_environment(layer, threads), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        cwd=_ROOT, env=environment(layer, threads), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
     try:
@@ -45,15 +38,14 @@ def _run_scenario(name, layer, threads, seed, seconds):
 
 
 def _run(tally, budget):
-    layers, longest, case = ["omp", "workqueue", "tbb"], (0.0, ""), 0
-    available = list(layers)
+    available, longest, case = list(LAYERS), (0.0, ""), 0
     while case < len(_SCENARIOS) or budget.left() > 0:
         name = _SCENARIOS[case % len(_SCENARIOS)]
         layer = available[case % len(available)]
         threads, seed = int(budget.rng.integers(2, 5)), int(budget.rng.integers(2**31))
         seconds = min(_LENGTH, budget.left() / 10)
         found, problem = _run_scenario(name, layer, threads, seed, seconds)
-        if problem and "No threading layer could be loaded" in problem:
+        if problem and MISSING in problem:
             available.remove(layer)
             tally.note(f"Numba has no {layer} here")
             continue
