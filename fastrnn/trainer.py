@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
 _META = {  # of a checkpoint
-    *_COUNTS, "optimizer", "random", "rule", "state", "architecture", "batches", "callbacks", "extra",
+    *_COUNTS, "optimizer", "random", "rule", "state", "architecture", "batches", "validation", "callbacks", "extra",
 }  # fmt: skip
 _MOST = (1 << 63) - 1  # of a count
 _MISFITS = (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError)  # by false entries
@@ -53,49 +53,64 @@ class History(list[dict[str, Any]]):
 
 
 class _Interrupts:
-    """Ctrl-C during `fit`: answered where what is under way can be thrown away, and kept waiting elsewhere.
+    """Ctrl-C while a trainer is at work: answered where what is under way can be thrown away, kept waiting elsewhere.
 
-    Whatever Python function answers SIGINT is called then. Only the main thread receives signals.
+    Whatever Python function answers SIGINT is called then. Only the main thread receives signals. `with` blocks may
+    stand within each other; the outermost one counts.
     """
 
     def __init__(self):
+        self._depth = 0
         self._allowed = False
         self._handler = self._pending = None
 
     def __enter__(self):
-        handler = signal.getsignal(signal.SIGINT)
-        if callable(handler) and threading.current_thread() is threading.main_thread():
-            self._handler, self._pending = handler, None
-            signal.signal(signal.SIGINT, self._handle)
+        if not self._depth:
+            self._allowed, self._handler, self._pending = False, None, None
+            handler = signal.getsignal(signal.SIGINT)
+            if callable(handler) and threading.current_thread() is threading.main_thread():
+                self._handler = handler
+                signal.signal(signal.SIGINT, self._handle)
+        self._depth += 1
 
-    def __exit__(self, kind, *_):
-        if self._handler is None:
+    def __exit__(self, *_):
+        self._depth -= 1
+        if self._depth or self._handler is None:
             return
         if signal.getsignal(signal.SIGINT) == self._handle:  # and no other, set in the meantime
             signal.signal(signal.SIGINT, self._handler)
-        if kind is None:
-            self._answer()
-        self._handler = None
+        self.answer()
+
+    def __bool__(self):
+        """Whether a block is open."""
+        return self._depth > 0
 
     def _handle(self, *arguments):
         self._pending = arguments
         if self._allowed:
-            self._answer()
+            self._allowed = False  # what the answer raises leaves the block, and no other may do so half-way
+            self.answer()
+            self._allowed = True
 
-    def _answer(self):
+    def answer(self):
+        """Answer one that has been kept waiting."""
         pending, self._pending = self._pending, None
         if pending:
             self._handler(*pending)
 
     @contextlib.contextmanager
-    def allowed(self):
-        """A block that can be left at any point."""
+    def allowed(self, allowed=True, *, waiting=True):
+        """A block that can be left at any point, or at none; at once if `waiting` and one has been kept waiting."""
+        before = self._allowed
         try:
-            self._allowed = True
-            self._answer()
+            self._allowed = allowed
+            if allowed and waiting:
+                self.answer()
             yield
         finally:
-            self._allowed = False
+            self._allowed = before
+        if before:
+            self.answer()
 
 
 class Trainer:
@@ -160,6 +175,8 @@ class Trainer:
         self._state = None  # carried from batch to batch within an epoch
         self._batches: Iterable | None = None  # what `batch` counts in; None before the first epoch and in a checkpoint
         self._place: dict[str, Any] | None = None  # of the next batch in them, if they can tell
+        self._validation: Iterable | None = None  # of the last `fit` that had one
+        self._validation_place: dict[str, Any] | None = None  # of the next pass over it, if that is not over `_batches`
         self._callbacks: tuple[Callback, ...] = ()  # of the last `fit`
         self._callback_states: list[tuple[str, dict[str, Any]]] = []  # from a checkpoint, with names of their classes
         self._last_update: dict[str, Any] = {}
@@ -169,7 +186,8 @@ class Trainer:
     def __getstate__(self):
         """Copies and pickles go on as from a checkpoint, with a model and an optimizer of their own."""
         callbacks = {"_callbacks": (), "_callback_states": self._states_of_callbacks()}
-        return {**self.__dict__, **callbacks, "_batches": None, "_buffers": Buffers(), "_interrupts": _Interrupts()}
+        anew = {"_batches": None, "_validation": None, "_buffers": Buffers(), "_interrupts": _Interrupts()}
+        return {**self.__dict__, **callbacks, **anew}
 
     @property
     def optimizer(self) -> Optimizer:
@@ -217,18 +235,20 @@ class Trainer:
                 raise
             return value, map_state(np.copy, state)  # the next call, which may go wrong, does not write it
         run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False)
-        for add_gradients in self.bptt.updates(run):
-            random, rule = random_states(self.model), self.bptt.state_dict()
-            try:
-                with self._interrupts.allowed():
-                    self.model.zero_grad()
-                    count = add_gradients()
-                if count:
-                    self._update(run)
-            except BaseException:  # as if the update had never been begun
-                set_random_states(self.model, random)
-                self.bptt.load_state_dict(rule)
-                raise
+        with self._interrupts:
+            for add_gradients in self.bptt.updates(run):
+                random, rule = random_states(self.model), self.bptt.state_dict()
+                try:
+                    with self._interrupts.allowed():
+                        self.model.zero_grad()
+                        count = add_gradients()
+                    if count:
+                        with self._interrupts.allowed(False):
+                            self._update(run)
+                except BaseException:  # as if the update had never been begun
+                    set_random_states(self.model, random)
+                    self.bptt.load_state_dict(rule)
+                    raise
         return run.value, run.state
 
     def _update(self, run):
@@ -281,7 +301,7 @@ class Trainer:
             `state_dict()`, a place in a pass as JSON can hold it, and `load_state_dict(state)`, which lets the next
             pass begin there, go on there: those of `fastrnn.data` have them, and any that draw at random should. Of
             others, those done are passed over.
-        validation: the same, for `evaluate` at the end of each epoch.
+        validation: the same, for `evaluate` at the end of each epoch. Those that draw at random go on there, too.
         callbacks: called as `callback(trainer, record)` for every new record, see `History`. One that returns True
             stops training. `fastrnn.callbacks` has some, and says what else they may have. After `load_checkpoint`,
             each gets the state that the checkpoint has of one of its class, in their order.
@@ -290,40 +310,42 @@ class Trainer:
         The logger "fastrnn" is told of every epoch's results (INFO), of gradients that are not finite (WARNING, once an
         epoch), and of what ends training early (INFO).
 
-        Ctrl-C ends training, too, and never in the middle of an update. What was stopped goes on: an epoch that ended
-        early, or came from a checkpoint, is finished first when `fit` is called again with the same batches, and counts
-        as one of `epochs`. Only if Ctrl-C came between two updates of one batch is that batch begun anew. ValueError if
-        a checkpoint comes from the middle of an epoch of batches that are not laid out like these.
+        Ctrl-C ends training, too, and never in the middle of an update. Nor does it, or an error of one of them, keep
+        other callbacks from being told of a record; it ends one that is under way unless that keeps a state. What was
+        stopped goes on: an epoch that ended early, or came from a checkpoint, is finished first when `fit` is called
+        again with the same batches, and counts as one of `epochs`. Only if Ctrl-C came between two updates of one batch
+        is that batch begun anew. ValueError if a checkpoint comes from the middle of an epoch of batches that are not
+        laid out like these, RuntimeError if this `fit` was called by what `fit` calls.
         """
         epochs = checks.integer("epochs", epochs, minimum=1)
         progress = checks.flag("progress", progress)
         called = _check_fit_arguments(batches, validation, callbacks, self.bptt)
+        if self._interrupts:
+            raise RuntimeError("this trainer is at work: what it calls must not call its `fit`")
         finishers = [callback.finish for callback in called if hasattr(callback, "finish")]
         same = self._batches is batches and not isinstance(batches, Iterator)
         if self._batches is not None and not (same and self.batch):
             self.batch, self._state, self._place = 0, None, None  # a new epoch, or what is left of an iterator
+        if self._validation is not None and validation is not None and validation is not self._validation:
+            self._validation_place = None
         self._restore_place(batches)
         self._restore_callbacks(called)
-        self._batches, self._callbacks = batches, called
+        self._batches, self._callbacks, self._validation = batches, called, validation or self._validation
         history = History()
         with self._interrupts, _progress_bar(progress, batches, epochs, self.batch) as show:
             try:
                 for record in self._records(batches, epochs, validation):
                     history.append(record)
-                    with self._interrupts.allowed():
-                        show(record)
-                        stoppers = [callback for callback in called if callback(self, record) is True]
-                    if stoppers:
+                    if stoppers := self._tell((show, *called), record):
                         history.stopped = "callback"
                         name = getattr(stoppers[0], "__name__", type(stoppers[0]).__name__)
                         _log.info("%s stopped training after %d updates", name, self.updates)
                         break
-                with self._interrupts.allowed():  # one that was kept waiting to the end
-                    pass
+                else:
+                    self._interrupts.answer()
                 for finish in finishers:
                     finish(self)
-                with self._interrupts.allowed():
-                    pass
+                self._interrupts.answer()
             except KeyboardInterrupt:
                 history.stopped = "interrupt"
                 _log.info("interrupted after %d updates", self.updates)
@@ -366,13 +388,39 @@ class Trainer:
             last = None
             if validation is not None:
                 with self._interrupts.allowed():
+                    if validation is not batches:
+                        self._restore_validation_place(validation)
                     last = record(validation_loss=self.evaluate(validation))
+                if validation is not batches:
+                    self._validation_place = _place_in(validation)
                 self.bptt.observe(last["validation_loss"])
             self.epoch += 1
             self.batch, self._state, self._place = 0, None, following
             _log_epoch(self, losses, last, bad, time.perf_counter() - begin)
             if last is not None:
                 yield last
+
+    def _tell(self, callbacks, record):
+        """Tell every callback of a record, whatever others raise, and Ctrl-C; those that stop training.
+
+        Ctrl-C ends none that keeps a state, which is the run's.
+        """
+        stoppers, problem = [], None
+        for callback in callbacks:
+            try:
+                with self._interrupts.allowed(not _keeps_state(callback), waiting=False):
+                    if callback(self, record) is True:
+                        stoppers.append(callback)
+            except BaseException as error:
+                problem = problem or error
+        try:
+            if problem is not None:
+                raise problem
+            self._interrupts.answer()
+        except KeyboardInterrupt:
+            if not stoppers:  # else training is at its end anyway
+                raise
+        return stoppers
 
     def _restore_place(self, batches):
         """Let the next pass over `batches` begin at the place that is next; whether they can do so."""
@@ -385,6 +433,13 @@ class Trainer:
                 raise
             self._place = None  # other batches, from the first on
         return self._place is not None
+
+    def _restore_validation_place(self, validation):
+        """Let the next pass over `validation` be the next one, though there were breaks."""
+        if self._validation_place is not None and _keeps_state(validation):
+            with contextlib.suppress(ValueError):  # other batches, from the first on
+                validation.load_state_dict(self._validation_place)
+        self._validation_place = _place_in(validation)  # where it begins again after Ctrl-C
 
     def _restore_callbacks(self, callbacks):
         """Give the states out of a checkpoint to those `callbacks` that they are of."""
@@ -429,8 +484,8 @@ class Trainer:
 
     def save_checkpoint(self, path: storage.Path, *, extra: dict[str, Any] | None = None) -> None:
         """Write all that resuming needs to one file: parameters, the optimizer's state, counts of updates, epochs and
-        batches, the place in the batches, the states of the random generators, of the rule and of the callbacks of
-        `fit`, the carried state, and `extra`, anything JSON can hold.
+        batches, the places in batches and validation, the states of the random generators, of the rule and of the
+        callbacks of `fit`, the carried state, and `extra`, anything JSON can hold.
 
         A callback that calls this comes after the others, for the state of those to be that after the same record.
         The file is a `storage.load_tensors(path, "checkpoint")`, whose meta has the model's `architecture` too. An
@@ -452,6 +507,7 @@ class Trainer:
             "state": map_state(lambda array: _store(tensors, next(names), array), self._state),
             "architecture": self._architecture(),
             "batches": _plain(self._place),
+            "validation": _plain(self._validation_place),
             "callbacks": self._store_callback_states(tensors),
             "extra": extra,
         }
@@ -466,33 +522,40 @@ class Trainer:
         read; then nothing is changed.
         """
         tensors, meta = storage.load_tensors(path, "checkpoint")
+        with self._interrupts:
+            try:
+                extra = self._take_up(tensors, meta)
+            except _MISFITS as error:
+                text = storage.short(f"its {error} is missing" if isinstance(error, KeyError) else str(error))
+                raise storage.FormatError(f"{os.fsdecode(path)} does not fit this trainer: {text}") from None
+        _log.info("going on after %d updates, from %s", self.updates, os.fsdecode(path))
+        return extra
+
+    def _take_up(self, tensors, meta):
+        """Take what a checkpoint holds; its `extra`. One of `_MISFITS`, and no change, if it does not fit."""
         rule = self.bptt.state_dict()
+        # older checkpoints don't have these
+        meta = {"nonfinite": 0, "batches": None, "validation": None, "callbacks": [], "rule": rule, **meta}
+        _check_names(tensors, meta)
+        counts = [checks.integer(name, meta[name], minimum=0, maximum=_MOST) for name in _COUNTS]
+        parameters = self._checked_parameters(tensors, meta)
+        random = self._checked_random_states(meta["random"])
+        state = self._checked_state(tensors, meta["state"])
+        places = [None if meta[name] is None else dict(meta[name]) for name in ("batches", "validation")]
+        callbacks = _checked_callback_states(tensors, meta["callbacks"])
+        optimizer, extra = self._checked_optimizer_state(tensors, meta["optimizer"]), meta["extra"]
+        self.bptt.load_state_dict(meta["rule"])  # changes nothing if it does not fit
         try:
-            # older checkpoints don't have these
-            meta = {"nonfinite": 0, "batches": None, "callbacks": [], "rule": rule, **meta}
-            _check_names(tensors, meta)
-            counts = [checks.integer(name, meta[name], minimum=0, maximum=_MOST) for name in _COUNTS]
-            parameters = self._checked_parameters(tensors, meta)
-            random = self._checked_random_states(meta["random"])
-            state = self._checked_state(tensors, meta["state"])
-            place = None if meta["batches"] is None else dict(meta["batches"])
-            callbacks = _checked_callback_states(tensors, meta["callbacks"])
-            extra = meta["extra"]
-            optimizer = self._checked_optimizer_state(tensors, meta["optimizer"])
-            self.bptt.load_state_dict(meta["rule"])  # changes nothing if it does not fit
             self.optimizer.load_state_dict(optimizer)  # neither does this
-        except BaseException as error:
+        except BaseException:
             self.bptt.load_state_dict(rule)
-            if not isinstance(error, _MISFITS):
-                raise
-            text = f"its {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise storage.FormatError(f"{os.fsdecode(path)} does not fit this trainer: {storage.short(text)}") from None
+            raise
         self.model.load_state_dict(parameters)
         set_random_states(self.model, random)
         self.updates, self.epoch, self.batch, self.nonfinite = counts
-        self._state, self._place, self._batches = state, place, None
+        self._state, self._batches, self._validation = state, None, None
+        self._place, self._validation_place = places
         self._callback_states, self._callbacks = callbacks, ()
-        _log.info("going on after %d updates, from %s", self.updates, os.fsdecode(path))
         return extra
 
     def _states_of_callbacks(self):
@@ -636,7 +699,7 @@ def _progress_bar(wanted, batches, epochs, done):
             _log.warning("no progress bar: it needs tqdm: pip install tqdm (extra fastrnn[train])")
             wanted = False
     if not wanted:
-        yield lambda record: None
+        yield lambda trainer, record: None
         return
     options = {"total": len(batches) * epochs if hasattr(batches, "__len__") else None, "initial": done}
     disable = None if tqdm is terminal_bar else False  # None: where there is no terminal
@@ -645,7 +708,7 @@ def _progress_bar(wanted, batches, epochs, done):
             loggers = [log for log in (logging.root, logging.getLogger("fastrnn")) if _shows_on_console(log)]
             stack.enter_context(logging_redirect_tqdm(loggers, tqdm_class=tqdm))
 
-        def show(record):
+        def show(trainer, record):
             if "loss" in record:
                 bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
                 bar.update()

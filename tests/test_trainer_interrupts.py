@@ -1,0 +1,243 @@
+"""Ctrl-C, a user's handler of it, and errors at the worst moments of a trainer's work."""
+
+import signal
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import trainer as trainer_module
+from fastrnn.data import WindowBatches
+
+SERIES = np.random.default_rng(0).standard_normal((60, 2), dtype=np.float32)
+OTHER = np.random.default_rng(1).standard_normal((40, 2), dtype=np.float32)
+
+
+def press(*_):
+    """Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def make_trainer(**options):
+    layers = fastrnn.Dropout(0.2), fastrnn.GRU(2, 4, seed=0), fastrnn.Last(), fastrnn.Linear(4, 2, seed=1)
+    return fastrnn.Trainer(fastrnn.Sequential(*layers), fastrnn.MSE(), fastrnn.SGD(0.1, momentum=0.9), **options)
+
+
+def training(**options):
+    return WindowBatches(SERIES, 5, batch_size=16, shuffle=True, seed=1, **options)
+
+
+def validation():
+    return WindowBatches(OTHER, 5, batch_size=8, shuffle=True, seed=2)
+
+
+def before(owner, name, do, at=1):
+    """Let `owner`'s method `name` do something else first at its call number `at`."""
+    real, calls = getattr(owner, name), []
+
+    def call(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            do()
+        return real(*args, **kwargs)
+
+    setattr(owner, name, call)
+
+
+class Recorder:
+    """A callback that notes what it is told of; with `state`, one that keeps a state."""
+
+    def __init__(self):
+        self.steps = []
+
+    def __call__(self, trainer, record):
+        self.steps.append(record["step"])
+
+
+class StateKeeper(Recorder):
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = list(state["steps"])
+
+
+def press_at(step):
+    return lambda trainer, record: record["step"] == step and press()
+
+
+def fail_at(step):
+    def fail(trainer, record):
+        if record["step"] == step:
+            raise RuntimeError("broken")
+
+    return fail
+
+
+def press_in_update(trainer):
+    trainer.schedule = lambda step: (step == 1 and press()) or 1.0
+
+
+@pytest.mark.parametrize("kind", [Recorder, StateKeeper])
+@pytest.mark.parametrize("breaks", ["update", "callback", "error"])
+def test_interrupts_keep_no_callback_from_a_record(breaks, kind):
+    trainer, batches, first, last = make_trainer(), training(), kind(), kind()
+    between = {"update": lambda *_: None, "callback": press_at(2), "error": fail_at(2)}[breaks]
+    if breaks == "update":
+        press_in_update(trainer)
+    callbacks = first, between, last
+    if breaks == "error":
+        with pytest.raises(RuntimeError, match="broken"):
+            trainer.fit(batches, callbacks=callbacks, progress=False)
+    else:
+        history = trainer.fit(batches, callbacks=callbacks, progress=False)
+        assert history.stopped == "interrupt" and [record["step"] for record in history] == [1, 2]
+    trainer.schedule = None
+    trainer.fit(batches, callbacks=(first, last), progress=False)
+    assert first.steps == last.steps == list(range(1, len(batches) + 1))
+
+
+def test_interrupts_leave_a_callback_with_a_state_whole():
+    class Halves(StateKeeper):
+        def __call__(self, trainer, record):
+            press()
+            super().__call__(trainer, record)
+
+    trainer, callback = make_trainer(), Halves()
+    assert trainer.fit(training(), callbacks=callback, progress=False).stopped == "interrupt"
+    assert callback.steps == [1]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_interrupts_keep_no_callback_from_stopping(when):
+    trainer, stop = make_trainer(), lambda trainer, record: True
+    callbacks = {"before": (press_at(1), stop), "after": (stop, press_at(1))}[when]
+    assert trainer.fit(training(), callbacks=callbacks, progress=False).stopped == "callback"
+
+
+def test_interrupts_with_an_error_are_both_told_of():
+    def schedule(step):
+        press()
+        raise RuntimeError("broken")
+
+    trainer, handler = make_trainer(schedule=schedule), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        trainer.fit(training(), progress=False)
+    assert str(raised.value.__context__) == "broken"
+    assert signal.getsignal(signal.SIGINT) is handler
+    trainer.schedule = None
+    trainer.step(*next(iter(training())))
+    assert trainer.fit(training(), progress=False).stopped is None
+
+
+def test_interrupts_after_a_fit_within_a_fit_was_refused():
+    trainer, handler = make_trainer(), signal.getsignal(signal.SIGINT)
+    with pytest.raises(RuntimeError, match="at work"):
+        trainer.fit(training(), callbacks=lambda trainer, _: trainer.fit(training()), progress=False)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert trainer.fit(training(), callbacks=press_at(2), progress=False).stopped == "interrupt"
+
+
+def test_interrupts_of_a_callback_that_trains():
+    """Its own steps are whole, and the rest of it can be left."""
+    batches, left = training(), []
+
+    def callback(trainer, record):
+        if not left:
+            before(trainer.optimizer, "step", press)
+            left.append(trainer.updates)
+            trainer.step(*batch)
+            left.append("gone on")
+
+    trainer, batch = make_trainer(), next(iter(training()))
+    assert trainer.fit(batches, callbacks=callback, progress=False).stopped == "interrupt"
+    assert left == [1]
+    assert trainer.updates == trainer.optimizer.state_dict()["step"] == 2
+
+    def train_and_wait(trainer, record):
+        trainer.step(*batch)
+        press()
+        left.append("not left")
+
+    assert trainer.fit(batches, callbacks=train_and_wait, progress=False).stopped == "interrupt"
+    assert "not left" not in left
+
+
+def test_interrupts_of_a_step_alone_come_after_its_update():
+    trainer, batch = make_trainer(), next(iter(training()))
+    before(trainer.optimizer, "step", press)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.step(*batch)
+    assert trainer.updates == trainer.optimizer.state_dict()["step"] == 1
+
+
+def test_interrupts_twice_leave_generators_where_the_last_update_left_them(monkeypatch):
+    trainer, batch = make_trainer(), next(iter(training()))
+    generator, *_ = trainer.model._generators()
+    state = generator.bit_generator.state
+    before(trainer.loss, "evaluate", press)
+    before(trainer.bptt, "load_state_dict", press)
+    monkeypatch.setattr("fastrnn.trainer.set_random_states", _pressing(trainer_module.set_random_states))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.step(*batch)
+    assert generator.bit_generator.state == state and trainer.updates == 0
+
+
+def _pressing(real):
+    def call(*args):
+        press()
+        return real(*args)
+
+    return call
+
+
+def test_interrupts_of_loading_come_when_all_is_taken(tmp_path):
+    trainer, path = make_trainer(), tmp_path / "checkpoint"
+    for batch in training():
+        trainer.step(*batch)
+    trainer.save_checkpoint(path)
+    other = make_trainer()
+    before(other.model, "load_state_dict", press)
+    with pytest.raises(KeyboardInterrupt):
+        other.load_checkpoint(path)
+    assert other.updates == other.optimizer.state_dict()["step"] == trainer.updates
+    np.testing.assert_array_equal(other.model.parameters_to_vector(), trainer.model.parameters_to_vector())
+
+
+EPOCHS = 6
+
+
+def plateau():
+    return fastrnn.ReduceOnPlateau(patience=0, factor=0.5)
+
+
+def fit_rest(trainer, batches, held_out, *callbacks):
+    epochs = EPOCHS - trainer.epoch
+    history = trainer.fit(batches, epochs=epochs, validation=held_out, callbacks=callbacks, progress=False)
+    return [record["validation_loss"] for record in history if "validation_loss" in record]
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("anew", [False, True])
+def test_interrupts_lose_no_place_in_a_shuffled_validation(tmp_path, epoch, anew):
+    straight = make_trainer()
+    expected = fit_rest(straight, training(), validation(), plateau())
+    trainer, batches, held_out, callback = make_trainer(), training(), validation(), plateau()
+    real = trainer.evaluate
+    trainer.evaluate = lambda batches: (real(batches), trainer.epoch == epoch and press())[0]
+    found = fit_rest(trainer, batches, held_out, callback)
+    assert len(found) == epoch
+    trainer.evaluate = real
+    trainer.save_checkpoint(tmp_path / "checkpoint")
+    if anew:
+        trainer, batches, held_out, callback = make_trainer(), training(), validation(), plateau()
+        trainer.load_checkpoint(tmp_path / "checkpoint")
+    assert found + fit_rest(trainer, batches, held_out, callback) == expected
+    np.testing.assert_array_equal(trainer.model.parameters_to_vector(), straight.model.parameters_to_vector())
+
+
+def test_interrupts_of_a_validation_are_no_place_in_another():
+    trainer, other = make_trainer(), WindowBatches(OTHER, 4, batch_size=3, shuffle=True, seed=2)
+    fit_rest(trainer, training(), validation(), lambda trainer, _: trainer.epoch == 1)
+    fit_rest(trainer, training(), other, lambda trainer, _: trainer.epoch == 2)
+    assert other.state_dict()["epoch"] == 1
