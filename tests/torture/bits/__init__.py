@@ -13,7 +13,7 @@ from ..section import Section
 from ..sharing import REACHED, eager
 from ..threading_layers import MISSING
 from . import digests
-from .runs import Run
+from .runs import PLACES, Run
 from .workers import Worker, WorkerError
 
 _LAYERS = {"omp": 5, "workqueue": 3, "tbb": 3}  # with numbers of threads: more than there are cores, too
@@ -108,18 +108,19 @@ class _Bits:
             worker.ask("train", seed=seed, wide=self._wide, threads=int(rng.integers(2, worker.threads + 1)))
 
         records = len(expected["records"])
-        breaks = [{"stop": int(rng.integers(not inside, records)), "inside": inside} for inside in _inside(rng)]
+        breaks = [_drawn_break(rng, records, inside) for inside in _inside(rng)]
         path = os.path.join(self._folder, "checkpoint")
         first = Run(seed, self._wide).train(**breaks[0], save=path)
         self._compare(f"{text}, resumed after {breaks[0]}", expected,
                       Run(seed, self._wide).train(resume=path), first)  # fmt: skip
         self._tally.count("resumes compared, with new objects")
-        same, stop = Run(seed, self._wide), int(rng.integers(records))
-        first = same.train(stop=stop, inside=True)
+        same, at = Run(seed, self._wide), _drawn_break(rng, records, True)
+        first = same.train(**at)
         copies = {"a deep copy": copy.deepcopy(same), "a pickled copy": pickle.loads(pickle.dumps(same))}
         for what, run in ({"the run": same} | copies).items():
-            self._compare(f"{text}, {what} gone on with after Ctrl-C at record {stop}", expected, run.train(), first)
+            self._compare(f"{text}, {what} gone on with after {at}", expected, run.train(), first)
         self._tally.count("runs gone on with after Ctrl-C")
+        self._tally.count("of them after one in a callback", at["inside"] != PLACES[0])
         self._tally.count("copied runs gone on with after Ctrl-C", len(copies))
 
         for worker in self._workers:
@@ -158,6 +159,13 @@ class _Bits:
         names = digests.differing(*texts)
         if names:
             self._tally.broke(f"{what}: other {names}")
+
+
+def _drawn_break(rng, records, inside):
+    """The arguments of `Run.train` for a break, `inside` a batch or between two, of a run of so many records."""
+    stop = int(rng.integers(not inside, records))
+    places = PLACES if stop < records - 1 else PLACES[:1]  # of the last record callbacks are told before the break
+    return {"stop": stop, "inside": str(rng.choice(places)) if inside else None}
 
 
 def _inside(rng):

@@ -1,5 +1,7 @@
 """Random training runs, each of which follows from a seed alone: straight through, or with a break and a checkpoint."""
 
+import signal
+
 import numpy as np
 
 import fastrnn
@@ -10,6 +12,7 @@ from . import digests
 
 _TOKENS = 11
 _COMMON = [(fastrnn.LSTM, "float32"), (fastrnn.GRU, "float32"), (fastrnn.RNN, "float32"), (fastrnn.LSTM, "float64")]
+PLACES = "loss", "callback", "callback with a state"  # of Ctrl-C within a batch; the last is not ended by it
 _NOISY = "dropout", "recurrent_dropout", "zoneout"  # what draws other masks for single steps than for sequences
 
 
@@ -142,11 +145,11 @@ class Run:
 
     # what is done
 
-    def train(self, *, stop=None, save=None, resume=None, inside=False):
+    def train(self, *, stop=None, save=None, resume=None, inside=None):
         """Train from the checkpoint `resume`, if any, or from where it was stopped, to the end or until `stop` records
         are there, for the checkpoint `save`; `outcome` of it, or without a checkpoint the records alone.
 
-        inside: stopped by Ctrl-C in the batch, or the validation, after those records, whose loss is under way.
+        inside: one of `PLACES`: stopped by Ctrl-C there, in the batch, or the validation, after those records.
         """
         if resume is not None:
             self.trainer.load_checkpoint(resume)
@@ -163,11 +166,14 @@ class Run:
                 return True
 
             def interrupted(*arguments):
-                if inside and len(records) == stop:
+                if inside == "loss" and len(records) == stop:
                     raise KeyboardInterrupt
                 return evaluate(*arguments)
 
             callbacks.append(stopper)
+            if inside in PLACES[1:]:
+                kind = _Interrupting if inside == "callback" else _InterruptingWithState
+                callbacks.insert(0, kind(records, stop))
             self.trainer.loss.evaluate = interrupted
         history = self.trainer.fit(
             self.batches, epochs=self.epochs - self.trainer.epoch, validation=self.validation, callbacks=callbacks,
@@ -201,6 +207,26 @@ class Run:
         }
         found = {name: digests.of_arrays(value) for name, value in values.items()}
         return {"digests": found, "records": _without_times(history)}
+
+
+class _Interrupting:
+    """A callback in which Ctrl-C comes when there are `stop` of the `records`."""
+
+    def __init__(self, records, stop):
+        self._records, self._stop = records, stop
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+
+    def __call__(self, trainer, record):
+        if len(self._records) == self._stop:
+            signal.raise_signal(signal.SIGINT)
+
+
+class _InterruptingWithState(_Interrupting):
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
 
 
 def _without_times(history):
@@ -253,7 +279,10 @@ def _windows(run):
     pooling = [fastrnn.Last, fastrnn.MeanPool, fastrnn.MaxPool][run.integers(0, 3)]
     layers = [recurrent, pooling(dtype=run.dtype), *run.head(out, features * (len(quantiles) if quantiles else 1))]
     loss = fastrnn.Quantile(quantiles) if quantiles else _regression_loss(run)
-    return batches, run.maybe(0.6, batches), layers, loss, batch_first
+    validation = data.WindowBatches(
+        series, run.steps, batch_size=2 * run.batch, shuffle=True, batch_first=batch_first, seed=run.integers(0, 9)
+    )
+    return batches, run.maybe(0.7, run.maybe(0.5, batches, validation)), layers, loss, batch_first
 
 
 def _regression_loss(run, **options):
