@@ -234,6 +234,8 @@ def test_refusals():
     targets[-1, 0] = C  # in the last chunk
     refused(ValueError, r"targets must be in \[0, 6\)", targets=targets)
     refused(ValueError, "targets", targets=targets[:-1])
+    mask = np.ones((T - 1, B), bool)
+    refused(ValueError, "targets", targets=targets[:-1], mask=mask, lengths=LENGTHS)
     refused(ValueError, "lengths", lengths=[T, 1, 0, 2])
     refused(ValueError, "lengths", lengths=[T + 1, 1, 1, 2])
     refused(ValueError, "state", state=(initial_state()[0],))

@@ -133,8 +133,10 @@ class Run:
         self.targets = checks.as_array("targets", targets)
         shape = self._output_shape()
         lead = min(len(shape) - 1, self.targets.ndim)  # the output's dimensions before the features
-        self.mask = self._loss_mask(checks.leading_mask("mask", mask, self.targets.shape), shape[:lead])
         y = np.broadcast_to(np.zeros((), model.dtype), shape)  # takes no memory: only shape and dtype count
+        if self.targets.shape[:lead] != shape[:lead]:
+            loss.count(y, self.targets, None)  # which says so
+        self.mask = self._loss_mask(checks.leading_mask("mask", mask, self.targets.shape), shape[:lead])
         self._whole = loss.count(y, self.targets, self.mask)
         if self._whole == 0:
             raise ValueError("mask, lengths and targets leave no valid element, expected at least one")
