@@ -73,7 +73,7 @@ def test_memory_of_a_whole_model(tmp_path, what):
     assert all(
         np.may_share_memory(part.parameters.values, loaded.parameters.values) for part in parts if part.parameters.size
     )
-    own = {name: array for name, array in loaded.state_dict().items()}
+    own = loaded.state_dict()
     loaded.vector_to_parameters(loaded.parameters_to_vector() + 1)
     assert all((array == own[name] + 1).all() for name, array in loaded.state_dict().items())
 
