@@ -39,6 +39,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+__all__ = ["FormatError", "load", "load_extra", "save"]
+
 FORMAT = "fastrnn"
 FORMAT_VERSION = 1
 
