@@ -71,7 +71,7 @@ class Container(Layer):
     """
 
     def __init__(self, *layers: Layer, batch_first: bool = False):
-        batch_first = checks.flag("batch_first", batch_first)
+        checks.flag("batch_first", batch_first)
         self._check_layers(layers)
         self.layers = layers
         self._check_fit()
@@ -118,11 +118,12 @@ class Container(Layer):
 
     @property
     def batch_first(self) -> bool:
-        """Whether sequences are (B,T,…) rather than (T,B,…)."""
+        """Whether sequences are (B,T,…) rather than (T,B,…); it may be set."""
         return self._batch_first
 
     @batch_first.setter
     def batch_first(self, value):
+        value = checks.flag("batch_first", value)
         self._batch_first = value
         for layer in self.layers:
             layer.batch_first = value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +38,58 @@ def aligned_zeros(size: int, dtype: DTypeLike) -> np.ndarray:
     return array
 
 
+def _zeros(size, dtype):
+    """Values and gradients."""
+    return aligned_zeros(size, dtype), aligned_zeros(size, dtype)
+
+
+class _Ground:
+    """Flat arrays of values and gradients that a whole model's layers take theirs from, one after the other."""
+
+    def __init__(self, size: int, dtype: DTypeLike):
+        self.dtype = np.dtype(dtype)
+        self.values, self.gradients = _zeros(size, dtype)
+        self.taken = 0
+
+    def take(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values and gradients of the next layer."""
+        self.taken += size
+        return self.last(size)
+
+    def last(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Those taken last: a container's, which is made right after its members."""
+        part = slice(self.taken - size, self.taken)
+        return self.values[part], self.gradients[part]
+
+
+_ground: contextvars.ContextVar[_Ground | None] = contextvars.ContextVar("where new layers stand", default=None)
+
+
+def _ground_for(dtype):
+    """What new parameters of this dtype take their arrays from, if anything."""
+    ground = _ground.get()
+    return ground if ground is not None and ground.dtype == dtype else None
+
+
+@contextlib.contextmanager
+def in_place(size: int, dtype: DTypeLike) -> Iterator[None]:
+    """A block in which one model is made, each container right after its members, whose parameters of this dtype are
+    `size` numbers: they stand where the model has them from the beginning, and `Parameters.joined` moves none.
+    """
+    checks.memory(f"a model with {size:,} parameters", 2 * size * np.dtype(dtype).itemsize)
+    token = _ground.set(_Ground(size, dtype))
+    try:
+        yield
+    finally:
+        _ground.reset(token)
+
+
+def making_bytes(dtype: np.dtype) -> int:
+    """Bytes that a parameter takes while its layer is made: value, gradient, and the float64 that its first value is
+    drawn as; none `in_place`."""
+    return 2 * dtype.itemsize + 8 if _ground.get() is None else 0
+
+
 _alive: weakref.WeakSet[Parameters] = weakref.WeakSet()
 
 
@@ -59,8 +113,14 @@ class Parameters:
     Gradients set to zero are cleared when somebody looks at them; a backward pass that comes first writes over them.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike):
-        """`shapes`: dict of name -> shape, in the order of the flat buffer."""
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: DTypeLike,
+        arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    ):
+        """`shapes`: dict of name -> shape, in the order of the flat buffer; `arrays`: values and gradients, None for
+        zeros."""
         self.shapes = dict(shapes)
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self.lock = threading.Lock()
@@ -69,7 +129,10 @@ class Parameters:
         self._version = 0  # of the root
         self.finite_version = -1  # at which all values were found to be finite
         self._uncleared: dict[int, int] = {}  # of the root: first -> past the last of the gradients that count as 0
-        self._place(self, aligned_zeros(self.size, dtype), aligned_zeros(self.size, dtype), 0)
+        if arrays is None:
+            ground = _ground_for(dtype)
+            arrays = _zeros(self.size, dtype) if ground is None else ground.take(self.size)
+        self._place(self, *arrays, 0)
 
     def _place(self, root: Parameters, values: np.ndarray, gradients: np.ndarray, offset: int) -> None:
         """Take the flat arrays `values` and `gradients`, from number `offset` on of those of `root`, for one's own."""
@@ -177,17 +240,23 @@ class Parameters:
     def joined(cls, members: Mapping[str, Parameters]) -> Parameters:
         """One `Parameters` over those of `members` (dict of prefix -> Parameters), which become views of it.
 
-        Gradients and values are kept. A member without tensors follows the others' dtype, or else the first's.
+        Gradients and values are kept, and stay where they are if they were made `in_place`. A member without tensors
+        follows the others' dtype, or else the first's.
         """
         dtypes = {p.dtype for p in members.values() if p.size}
         if len(dtypes) > 1:
             raise ValueError(f"layers must have one dtype, got {', '.join(sorted(d.name for d in dtypes))}")
         shapes = {f"{prefix}.{n}": s for prefix, p in members.items() for n, s in p.shapes.items()}
-        size = sum(member.values.nbytes + member.gradients.nbytes for member in members.values())
-        checks.memory("a model of these layers, whose parameters move into it,", size)
-        whole = cls(shapes, dtypes.pop() if dtypes else next(iter(members.values())).dtype)
-        np.concatenate([member.values for member in members.values()], out=whole._values, casting="same_kind")
-        np.concatenate([member.gradients for member in members.values()], out=whole._gradients, casting="same_kind")
+        dtype = dtypes.pop() if dtypes else next(iter(members.values())).dtype
+        ground = _ground_for(dtype)
+        if ground is not None:
+            whole = cls(shapes, dtype, ground.last(sum(member.size for member in members.values())))
+        else:
+            size = sum(member.values.nbytes + member.gradients.nbytes for member in members.values())
+            checks.memory("a model of these layers, whose parameters move into it,", size)
+            whole = cls(shapes, dtype)
+            np.concatenate([member.values for member in members.values()], out=whole._values, casting="same_kind")
+            np.concatenate([member.gradients for member in members.values()], out=whole._gradients, casting="same_kind")
         whole._version = 1 + max((member.version for member in members.values()), default=0)
         whole._members = tuple(members.values())
         whole._place(whole, whole._values, whole._gradients, 0)
@@ -207,7 +276,8 @@ class Parameters:
         if not hasattr(state, "keys") or not hasattr(state, "__getitem__"):
             raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state).__name__}")
         given = list(state.keys())
-        missing = [name for name in self.shapes if name not in given]
+        there = set(given)
+        missing = [name for name in self.shapes if name not in there]
         unknown = [name for name in given if name not in self.shapes]
         if missing or unknown:
             parts = [f"missing {', '.join(missing)}"] if missing else []

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import secrets
 import stat
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import checks, init
+from . import checks, init, parameters
 from .layers import LAYERS
 from .model import CONTAINERS, Container
 from .safetensors_reader import BFLOAT16, DTYPES, Reader, check_header, parse_json, quoted
@@ -37,6 +38,8 @@ if sys.platform == "win32":
     fcntl = None
 else:
     import fcntl
+
+__all__ = ["FormatError", "load", "load_extra", "save"]
 
 FORMAT = "fastrnn"
 FORMAT_VERSION = 1
@@ -202,7 +205,9 @@ def _build(description, specs):
     architecture calls for; that is compared first, so that nothing larger than the tensors is ever built.
     """
     plan = _fitting_plan(description, specs)
-    with init.left_out():
+    dtype = next((dtype for dtype, _ in specs.values()), "F32")  # a model has one
+    size = sum(math.prod(shape) for found, shape in specs.values() if found == dtype)
+    with init.left_out(), parameters.in_place(size, DTYPES[dtype]):
         return plan.build()
 
 

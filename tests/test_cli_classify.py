@@ -109,6 +109,15 @@ def test_cli_classify_predicts_with_a_saved_model(result, trained, tmp_path, cap
     np.testing.assert_allclose(found["probabilities"][0], shares, rtol=1e-5)
 
 
+def test_cli_classify_makes_no_class_of_what_is_not_finite(trained, tmp_path, capsys):
+    labelled, model = trained[0], str(tmp_path / "m.safetensors")
+    assert cli.main(["classify", labelled, "--out", model, *TINY, "--epochs", "1"]) == 0
+    broken = fastrnn.load(model)
+    broken.vector_to_parameters(np.full(broken.num_parameters, np.nan))
+    fastrnn.save(broken, model, extra=storage.load_extra(model))
+    assert "the model's output is not finite" in refused(capsys, labelled, "--model", model)
+
+
 def test_cli_classify_of_arrays_and_numbers(tmp_path, capsys):
     X = np.random.default_rng(0).standard_normal((40, 5))
     data, model = tmp_path / "rows.npz", str(tmp_path / "m.safetensors")

@@ -574,3 +574,13 @@ def test_container_nested_deeply_is_refused_when_saved(tmp_path):
     assert fastrnn.load(tmp_path / "m").forward(np.zeros((1, 1, 1)))[0] == 0
     with pytest.raises(ValueError, match="at most 64"):
         fastrnn.save(fastrnn.Residual(model), tmp_path / "n")
+
+
+@pytest.mark.parametrize("container", [fastrnn.Sequential, fastrnn.Residual, fastrnn.Concatenated])
+def test_batch_first_is_set_for_all_layers_or_refused(container):
+    model = container(fastrnn.GRU(3, 3, seed=0))
+    with pytest.raises(TypeError, match="batch_first must be True or False, got 'no'"):
+        model.batch_first = "no"
+    assert model.batch_first is model.layers[0].batch_first is False
+    model.batch_first = True
+    assert model.batch_first is model.layers[0].batch_first is True

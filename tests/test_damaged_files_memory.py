@@ -10,6 +10,7 @@ import pytest
 
 import fastrnn
 from fastrnn import storage
+from fastrnn.model import layers_of
 from fastrnn.safetensors_reader import ROOM
 from tests.torture.files.safetensors_bytes import joined
 
@@ -38,6 +39,43 @@ def header(metadata, **tensors):
 
 def of_architecture(description):
     return header({"architecture": json.dumps(description)})
+
+
+LARGE = {  # models of some 20 MB
+    "one layer": lambda: fastrnn.Linear(2000, 2500, seed=0),
+    "a chain": lambda: fastrnn.Sequential(fastrnn.Linear(1600, 1600, seed=0), fastrnn.Linear(1600, 1600, seed=1)),
+    "containers in one another": lambda: fastrnn.Sequential(
+        fastrnn.Residual(fastrnn.Residual(fastrnn.Linear(1600, 1600, seed=0))),
+        fastrnn.Concatenated(fastrnn.Dropout(0.5), fastrnn.Linear(1600, 1500, seed=1)),
+        fastrnn.Tanh(),
+    ),
+    "recurrent layers": lambda: fastrnn.Sequential(
+        fastrnn.LSTM(500, 500, num_layers=2, seed=0), fastrnn.GRU(500, 250, bidirectional=True, seed=1)
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_memory_of_a_whole_model(tmp_path, what):
+    """Its parameters and gradients, which are twice the file, stand where they belong from the beginning."""
+    path, model = tmp_path / "m", LARGE[what]()
+    fastrnn.save(model, path)
+    size = path.stat().st_size
+    tracemalloc.start()
+    try:
+        loaded = fastrnn.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 * size + (1 << 20)
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(loaded.parameters.values, model.parameters.values)
+    assert not loaded.parameters.gradients.any()
+    parts = [loaded, *layers_of(loaded)]
+    assert all(
+        np.may_share_memory(part.parameters.values, loaded.parameters.values) for part in parts if part.parameters.size
+    )
+    own = loaded.state_dict()
+    loaded.vector_to_parameters(loaded.parameters_to_vector() + 1)
+    assert all((array == own[name] + 1).all() for name, array in loaded.state_dict().items())
 
 
 HEADERS = {

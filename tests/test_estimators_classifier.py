@@ -240,6 +240,19 @@ def test_estimators_classifier_refuses_parameters(parameters):
         RNNClassifier(**(SMALL | parameters)).fit(X.reshape(10, 10), y)
 
 
+@pytest.mark.parametrize("estimator", [RNNClassifier, SequenceTagger], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_estimators_make_no_class_of_what_is_not_finite(estimator, value):
+    X, y = stacked()
+    y = np.repeat(y[:, np.newaxis], 5, axis=1) if estimator is SequenceTagger else y
+    fitted = estimator(**SMALL).fit(X, y)
+    fitted.model_.vector_to_parameters(np.full(fitted.model_.num_parameters, value))
+    for call in (lambda: fitted.predict(X), lambda: fitted.score(X, y)):
+        with pytest.raises(fastrnn.NonFiniteError, match="the model's output is not finite"):
+            call()
+    assert np.isnan(fitted.predict_proba(X)).all()
+
+
 # ---- training ----
 
 

@@ -473,8 +473,33 @@ def test_model_packed_weights_follow_every_way_of_writing():
         before = after
 
 
-@pytest.mark.parametrize("how", [copy.deepcopy, copy.copy, lambda model: pickle.loads(pickle.dumps(model))],
-                         ids=["deepcopy", "copy", "pickle"])  # fmt: skip
+COPIES = pytest.mark.parametrize(
+    "how",
+    [copy.deepcopy, copy.copy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["deepcopy", "copy", "pickle"],
+)
+
+
+@COPIES
+def test_copies_of_layers_that_share_a_generator_share_one_of_their_own(how):
+    rng = np.random.default_rng(1)
+    model = fastrnn.Sequential(
+        fastrnn.Dropout(0.3, seed=rng), fastrnn.Residual(fastrnn.GRU(F, F, recurrent_dropout=0.3, seed=rng)),
+        fastrnn.Dropout(0.3, seed=rng),
+    )  # fmt: skip
+    twins = [how(model), how(model)]
+    for twin in twins:
+        assert len({id(generator) for generator in twin._generators()}) == 1 and twin._generators()[0] is not rng
+    passes = []
+    for each in (model, *twins):  # one after the other: they share nothing with one another
+        workspace, x = each.workspace(T, B), np.ones((T, B, F), "f")
+        passes.append([each.forward(x, workspace=workspace)[0].copy() for _ in range(3)])
+    assert (passes[0][0] != passes[0][1]).any()
+    for found in passes[1:]:
+        np.testing.assert_array_equal(found, passes[0])
+
+
+@COPIES
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_model_copies_are_independent(how, batch_first):
     model = fastrnn.Sequential(

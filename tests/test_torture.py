@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.torture import SECTIONS, runner
+from tests.torture import SECTIONS, numbers, processes, runner
 from tests.torture.report import summary
 from tests.torture.section import Section
 
@@ -35,3 +35,17 @@ def test_without_asserts_the_command_is_refused():
     arguments = [sys.executable, "-O", "-m", "tests.torture", "--minutes", "0.1"]
     run = subprocess.run(arguments, cwd=runner._ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 2 and run.stderr.endswith("which python -O leaves out: run it without\n"), run.stderr
+
+
+@pytest.mark.parametrize("rule, too_much", [("bptt.Truncated(1000)", False), ("bptt.Full()", True)])
+def test_memory_of_the_whole_workspace_is_noticed(rule, too_much):
+    """In the short run, too: where the bound is that of a thousand steps at once."""
+    problem = numbers.size_problem(50_000, 16, rule, 1000)
+    assert "more than" in problem if too_much else problem is None
+
+
+@pytest.mark.parametrize("available", [["omp"], ["omp", "workqueue"], ["omp", "workqueue", "tbb"]])
+def test_every_scenario_comes_with_every_threading_layer(available):
+    pairs = [processes.pair(case, available) for case in range(6 * len(available))]
+    assert len(set(pairs)) == 6 * len(available)
+    assert len(set(pairs[:6])) == 6 and {layer for _, layer in pairs[:6]} == set(available)

@@ -622,6 +622,19 @@ def test_copies_and_pickles_go_on_to_the_same_bits(rule, how):
     assert twin.model is not job.model and twin.updates == job.updates
 
 
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda job: pickle.loads(pickle.dumps(job))], ids=["copy", "pickle"])
+def test_copies_go_on_to_the_same_bits_where_layers_share_a_generator(how):
+    rng = np.random.default_rng(1)
+    layers = fastrnn.Dropout(0.3, seed=rng), fastrnn.GRU(4, 5, seed=rng), fastrnn.Dropout(0.3, seed=rng)
+    job = fastrnn.Trainer(fastrnn.Sequential(*layers), fastrnn.MSE(), fastrnn.SGD(0.1))
+    x, targets = np.ones((6, 3, 4), "f"), np.zeros((6, 3, 5), "f")
+    job.step(x, targets)
+    twin = how(job)
+    for each in (job, job, twin, twin):
+        each.step(x, targets)
+    np.testing.assert_array_equal(twin.model.parameters_to_vector(), job.model.parameters_to_vector())
+
+
 def test_a_copied_optimizer_serves_a_model_of_its_own():
     job = trainer()
     job.step(*batch())

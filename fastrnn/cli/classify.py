@@ -102,6 +102,7 @@ def _train(arguments):
 
     from ..estimators import SequenceScaler
     from ..estimators.base import outputs
+    from ..estimators.labels import likeliest
 
     if arguments.plot is not None:
         check_output("--plot", arguments.plot)
@@ -117,7 +118,7 @@ def _train(arguments):
     scaler = SequenceScaler().fit(list(train))
     classifier = _fitted(arguments, scaler.transform(list(train)), y[kept])
     scaled = test.with_steps(((test.steps - scaler.mean_) / scaler.scale_).astype(np.float32))
-    predicted = classifier.classes_[outputs(classifier.model_, scaled).argmax(axis=1)]
+    predicted = classifier.classes_[likeliest(outputs(classifier.model_, scaled))]
     extra = {
         "task": "classify",
         "classes": classifier.classes_.tolist(),
@@ -214,7 +215,7 @@ class _Saved(NamedTuple):
 
 def _predict(arguments):
     from ..estimators.base import outputs
-    from ..estimators.labels import probabilities
+    from ..estimators.labels import likeliest, probabilities
 
     saved = _load(arguments.model)
     x, y = npz.read(arguments.file, labelled=False)
@@ -227,7 +228,7 @@ def _predict(arguments):
     scaled = x.with_steps(((x.steps - saved.mean) / saved.scale).astype(saved.model.dtype))
     logits = outputs(saved.model, scaled)
     shares = probabilities(logits)
-    predicted = saved.classes[logits.argmax(axis=1)]
+    predicted = saved.classes[likeliest(logits)]
     result = {"sequences": len(x), "model": arguments.model}
     accuracy = ""
     if y is not None:

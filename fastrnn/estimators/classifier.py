@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from ..losses import CrossEntropy
 from .base import PooledEstimator, checked_weights
-from .labels import ClassTargets, probabilities
+from .labels import ClassTargets, likeliest, probabilities
 
 
 class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
@@ -106,9 +106,8 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most likely class of each sequence, (n,)."""
-        logits = self._logits(X)
-        return self.classes_[logits.argmax(axis=1)]
+        """The most likely class of each sequence, (n,); NonFiniteError if an output is not finite."""
+        return self.classes_[likeliest(self._logits(X))]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each class, (n,C) float64, in the order of `classes_`."""
@@ -119,4 +118,4 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
         return self._outputs(self._sequences(X))
 
     def _score(self, outputs, targets, weights):
-        return float(accuracy_score(targets, outputs.argmax(axis=1), sample_weight=weights))
+        return float(accuracy_score(targets, likeliest(outputs), sample_weight=weights))

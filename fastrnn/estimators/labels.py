@@ -7,6 +7,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from ..finite import NonFiniteError, is_finite
+
 
 class ClassTargets:
     """What estimators of classes share; they have the parameter `class_weight`."""
@@ -48,7 +50,15 @@ def encoded(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return indices
 
 
+def likeliest(logits: np.ndarray) -> np.ndarray:
+    """The index of the largest of each row of logits (n,C); NonFiniteError where there is none."""
+    if not is_finite(logits):
+        raise NonFiniteError("the model's output is not finite: its training went wrong, or X is too large for it")
+    return logits.argmax(axis=1)
+
+
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits (…,C), float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    """The softmax of logits (…,C), float64; NaN where they are not finite."""
+    with np.errstate(invalid="ignore"):
+        shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)

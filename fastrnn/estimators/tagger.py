@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from .. import checks
 from ..losses import CrossEntropy
 from .base import RecurrentEstimator, checked_weights
-from .labels import ClassTargets, probabilities
+from .labels import ClassTargets, likeliest, probabilities
 from .regression import StandardizedTargets
 from .sequences import Sequences, form_of, is_list, joined, listed, shape_of
 
@@ -176,10 +176,13 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         return max(1, len(arrays[0]) // int(y.lengths[0]))
 
     def predict(self, X: Any) -> Any:
-        """The most likely class of each step, or its value, float64, in a list or an array as described above."""
+        """The most likely class of each step, or its value, float64, in a list or an array as described above.
+
+        NonFiniteError if there is no most likely class, for the model's output is not finite.
+        """
         outputs, x = self._step_outputs(X)
         if _classifies(self):
-            steps = self.classes_[outputs.argmax(axis=1)]
+            steps = self.classes_[likeliest(outputs)]
         else:
             steps = self._in_units(outputs)
             steps = steps[:, 0] if self._scalar else steps
@@ -199,7 +202,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         _check_same_steps("y", y, x)
         weights = _step_weights(sample_weight, x)
         if classifies:
-            return float(accuracy_score(y.steps, self.classes_[outputs.argmax(axis=1)], sample_weight=weights))
+            return float(accuracy_score(y.steps, self.classes_[likeliest(outputs)], sample_weight=weights))
         return float(r2_score(y.steps.reshape(outputs.shape), self._in_units(outputs), sample_weight=weights))
 
     def _step_outputs(self, X):
@@ -217,7 +220,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
     def _score(self, outputs, targets, weights):
         weights = None if weights is None else weights.steps
         if _classifies(self):
-            return float(accuracy_score(targets.steps, outputs.argmax(axis=1), sample_weight=weights))
+            return float(accuracy_score(targets.steps, likeliest(outputs), sample_weight=weights))
         return float(r2_score(targets.steps, outputs, sample_weight=weights))
 
 

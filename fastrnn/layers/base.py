@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import checks, finite, summary
 from ..kernels.memory import aligned_empty
-from ..parameters import Parameters
+from ..parameters import Parameters, making_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -76,12 +76,6 @@ def _new_workspace(layer, steps, batch):
     return layer.workspace(steps, batch)
 
 
-def parameter_bytes(dtype: np.dtype) -> int:
-    """Bytes of a parameter while its layer is made: value, gradient, and the float64 that its first value is drawn
-    as."""
-    return 2 * dtype.itemsize + 8
-
-
 class Layer(ABC):
     """Base of all layers. Subclasses give the `_…` methods, which take checked arguments.
 
@@ -96,7 +90,7 @@ class Layer(ABC):
         dtype = checks.float_dtype(dtype)
         shapes = dict(shapes)
         size = sum(math.prod(map(int, shape)) for shape in shapes.values())
-        checks.memory(f"{type(self).__name__} with {size:,} parameters", size * parameter_bytes(dtype))
+        checks.memory(f"{type(self).__name__} with {size:,} parameters", size * making_bytes(dtype))
         self.parameters = Parameters(shapes, dtype)
         self.owner: Layer | None = None  # the model the layer belongs to
 
@@ -325,8 +319,11 @@ class Layer(ABC):
     def __repr__(self):
         return summary.call(self)
 
+    def __copy__(self):
+        return copy.deepcopy(self)
+
     def __reduce__(self):
-        """Copies and pickles are layers of their own, outside any model."""
+        """Copies, shallow ones too, and pickles are layers of their own, outside any model."""
         numbers = self.parameters.values, self.parameters.gradients
         return _rebuild, (type(self), self.config(), self.batch_first, *numbers, self._rng)
 
@@ -471,7 +468,7 @@ def _rebuild(kind, config, batch_first, values, gradients, generator):
     layer.batch_first = batch_first
     layer.parameters.writing()[:] = values
     layer.parameters.gradients[:] = gradients
-    layer._rng = copy.deepcopy(generator)  # its own, also after a shallow copy
+    layer._rng = generator  # one that layers share comes here as one
     return layer
 
 

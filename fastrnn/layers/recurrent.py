@@ -15,12 +15,13 @@ from ..kernels.cells import CELLS
 from ..kernels.recurrence import Noise
 from ..kernels.step import layer_steps
 from ..kernels.weights import WEIGHTS
+from ..parameters import making_bytes
 from ..passes import NO_NOISE, PassBuffers, RecurrentPass, SequenceBatch, split_by_units, threads_by_units, view
 from ..segments import Segments
 from ..sums import add_to, total
 from ..threads import threads_for
 from . import initial_state as initial
-from .base import Layer, apart, parameter_bytes, put_into
+from .base import Layer, apart, put_into
 from .compiled import kernel_weights, kernel_workspace
 from .elementwise import draw_dropout, multiply_mask
 from .recurrent_workspace import RecurrentWorkspace
@@ -126,7 +127,7 @@ class Recurrent(Layer):
         first = rows * (self.input_size + self.hidden_size + 2)
         others = rows * ((self.directions + 1) * self.hidden_size + 2)
         numbers = first + (self.num_layers - 1) * others
-        size = numbers * parameter_bytes(checks.float_dtype(dtype)) + self.num_layers * self.directions * _PASS_BYTES
+        size = numbers * making_bytes(checks.float_dtype(dtype)) + self.num_layers * self.directions * _PASS_BYTES
         checks.memory(f"{type(self).__name__} with about {numbers:,} parameters", size)
 
     def _layer_input(self, layer):

@@ -5,7 +5,7 @@ import numpy as np
 import fastrnn as fr
 
 from .arguments import Argument
-from .judge import Call, Entry
+from .judge import Call, Entry, setting
 
 SIZE = Argument(minimum=1, huge="refused")
 COUNT = Argument(minimum=1)
@@ -287,6 +287,13 @@ def _containers():
         "Concatenated", lambda rng: {"*": layers(rng), "batch_first": True, "include_input": True}, known
     )
     yield _constructor("Residual", lambda rng: {"layer": fr.LSTM(3, 3, seed=1), "batch_first": True})
+    for kind in ("Sequential", "Concatenated", "Residual"):
+
+        def batch_first(rng, kind=kind):
+            model, _ = _MAKERS[kind](rng, False)
+            return setting(model, "batch_first", True)
+
+        yield Entry(f"fastrnn.{kind}.batch_first", batch_first)
 
 
 def entries():

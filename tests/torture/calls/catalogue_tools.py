@@ -252,6 +252,11 @@ def _whole_library():
         fr.save(_net(), _path("model"))
         return Call(fr.load, {"path": _path("model")}, (), fr.Linear.state_dict)
 
+    def loaded_extra(rng):
+        saved(rng)()
+        return Call(fr.storage.load_extra, {"path": _path("model")})
+
+    yield Entry("fastrnn.storage.load_extra", loaded_extra, {"path": _PATH})
     yield Entry("fastrnn.save", saved, {"path": _PATH, "extra": Argument("other", words=("JSON",))})
     yield Entry("fastrnn.load", loaded, {"path": _PATH})
 

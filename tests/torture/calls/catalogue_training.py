@@ -9,7 +9,7 @@ import fastrnn as fr
 
 from .arguments import Argument
 from .catalogue_layers import COUNT, SEED, Sample, floats
-from .judge import Call, Entry
+from .judge import Call, Entry, setting
 
 POSITIVE = Argument(minimum=0)
 _FACTOR = Argument(minimum=0, maximum=1)
@@ -110,6 +110,7 @@ def _optimizers():
             optimizer, model = _trained(kind)
             return Call(optimizer.load_state_dict, {"state": optimizer.state_dict()}, (optimizer, model))
 
+        yield Entry(f"{name}.lr", lambda rng, kind=kind: setting(_trained(kind)[0], "lr", 0.25), known)
         yield Entry(f"{name}.step", step, {"factor": POSITIVE})
         yield Entry(f"{name}.load_state_dict", load, {"state": Argument("other", words=("state_dict", "optimizer"))})
         for method in ("config", "state_dict"):
@@ -195,7 +196,13 @@ def _trainer_calls():
         made, path = checkpoint(rng)
         return Call(made.load_checkpoint, {"path": path}, (made,))
 
+    def optimizer(rng):
+        made, batch = trainer(rng)
+        made.step(**batch)
+        return setting(made, "optimizer", fr.Adam(0.5))
+
     name = "fastrnn.Trainer"
+    yield Entry(f"{name}.optimizer", optimizer)
     known = {"clip_norm": POSITIVE, "clip_value": POSITIVE, "seed": Argument(minimum=0, none=True)}
     yield Entry(name, new, {**known, "loss": Argument(), "nonfinite": Argument()})
     known = {

@@ -39,6 +39,17 @@ class Call(NamedTuple):
         return self.observe(self.function(*arguments.pop("*", ()), **arguments))
 
 
+def setting(owner: Any, name: str, value: Any) -> Call:
+    """The call that sets the property `name` of `owner` to a right value."""
+    signature = inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)])
+
+    def set_property(**arguments):
+        setattr(owner, name, signature.bind(**arguments).arguments[name])
+
+    set_property.__signature__ = signature
+    return Call(set_property, {name: value}, (owner,))
+
+
 class Entry(NamedTuple):
     """A public callable: `make(rng)` gives a right call, the same for the same numbers.
 

@@ -4,8 +4,9 @@ import importlib
 import inspect
 
 MODULES = (
-    "fastrnn", "fastrnn.bptt", "fastrnn.data", "fastrnn.diagnostics", "fastrnn.init", "fastrnn.estimators",
-    "fastrnn.interop.torch", "fastrnn.interop.keras", "fastrnn.interop.onnx", "fastrnn.plot", "fastrnn.types",
+    "fastrnn", "fastrnn.storage", "fastrnn.bptt", "fastrnn.data", "fastrnn.diagnostics", "fastrnn.init",
+    "fastrnn.estimators", "fastrnn.interop.torch", "fastrnn.interop.keras", "fastrnn.interop.onnx",
+    "fastrnn.plot", "fastrnn.types",
 )  # fmt: skip
 
 _PROTOCOLS = ("__call__", "__iter__", "__len__")  # that a class of ours may have: called by whoever holds an object
@@ -32,7 +33,8 @@ NOT_TRIED = {
 
 
 def public_callables():
-    """Names such as "fastrnn.LSTM", a constructor, and "fastrnn.LSTM.forward", of all that is to be tried."""
+    """Names such as "fastrnn.LSTM", a constructor, "fastrnn.LSTM.forward", and "fastrnn.Trainer.optimizer", a property
+    that can be set, of all that is to be tried."""
     names, seen = [], set()
     for module_name in MODULES:
         module = importlib.import_module(module_name)
@@ -48,14 +50,15 @@ def public_callables():
 
 
 def _methods(kind):
-    """The public methods of a class that fastrnn defines, also in a base of it."""
+    """The public methods and the properties that can be set of a class, which fastrnn defines, also in a base of it."""
     for name in dir(kind):
         if name.startswith("_") and name not in _PROTOCOLS:
             continue
         owner = next((base for base in kind.__mro__ if name in base.__dict__), None)
         if owner is None or not owner.__module__.startswith("fastrnn"):
             continue
-        if callable(getattr(kind, name)):
+        value = getattr(kind, name)
+        if callable(value) or getattr(value, "fset", None):
             yield name
 
 

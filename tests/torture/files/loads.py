@@ -10,6 +10,7 @@ import warnings
 import numba
 import numpy as np
 
+import fastrnn
 from fastrnn import storage
 from fastrnn.safetensors_reader import ROOM
 
@@ -63,6 +64,30 @@ def damaged_files(tally, budget):
             last = first + _CHUNK
             _load_chunk(tally, budget, goods, folder, first, last)
             first = last
+
+
+def large_files(tally):
+    """Read good files of megabytes, in whose memory nothing else hides that a model is there twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for what, size, peak in in_child(_read_large, folder, seconds=_SECONDS):
+                tally.count("large files")
+                if peak > 2 * size + _SMALL:
+                    tally.broke(f"a large {what} took {peak:,} bytes of memory for a file of {size:,}")
+        except Ended as end:
+            tally.broke(f"a large file: the process {end.how} after {end.last}")
+
+
+def _read_large(folder):
+    """In a child: kind, size of the file and peak of the memory it took to read it, of each kind of models."""
+    path = os.path.join(folder, "large")
+    for what, model in sources.large_models():
+        fastrnn.save(model, path)
+        fastrnn.load(path)  # lazy imports
+        tracemalloc.start()
+        fastrnn.load(path)
+        yield what, os.path.getsize(path), tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
 
 
 def _name(rng, number):

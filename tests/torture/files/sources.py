@@ -56,6 +56,15 @@ def _nested():
     )
 
 
+def large_models():
+    """(kind, model) of some ten megabytes, of each form that a model has."""
+    yield "layer", fastrnn.Linear(1500, 1500, seed=1)
+    yield "stack", fastrnn.LSTM(400, 400, num_layers=2, seed=1)
+    yield "chain", fastrnn.Sequential(fastrnn.Linear(1000, 1000, seed=1), fastrnn.Linear(1000, 1000, seed=2))
+    inner = fastrnn.Concatenated(fastrnn.GRU(600, 600, seed=1), fastrnn.Dropout(0.5), fastrnn.Linear(600, 500, seed=2))
+    yield "nest of containers", fastrnn.Sequential(fastrnn.Residual(fastrnn.Linear(600, 600, seed=3)), inner)
+
+
 def _read_model(path):
     storage.load_extra(path)
     return fastrnn.load(path).state_dict()

@@ -14,6 +14,7 @@ from ..threading_layers import LAYERS, MISSING, environment
 _ROOT = pathlib.Path(__file__).parents[3]
 _SCENARIOS = "threads", "forks", "interrupts", "pools", "prange", "cold interrupts"
 _PATIENCE = 150  # seconds beyond its time in which a scenario must have ended
+_LEAST = "scenarios of the least tried threading layer"
 _LENGTH = 20  # seconds at most for one process
 
 
@@ -37,11 +38,16 @@ def _run_scenario(name, layer, threads, seed, seconds):
     return json.loads(output.splitlines()[-1]), None
 
 
+def pair(case, available):
+    """The scenario of this number and its threading layer, another one in each round of the scenarios."""
+    turn, place = divmod(case, len(_SCENARIOS))
+    return _SCENARIOS[place], available[(place + turn) % len(available)]
+
+
 def _run(tally, budget):
     available, longest, case = list(LAYERS), (0.0, ""), 0
     while case < len(_SCENARIOS) or budget.left() > 0:
-        name = _SCENARIOS[case % len(_SCENARIOS)]
-        layer = available[case % len(available)]
+        name, layer = pair(case, available)
         threads, seed = int(budget.rng.integers(2, 5)), int(budget.rng.integers(2**31))
         seconds = min(_LENGTH, budget.left() / 10)
         found, problem = _run_scenario(name, layer, threads, seed, seconds)
@@ -57,6 +63,7 @@ def _run(tally, budget):
             tally.count(what, number)
         tally.count(f"scenarios with {found['layer']}")
         longest = max(longest, tuple(found.get("longest", longest)))
+    tally.count(_LEAST, min((tally.counts[f"scenarios with {layer}"] for layer in available), default=0))
     tally.note(f"the longest that Ctrl-C waited: {longest[0]:.2f} s ({longest[1]})")
 
 
@@ -74,6 +81,7 @@ SECTION = Section(
         "interrupts of compilation": 40,
         "interrupts of a first call": 8,
         "runs beside a user's parallel kernels": 20,
+        _LEAST: 4,
     },
     whole_only={"interrupts of a first call": "compiles a net, which takes half a minute"},
 )

@@ -216,6 +216,7 @@ def main(name, seed, seconds):
             scenario(rng, counts)
             if time.monotonic() > end:
                 break
+    fastrnn.get_num_threads()  # starts them, in a run whose work was too small for them
     print(json.dumps({"layer": numba.threading_layer(), "counts": counts, **notes}), flush=True)
     if numba.threading_layer() == "tbb":
         os._exit(0)  # a process that has forked hangs at its end, with a kernel of Numba's own and a fork alone too
