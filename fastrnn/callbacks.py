@@ -53,6 +53,10 @@ class _ValidationWatch(ABC):
     def state_dict(self) -> dict[str, Any]:
         """All that going on in another process needs, beside the constructor's arguments."""
 
+    @abstractmethod
+    def _values(self, state):
+        """The attributes, by name, that are in what `state_dict()` gave; TypeError or ValueError if it did not."""
+
     def _checked(self, state):
         """`state` if it has the entries of `state_dict()`."""
         if not isinstance(state, Mapping):
@@ -131,13 +135,19 @@ class EarlyStopping(_ValidationWatch):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict()` gave. TypeError or ValueError, before anything is changed, if it does not fit."""
+        values = self._values(state)
+        if values["_weights"] is not None:
+            values["_weights"] = values["_weights"].copy()
+        self.__dict__.update(values)
+
+    def _values(self, state):
         state = self._checked(state)
         best, improved = (_checked_loss(name, state[name]) for name in ("best", "improved"))
         waited, weights = checks.integer("waited", state["waited"], minimum=0), state["weights"]
         if weights is not None:
             dtype = checks.float_dtype(checks.as_array("weights", weights).dtype)
-            weights = checks.float_array("weights", weights, dtype, (None,)).copy()
-        self.best, self._improved, self.waited, self._weights = best, improved, waited, weights
+            weights = checks.float_array("weights", weights, dtype, (None,))
+        return {"best": best, "_improved": improved, "waited": waited, "_weights": weights}
 
 
 class ReduceOnPlateau(_ValidationWatch):
@@ -205,6 +215,23 @@ class ReduceOnPlateau(_ValidationWatch):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict()` gave. TypeError or ValueError, before anything is changed, if it does not fit."""
+        self.__dict__.update(self._values(state))
+
+    def _values(self, state):
         state = self._checked(state)
         waited, cooling = (checks.integer(name, state[name], minimum=0) for name in ("waited", "cooling"))
-        self.best, self.waited, self._cooling = _checked_loss("best", state["best"]), waited, cooling
+        return {"best": _checked_loss("best", state["best"]), "waited": waited, "_cooling": cooling}
+
+
+def check_state(name: str, state: Mapping[str, Any], parameters: np.ndarray) -> None:
+    """`TypeError` or `ValueError` if `state`, out of a file, is no state of the callback of this module with that name.
+
+    parameters: (P,), of the model that it is for. A state with other entries is one of somebody else's class.
+    """
+    makers = {"EarlyStopping": lambda: EarlyStopping(1), "ReduceOnPlateau": ReduceOnPlateau}
+    callback = makers[name]() if name in makers else None
+    if callback is None or state.keys() != callback.state_dict().keys():
+        return
+    weights = callback._values(state).get("_weights")
+    if weights is not None and (weights.shape, weights.dtype) != (parameters.shape, parameters.dtype):
+        raise ValueError(f"weights must be {parameters.size} numbers of {parameters.dtype}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _INT64 = np.iinfo(np.int64)
+_LONGEST_TEXT = 80  # that messages show
 _MOST_BITS = 1023  # of an integer: it still fits into a float, and a product of some into a message
 
 
@@ -28,9 +29,11 @@ def shown(value: Any) -> str:
     """`value` as messages show it: numbers and short strings as they are, of anything else its type, in one line."""
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:  # Python refuses to write very long ones
         return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, (str, bytes)) and len(value) > _LONGEST_TEXT:  # its repr can take several times the memory
+        return type(value).__name__
     if value is None or isinstance(value, (bool, int, float, complex, np.number, np.bool_, str, bytes)):
         text = repr(value)
-        if len(text) <= 80:
+        if len(text) <= _LONGEST_TEXT:
             return text
     return type(value).__name__
 

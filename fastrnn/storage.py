@@ -276,14 +276,21 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict]:
 
 
 def _write(path, kind, tensors, entries):
-    texts = {name: json.dumps(value) for name, value in entries.items()}
+    texts = {name: _json(name, value) for name, value in entries.items()}
     size = sum(np.asarray(tensor).nbytes for tensor in tensors.values())
     for name, text in texts.items():
         try:
             parse_json(text, size + len(text))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{name} could not be read again: {error}") from None
     write_safetensors(path, tensors, {"format": FORMAT, "format_version": str(FORMAT_VERSION), "kind": kind} | texts)
+
+
+def _json(name, value):
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        raise ValueError(f"{name} could not be written: it is nested too deeply") from None
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import checks, finite, storage
+from .bit_generators import check_state, plain
 from .bptt import Buffers, Full, Rule, Run, check_loss, map_state, random_states, set_random_states
+from .checkpoint_state import (
+    COUNTS,
+    check_names,
+    checked_callback_states,
+    checked_place,
+    keeps_state,
+    restore_callbacks,
+    restore_place,
+    stored_callback_states,
+)
 from .finite import IGNORE, RAISE, SKIP, NonFiniteError
 from .optim import LastGood, check_undoable, gradient_norm, limit_gradients
 
@@ -27,10 +38,6 @@ if TYPE_CHECKING:
     from .layers.base import Layer
     from .types import Batch, Callback, Loss, Optimizer, State
 
-_COUNTS = ("updates", "epoch", "batch", "nonfinite")  # of a trainer, kept in checkpoints
-_META = {  # of a checkpoint
-    *_COUNTS, "optimizer", "random", "rule", "state", "architecture", "batches", "validation", "callbacks", "extra",
-}  # fmt: skip
 _MOST = (1 << 63) - 1  # of a count
 _MISFITS = (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError)  # by false entries
 _BATCH_NAMES = ("x", "targets", "lengths", "mask", "resets")
@@ -408,7 +415,7 @@ class Trainer:
         stoppers, problem = [], None
         for callback in callbacks:
             try:
-                with self._interrupts.allowed(not _keeps_state(callback), waiting=False):
+                with self._interrupts.allowed(not keeps_state(callback), waiting=False):
                     if callback(self, record) is True:
                         stoppers.append(callback)
             except BaseException as error:
@@ -424,33 +431,19 @@ class Trainer:
 
     def _restore_place(self, batches):
         """Let the next pass over `batches` begin at the place that is next; whether they can do so."""
-        if self._place is None or not _keeps_state(batches):
-            return False
-        try:
-            batches.load_state_dict(self._place)
-        except ValueError:
-            if self.batch:
-                raise
+        placed = restore_place(batches, self._place, self.batch)
+        if not placed and keeps_state(batches):
             self._place = None  # other batches, from the first on
-        return self._place is not None
+        return placed
 
     def _restore_validation_place(self, validation):
         """Let the next pass over `validation` be the next one, though there were breaks."""
-        if self._validation_place is not None and _keeps_state(validation):
-            with contextlib.suppress(ValueError):  # other batches, from the first on
-                validation.load_state_dict(self._validation_place)
+        restore_place(validation, self._validation_place, 0)
         self._validation_place = _place_in(validation)  # where it begins again after Ctrl-C
 
     def _restore_callbacks(self, callbacks):
         """Give the states out of a checkpoint to those `callbacks` that they are of."""
-        left = list(self._callback_states)
-        for callback in filter(_keeps_state, callbacks):
-            names = [name for name, _ in left]
-            if type(callback).__name__ in names:
-                _, state = left.pop(names.index(type(callback).__name__))
-                callback.load_state_dict(state)
-        for name, _ in left:
-            _log.warning("the state of %s in the checkpoint is not used: there is no such callback", name)
+        restore_callbacks(callbacks, self._callback_states)
         self._callback_states = []
 
     def _fit_batch(self, arguments, stateful):
@@ -500,15 +493,15 @@ class Trainer:
         tensors |= {f"optimizer.{name}": array for name, array in arrays.items()}
         names = (f"state.{i}" for i in itertools.count())
         meta = {
-            **{name: getattr(self, name) for name in _COUNTS},
+            **{name: getattr(self, name) for name in COUNTS},
             "optimizer": {name: value for name, value in optimizer.items() if name not in arrays},
-            "random": [_plain(state) for state in random_states(self.model)],
-            "rule": _plain(self.bptt.state_dict()),
+            "random": [plain(state) for state in random_states(self.model)],
+            "rule": plain(self.bptt.state_dict()),
             "state": map_state(lambda array: _store(tensors, next(names), array), self._state),
             "architecture": self._architecture(),
-            "batches": _plain(self._place),
-            "validation": _plain(self._validation_place),
-            "callbacks": self._store_callback_states(tensors),
+            "batches": plain(self._place),
+            "validation": plain(self._validation_place),
+            "callbacks": stored_callback_states(self._states_of_callbacks(), tensors),
             "extra": extra,
         }
         storage.save_tensors(path, "checkpoint", tensors, meta)
@@ -536,13 +529,13 @@ class Trainer:
         rule = self.bptt.state_dict()
         # older checkpoints don't have these
         meta = {"nonfinite": 0, "batches": None, "validation": None, "callbacks": [], "rule": rule, **meta}
-        _check_names(tensors, meta)
-        counts = [checks.integer(name, meta[name], minimum=0, maximum=_MOST) for name in _COUNTS]
+        check_names(tensors, meta)
+        counts = [checks.integer(name, meta[name], minimum=0, maximum=_MOST) for name in COUNTS]
         parameters = self._checked_parameters(tensors, meta)
         random = self._checked_random_states(meta["random"])
         state = self._checked_state(tensors, meta["state"])
-        places = [None if meta[name] is None else dict(meta[name]) for name in ("batches", "validation")]
-        callbacks = _checked_callback_states(tensors, meta["callbacks"])
+        places = [checked_place(name, meta[name]) for name in ("batches", "validation")]
+        callbacks = checked_callback_states(tensors, meta["callbacks"], self.model.parameters.values)
         optimizer, extra = self._checked_optimizer_state(tensors, meta["optimizer"]), meta["extra"]
         self.bptt.load_state_dict(meta["rule"])  # changes nothing if it does not fit
         try:
@@ -560,18 +553,8 @@ class Trainer:
 
     def _states_of_callbacks(self):
         """Class and state of each callback that has one."""
-        live = [(type(callback).__name__, callback.state_dict()) for callback in filter(_keeps_state, self._callbacks)]
+        live = [(type(callback).__name__, callback.state_dict()) for callback in filter(keeps_state, self._callbacks)]
         return [*self._callback_states, *live]
-
-    def _store_callback_states(self, tensors):
-        """Entries of a checkpoint's meta for the callbacks; the arrays of their states go into `tensors`."""
-        entries = []
-        for i, (name, state) in enumerate(self._states_of_callbacks()):
-            arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
-            tensors |= {f"callback.{i}.{key}": array for key, array in arrays.items()}
-            scalars = {key: value for key, value in state.items() if key not in arrays}
-            entries.append({"type": name, "state": _plain(scalars)})
-        return entries
 
     def _architecture(self):
         try:
@@ -580,7 +563,7 @@ class Trainer:
             return None
 
     def _checked_parameters(self, tensors, meta):
-        if meta["architecture"] != _plain(self._architecture()):
+        if meta["architecture"] != plain(self._architecture()):
             raise ValueError("it is of a model of another architecture")
         expected = {name: (shape, self.model.dtype) for name, shape in self.model.parameters.shapes.items()}
         found = _with_prefix(tensors, "model.")
@@ -611,21 +594,8 @@ class Trainer:
         if not isinstance(states, list) or len(states) != len(generators):
             raise ValueError(f"it must have the states of {len(generators)} random generators")
         for generator, state in zip(generators, states, strict=True):
-            type(generator.bit_generator)().state = state  # raises if it is none
+            check_state(generator.bit_generator, state)
         return states
-
-
-def _check_names(tensors, meta):
-    """Refuse a checkpoint with more in it than `Trainer.save_checkpoint` puts there: it would be lost."""
-    states: list[str] = []
-    map_state(states.append, meta["state"])
-    if len(set(states)) < len(states):
-        raise ValueError("two parts of its state are one tensor")
-    parts = ("model.", "optimizer.", *(f"callback.{i}." for i in range(len(meta["callbacks"]))))
-    expected = {name for name in tensors if name.startswith(parts)} | set(states)
-    unknown = [*(meta.keys() - _META), *(tensors.keys() - expected)]
-    if unknown:
-        raise ValueError(f"it has an unknown entry {min(unknown)!r}")
 
 
 def _check_batches(name, batches):
@@ -648,14 +618,9 @@ def _check_fit_arguments(batches, validation, callbacks, rule):
     return callbacks
 
 
-def _keeps_state(value):
-    """Whether batches or a callback have a state for checkpoints."""
-    return hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
-
-
 def _place_in(batches):
     """Where the next batch is in those that can tell."""
-    return batches.state_dict() if _keeps_state(batches) else None
+    return batches.state_dict() if keeps_state(batches) else None
 
 
 def _is_stateful(batches):
@@ -720,16 +685,6 @@ def _shows_on_console(logger):
     return any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logger.handlers)
 
 
-def _checked_callback_states(tensors, entries):
-    """(name of a class, state) of each callback; the states' arrays are among `tensors`."""
-    states = []
-    for i, entry in enumerate(entries):
-        if not isinstance(entry["type"], str):
-            raise TypeError(f"the type of a callback must be a name, got {entry['type']!r}")
-        states.append((entry["type"], {**entry["state"], **_with_prefix(tensors, f"callback.{i}.")}))
-    return states
-
-
 def _store(tensors, name, array):
     tensors[name] = array
     return name
@@ -737,12 +692,3 @@ def _store(tensors, name, array):
 
 def _with_prefix(tensors, prefix):
     return {name[len(prefix) :]: array for name, array in tensors.items() if name.startswith(prefix)}
-
-
-def _plain(value):
-    """`value` with lists for arrays and tuples, as it comes back from JSON; some bit generators have arrays."""
-    if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(entry) for entry in value]
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value

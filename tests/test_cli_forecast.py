@@ -323,9 +323,17 @@ def test_cli_forecast_refuses_tables(sales, tmp_path, capsys):
     assert not list(tmp_path.glob("fastrnn-runs/*"))
     data[:32].to_csv(short, index=False)
     assert run(short, "--no-plot", "--output", tmp_path / "out") == 0
-    for text, words in (("", "can't be read as a table"), ("month,sales\n", "has no rows")):
+    for text, words in (
+        ("", "can't be read as a table"),
+        ("month,sales\n", "has no rows"),
+        ("month,sales\n2020-01,1\n2020-02,1,1\n", "Expected 2 fields in line 3, saw 3"),
+        (f"month,sales\n{'x' * 10_000},1\n", "has a time that can't be read"),
+        (f"month,sales\n2020-01,{'x' * 10_000}\n", "must hold numbers, got"),
+        (f"month,{'x' * 10_000}\n2020-01,1\n", "has no column 'sales'"),
+    ):
         short.write_text(text)
-        assert words in refused(capsys, short)
+        said = refused(capsys, short)
+        assert words in said and len(said) < 1_000
 
 
 def test_cli_forecast_refuses_options(sales, tmp_path, capsys):

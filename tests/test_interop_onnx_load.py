@@ -359,6 +359,23 @@ def test_load_refuses_damaged_files(tmp_path):
             load(path)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda node: node.input.__setitem__(0, "nowhere"),
+        lambda node: setattr(node, "op_type", "X" * 100_000),
+        lambda node: node.input.__setitem__(0, "x\ny" * 10_000),
+    ],
+)
+def test_damaged_file_has_a_message_of_one_sentence(tmp_path, damage):
+    """The library's own are of several lines, and repeat what is in the file."""
+    _, proto = simple()
+    damage(proto.graph.node[0])
+    with pytest.raises(fastrnn.FormatError, match="is no valid ONNX model") as caught:
+        loaded(proto, tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1_000
+
+
 def test_load_reads_weights_of_its_own_folder_alone(tmp_path):
     folder = tmp_path / "inner"
     folder.mkdir()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checks
+from ..bit_generators import check_state
 from ..layers.initial_state import LEARNED
 from ..model import layers_of
 from .base import Rule, Run, refuse_slowness, refuse_whole_masks
@@ -133,9 +134,10 @@ class Growing(Rule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         horizon = checks.integer("horizon", state["horizon"], minimum=self.start, maximum=self.stop)
-        batches = checks.integer("batches", state["batches"], minimum=0)
+        last = None if isinstance(self.every, str) else self.every - 1
+        batches = checks.integer("batches", state["batches"], minimum=0, maximum=last)
         least = state["least"]
-        self._least = None if least is None else float(least)
+        self._least = None if least is None else checks.number("least", least)
         self.horizon, self._batches = horizon, batches
 
 
@@ -189,5 +191,5 @@ class Randomized(Rule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        type(self._rng.bit_generator)().state = state["random"]  # raises if it is none
+        check_state(self._rng.bit_generator, state["random"])
         self._rng.bit_generator.state = state["random"]

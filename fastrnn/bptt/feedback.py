@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import checks
+from ..bit_generators import check_state
 from ..generation import check_stepwise, draw
 from ..schedules import Schedule
 from .base import Buffers, Rule, Run, map_state, put_rows, refuse_penalties, refuse_whole_masks
@@ -100,10 +101,7 @@ class Feedback(Rule):
             found = f"one with {list(state)}" if isinstance(state, Mapping) else type(state).__name__
             raise ValueError(f"state must be what Feedback.state_dict returns, got {found}")
         updates = checks.integer("updates_done", state["updates_done"], minimum=0)
-        try:
-            type(self._rng.bit_generator)().state = state["random"]
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"random must be the state of a generator ({error})") from None
+        check_state(self._rng.bit_generator, state["random"])
         self._rng.bit_generator.state = state["random"]
         self.updates_done = updates
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..storage import short
 from .common import CommandError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _arrays(path):
             RuntimeError,
             zipfile.BadZipFile,
         ) as error:
-            raise CommandError(f"{path} is damaged, or holds what is no array: {error}") from None
+            raise CommandError(f"{path} is damaged, or holds what is no array: {short(str(error))}") from None
 
 
 def _check_lengths(path, lengths, steps):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..storage import short
 from .common import CommandError, require
 from .times import first_row, read_times, regular, shown
 
@@ -67,7 +68,7 @@ def read(path: str, target: str, time: str | None, exogenous: Sequence[str] = ()
     chosen = [name for name in (time, target, *exogenous) if name is not None]
     for name in chosen:
         if name not in frame.columns:
-            raise CommandError(f"{path} has no column {name!r}: it has {', '.join(frame.columns)}")
+            raise CommandError(f"{path} has no column {name!r}: it has {short(', '.join(frame.columns))}")
         if (frame.columns == name).sum() > 1:
             raise CommandError(f"{path} has several columns {name!r}")
     if len(set(chosen)) < len(chosen):
@@ -114,7 +115,7 @@ def _read_file(path, target):
             frame = frame if other is None else _read_csv(path, other)
         return frame
     except (ValueError, OSError) as error:  # pandas' parsers raise kinds of ValueError, pyarrow's of both
-        raise CommandError(f"{path} can't be read as a table: {error}") from None
+        raise CommandError(f"{path} can't be read as a table: {short(str(error))}") from None
 
 
 def _read_csv(path, separator):
@@ -134,8 +135,8 @@ def _numbers(column, path):
     numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
     wrong = (numbers.isna() & column.notna()) | np.isinf(numbers)
     if wrong.any():
-        value = column[wrong].tolist()[0]
-        raise CommandError(f"{path}: {column.name} must hold numbers, got {value!r} in row {first_row(wrong)}")
+        value = short(repr(column[wrong].tolist()[0]))
+        raise CommandError(f"{path}: {column.name} must hold numbers, got {value} in row {first_row(wrong)}")
     return numbers
 
 

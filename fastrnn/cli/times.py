@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..storage import short
 from .common import CommandError
 
 _COMPACT = {r"\d{8}": "%Y%m%d", r"\d{6}": "%Y%m"}  # dates that look like numbers
@@ -66,9 +67,8 @@ def _dates(column, path):
     readable = [dates for dates in readings if dates.notna().all()]
     if not readable:
         row = max(first_row(dates.isna()) for dates in readings)
-        raise CommandError(
-            f"{path}: {column.name} has a time that can't be read, {column.iloc[row - 1]!r} in row {row}: {_REMEDY}"
-        )
+        value = short(repr(column.iloc[row - 1]))
+        raise CommandError(f"{path}: {column.name} has a time that can't be read, {value} in row {row}: {_REMEDY}")
     if len(readable) == 1 or readable[0].equals(readable[1]):
         return readable[0]
     for fits in (_increases, _is_regular):
@@ -76,9 +76,9 @@ def _dates(column, path):
         if len(fitting) == 1:
             return fitting[0]
     row = first_row(readable[0] != readable[1])
+    value = short(repr(column.iloc[row - 1]))
     raise CommandError(
-        f"{path}: {column.name} can be read with the month or the day first, such as {column.iloc[row - 1]!r} in row "
-        f"{row}: {_REMEDY}"
+        f"{path}: {column.name} can be read with the month or the day first, such as {value} in row {row}: {_REMEDY}"
     )
 
 

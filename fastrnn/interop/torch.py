@@ -191,7 +191,9 @@ def load(path: storage.Path, layers: Sequence[Any] | None = None, **hints: Any) 
         try:
             description = parse_json(metadata[_ARCHITECTURE], len(metadata[_ARCHITECTURE]))
         except (ValueError, RecursionError) as error:
-            raise storage.FormatError(f"{os.fsdecode(path)}: its architecture can't be read: {error}") from None
+            raise storage.FormatError(
+                f"{os.fsdecode(path)}: its architecture can't be read: {storage.short(str(error))}"
+            ) from None
         return storage.restore(description, tensors, path)
     return from_state_dict(tensors, layers, **hints)
 

@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ... import checks
 from ...layers.base import Layer
-from ...storage import FormatError, Path
+from ...storage import FormatError, Path, short
 from .chain import NotAChain, chain_of
 from .constants import constant_values
 from .operators import operators
@@ -98,7 +98,7 @@ def _errors_as(kind, text):
     except MemoryError:
         raise
     except Exception as error:
-        raise kind(f"{text}: {error}") from error
+        raise kind(f"{text}: {short(str(error))}") from error
 
 
 def _check(proto):

@@ -17,6 +17,7 @@ from .children import Ended, in_child
 
 _CHUNK = 200  # reads in one child
 _SECONDS = 30  # that one may take
+_LONGEST = 1500  # characters of a message
 _REPEATED = 8  # bytes, at most, that are put in several times
 _DAMAGES = tuple(
     mutations.MUTATIONS[name]
@@ -143,8 +144,9 @@ def _reads(folder, seed, first):
         problem = None
         try:
             read(path)
-        except refusals:
-            pass
+        except refusals as error:
+            if "\n" in str(error) or len(str(error)) > _LONGEST:
+                problem = f"its message is no sentence: {str(error)[:300]!r}…"
         except BaseException as error:
             problem = f"{type(error).__name__}: {error}"[:500]
         yield f"{kind}, number {number}", problem

@@ -133,7 +133,7 @@ class _Checkpoints:
     """Reads checkpoints into one trainer, which must stay as it was if one does not go."""
 
     def __init__(self, which):
-        self._which, self._job = which, None
+        self._which, self._job, self._loaded = which, None, None
 
     def __call__(self, path):
         if self._job is None:
@@ -146,12 +146,18 @@ class _Checkpoints:
                 raise AssertionError("a refused checkpoint has changed the trainer") from None
             raise
         job, self._job = self._job, None
+        self._loaded = job
         tensors = {f"model.{n}": a for n, a in job.model.state_dict().items()}
         tensors |= {f"optimizer.{n}": v for n, v in job.optimizer.state_dict().items() if isinstance(v, np.ndarray)}
         map_state(lambda array: tensors.update({f"state.{len(tensors)}": array}), job._state)
         count = sum(name.startswith("state.") for name in tensors)
         states = [tensors.pop(name) for name in list(tensors) if name.startswith("state.")]
         return tensors | {f"state.{i}": states[i] for i in range(count)}
+
+    def go_on(self):
+        """By some updates, which draw from the generators; batches that the place does not fit are refused."""
+        with contextlib.suppress(ValueError), np.errstate(all="ignore"):  # numbers may be damaged, too
+            self._loaded.fit(stream(), callbacks=lambda job, record: True, progress=False)
 
 
 def _write_checkpoint(which):
@@ -218,6 +224,7 @@ class _Runs:
 
 
 _RUNS = _Runs()
+_CHECKPOINTS = _Checkpoints(0), _Checkpoints(1)
 _COMMAND_REFUSALS = storage.FormatError, CommandError
 
 _KINDS = {  # name -> (writer, reader)
@@ -227,8 +234,8 @@ _KINDS = {  # name -> (writer, reader)
     "nested model": (lambda path: fastrnn.save(_nested(), path), Reader(_read_model)),
     "word model": (_write_words, Reader(lambda path: load_model(path)[0].state_dict(), _COMMAND_REFUSALS)),
     "classifier": (_write_classifier, Reader(lambda path: classify._load(path).model.state_dict(), _COMMAND_REFUSALS)),
-    "checkpoint": (_write_checkpoint(0), Reader(_Checkpoints(0))),
-    "checkpoint with momentum": (_write_checkpoint(1), Reader(_Checkpoints(1))),
+    "checkpoint": (_write_checkpoint(0), Reader(_CHECKPOINTS[0], go_on=_CHECKPOINTS[0].go_on)),
+    "checkpoint with momentum": (_write_checkpoint(1), Reader(_CHECKPOINTS[1], go_on=_CHECKPOINTS[1].go_on)),
     "run": (_write_run, Reader(_RUNS, _COMMAND_REFUSALS, _RUNS.go_on)),
     "PyTorch's names": (
         lambda path: interop_torch.save(_stacked(), path),
