@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn.parameters import Parameters
 
 T, B, F, H, V = 6, 3, 5, 8, 7
 LENGTHS = np.array([6, 2, 5])
@@ -541,3 +542,23 @@ def test_model_workspace_of_a_part_is_not_the_models():
 def test_model_says_what_it_is():
     text = repr(language_model(batch_first=True))
     assert all(word in text for word in ("Sequential", "batch_first=True", "Embedding", "LSTM", "Dropout", "Linear"))
+
+
+class _Name(str):
+    """A name that counts how often it is compared."""
+
+    compared = 0
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        _Name.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_state_dicts_of_many_tensors_are_looked_up_not_searched():
+    layer, count = fastrnn.Linear(1, 1, bias=False, seed=0), 500
+    layer.parameters = Parameters({str(i): (1,) for i in range(count)}, "float32")
+    layer.load_state_dict({_Name(i): np.full(1, i, "f") for i in range(count)})
+    np.testing.assert_array_equal(layer.parameters_to_vector(), np.arange(count))
+    assert _Name.compared < 10 * count
