@@ -132,7 +132,8 @@ class Parameters:
         if arrays is None:
             ground = _ground_for(dtype)
             arrays = _zeros(self.size, dtype) if ground is None else ground.take(self.size)
-        self._place(self, *arrays, 0)
+        values, gradients = arrays
+        self._place(self, values, gradients, 0)
 
     def _place(self, root: Parameters, values: np.ndarray, gradients: np.ndarray, offset: int) -> None:
         """Take the flat arrays `values` and `gradients`, from number `offset` on of those of `root`, for one's own."""

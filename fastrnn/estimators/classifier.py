@@ -107,7 +107,8 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most likely class of each sequence, (n,); NonFiniteError if an output is not finite."""
-        return self.classes_[likeliest(self._logits(X))]
+        chosen = likeliest(self._logits(X))  # which finds out whether there are classes
+        return self.classes_[chosen]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each class, (n,C) float64, in the order of `classes_`."""

@@ -20,7 +20,7 @@ def _run(tally, budget):
 SECTION = Section(
     promise="a file is read as what it is or refused, and what is killed or finds no room can go on from the last save",
     run=_run,
-    share=1.0,
+    share=1.5,
     targets={
         "mutated files": 5_000, "kills survived": 200, "resumed runs compared": 5, "full disks": 20,
         "mutated files of other formats": 500, "large files": 4,

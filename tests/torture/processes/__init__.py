@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 
 from ..section import Section
 from ..threading_layers import LAYERS, MISSING, environment
@@ -15,16 +16,24 @@ _ROOT = pathlib.Path(__file__).parents[3]
 _SCENARIOS = "threads", "forks", "interrupts", "pools", "prange", "cold interrupts"
 _PATIENCE = 150  # seconds beyond its time in which a scenario must have ended
 _LEAST = "scenarios of the least tried threading layer"
-_LENGTH = 20  # seconds at most for one process
+_LENGTH = 10  # seconds at most for one process
 
 
 def _run_scenario(name, layer, threads, seed, seconds):
     """What a scenario's process printed, or in how it failed."""
-    process = subprocess.Popen(
+    with tempfile.TemporaryDirectory() as folder:  # for what a process leaves that was interrupted, or killed
+        return _finish(_start(name, layer, threads, seed, seconds, folder), seconds)
+
+
+def _start(name, layer, threads, seed, seconds, folder):
+    return subprocess.Popen(
         [sys.executable, "-X", "faulthandler", "-m", f"{__package__}.scenarios", name, str(seed), str(seconds)],
-        cwd=_ROOT, env=environment(layer, threads), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+        cwd=_ROOT, env=environment(layer, threads) | {"TMPDIR": folder}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
     )  # fmt: skip
+
+
+def _finish(process, seconds):
     try:
         output, errors = process.communicate(timeout=seconds + _PATIENCE)
     except subprocess.TimeoutExpired:

@@ -218,12 +218,11 @@ class _Forks:
 def _empty_cache():
     """A `with` block in which kernels that are called for the first time find no cache."""
     before = numba.config.CACHE_DIR
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            numba.config.CACHE_DIR = folder
-            yield
-        finally:
-            numba.config.CACHE_DIR = before
+    try:
+        numba.config.CACHE_DIR = tempfile.mkdtemp()  # left behind: to be removed takes longer than Ctrl-C may wait
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
 
 
 class _Compilation:
