@@ -251,7 +251,8 @@ def save_tensors(path: Path, kind: str, tensors: dict[str, np.ndarray], meta: di
 
     An existing file is replaced whole, or stays as it was. Floats in `meta` come back exactly, integers of any size
     too; tuples come back as lists. `TypeError` for what can't be stored, `ValueError` for `meta` that could not be read
-    again: with two entries of one name once names are strings, too large or too deep; `OSError` if the file can't be written.
+    again: with two entries of one name once names are strings, too large or too deep; `OSError` if the file can't be
+    written.
     """
     _write(path, kind, tensors, {"meta": meta})
 
