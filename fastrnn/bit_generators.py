@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-_FLAG = {("has_uint32",): (0, 1)}
-_BOUNDS = {  # of the numbers that say where in its state a bit generator is
+_Bounds = dict[tuple[str, ...], tuple[int, int]]
+
+_FLAG: _Bounds = {("has_uint32",): (0, 1)}
+_BOUNDS: dict[type[np.random.BitGenerator], _Bounds] = {  # of numbers that say where in its state it is
     np.random.MT19937: {("state", "pos"): (0, 624)},
     np.random.Philox: {("buffer_pos",): (0, 4), **_FLAG},
     np.random.PCG64: _FLAG,
@@ -33,7 +35,8 @@ def check_state(bit_generator: np.random.BitGenerator, state: Any) -> None:
         raise ValueError(f"random must be the state of a {kind.__name__}: {text}") from None
     if not same:
         raise ValueError(f"random must be the state of a {kind.__name__}, whose parts are of other sizes or kinds")
-    for names, (low, high) in next((b for known, b in _BOUNDS.items() if isinstance(fresh, known)), {}).items():
+    bounds = next((bounds for known, bounds in _BOUNDS.items() if isinstance(fresh, known)), {})
+    for names, (low, high) in bounds.items():
         number = found
         for name in names:
             number = number[name]

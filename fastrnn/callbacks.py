@@ -228,8 +228,8 @@ def check_state(name: str, state: Mapping[str, Any], parameters: np.ndarray) -> 
 
     parameters: (P,), of the model that it is for. A state with other entries is one of somebody else's class.
     """
-    makers = {"EarlyStopping": lambda: EarlyStopping(1), "ReduceOnPlateau": ReduceOnPlateau}
-    callback = makers[name]() if name in makers else None
+    known: dict[str, _ValidationWatch] = {"EarlyStopping": EarlyStopping(1), "ReduceOnPlateau": ReduceOnPlateau()}
+    callback = known.get(name)
     if callback is None or state.keys() != callback.state_dict().keys():
         return
     weights = callback._values(state).get("_weights")

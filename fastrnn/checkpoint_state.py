@@ -116,7 +116,8 @@ def restore_callbacks(callbacks: Iterable[Callback], states: list[tuple[str, dic
 
     ValueError if one does not take its own.
     """
-    left, taken = list(states), []
+    left = list(states)
+    taken: list[tuple[Any, tuple[str, dict[str, Any]]]] = []
     for callback in filter(keeps_state, callbacks):
         names = [name for name, _ in left]
         if type(callback).__name__ in names:

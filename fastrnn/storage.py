@@ -70,7 +70,7 @@ def save(model: Layer, path: Path, *, extra: dict[str, Any] | None = None) -> No
 
     An existing file is replaced whole, or stays as it was. `OSError` if it can't be written, `TypeError` for a model
     with layers that are not fastrnn's own, `ValueError` for one of more than 64 containers in one another, or of more
-    than 10,000 layers, containers among them, or tensors.
+    than 10,000 layers, containers among them, or tensors, and for `extra` that could not be read again.
     """
     entries = {"architecture": architecture(model)}
     _write(path, "model", model.state_dict(), entries if extra is None else {**entries, "extra": extra})
@@ -256,7 +256,8 @@ def save_tensors(path: Path, kind: str, tensors: dict[str, np.ndarray], meta: di
 
     An existing file is replaced whole, or stays as it was. Floats in `meta` come back exactly, integers of any size
     too; tuples come back as lists. `TypeError` for what can't be stored, `ValueError` for `meta` that could not be read
-    again: with two entries of one name once names are strings, or too large; `OSError` if the file can't be written.
+    again: with two entries of one name once names are strings, too large or too deep; `OSError` if the file can't be
+    written.
     """
     _write(path, kind, tensors, {"meta": meta})
 
