@@ -322,7 +322,8 @@ class Trainer:
         stopped goes on: an epoch that ended early, or came from a checkpoint, is finished first when `fit` is called
         again with the same batches, and counts as one of `epochs`. Only if Ctrl-C came between two updates of one batch
         is that batch begun anew. ValueError if a checkpoint comes from the middle of an epoch of batches that are not
-        laid out like these, RuntimeError if this `fit` was called by what `fit` calls.
+        laid out like these, or holds what one of `callbacks` does not take; RuntimeError if this `fit` was called by
+        what `fit` calls.
         """
         epochs = checks.integer("epochs", epochs, minimum=1)
         progress = checks.flag("progress", progress)

@@ -101,7 +101,8 @@ class Run:
             layers.append(fastrnn.Residual(fastrnn.Linear(width, width, dtype=self.dtype, seed=3)))
             layers.append(fastrnn.Tanh(dtype=self.dtype))
         if self.maybe(0.3, True):
-            layers.append(fastrnn.Dropout(0.2, dtype=self.dtype, seed=4))
+            shared, rates = np.random.default_rng(4), self.maybe(0.5, [0.2], [0.1, 0.2])
+            layers += [fastrnn.Dropout(rate, dtype=self.dtype, seed=shared) for rate in rates]
         return [*layers, fastrnn.Linear(width, outputs, dtype=self.dtype, seed=5)]
 
     def _rule(self, model):

@@ -301,7 +301,8 @@ def _estimator_entries(kind, options, arguments, methods, known):
 def _estimators():
     small = {"hidden_size": 2, "epochs": 1, "random_state": 3}
     known = {name: _LOOSE for name in ("random_state", "verbose", "dtype")}
-    known |= {"hidden_size": SIZE, "num_layers": SIZE, "epochs": Argument(minimum=1, huge="untried"), "batch_size": COUNT}
+    known |= {"hidden_size": SIZE, "num_layers": SIZE, "batch_size": COUNT}
+    known |= {"epochs": Argument(minimum=1, huge="untried")}
     known |= {"horizon": Argument(minimum=1), "window": Argument(minimum=1, none=True)}
 
     def classified(rng):
