@@ -54,6 +54,8 @@ class _Ground:
     def take(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Values and gradients of the next layer."""
         self.taken += size
+        if self.taken > self.values.size:  # slices would be too short, which no kernel looks at
+            raise RuntimeError("the model's layers have more parameters than the model")
         return self.last(size)
 
     def last(self, size: int) -> tuple[np.ndarray, np.ndarray]:
