@@ -363,9 +363,12 @@ def _state_dicts(states):
 
 
 def _series(name, values, length=None):
+    array = checks.as_array(name, values)
+    if array.dtype.kind == "c":
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
     try:
-        array = np.asarray(values, float)
-    except Exception as error:  # an array-like object may raise anything
+        array = array.astype(float)
+    except Exception as error:  # of objects, anything
         raise TypeError(f"{name} must hold numbers: {error}") from None
     if array.ndim != 1 or not array.size or length not in (None, array.size):
         expected = "(n,)" if length is None else f"({length},), as forecast"

@@ -338,7 +338,9 @@ class Trainer:
             self._validation_place = None
         self._restore_place(batches)
         self._restore_callbacks(called)
-        self._batches, self._callbacks, self._validation = batches, called, validation or self._validation
+        self._batches, self._callbacks = batches, called
+        if validation is not None:
+            self._validation = validation
         history = History()
         with self._interrupts, _progress_bar(progress, batches, epochs, self.batch) as show:
             try:
@@ -420,7 +422,7 @@ class Trainer:
                     if callback(self, record) is True:
                         stoppers.append(callback)
             except BaseException as error:
-                problem = problem or error
+                problem = error if problem is None else problem
         try:
             if problem is not None:
                 raise problem

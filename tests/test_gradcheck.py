@@ -114,11 +114,18 @@ def test_large_tensors_are_sampled():
     assert again.errors == report.errors
 
 
+class NoArray:
+    def __array__(self, *_, **__):
+        raise RuntimeError("none")
+
+
 def test_refusals():
     x, targets = tokens()
     loss = fastrnn.CrossEntropy()
     with pytest.raises(ValueError, match="float64"):
         gradcheck(fastrnn.LSTM(F, H), fastrnn.MSE(), floats(F), floats(H))
+    with pytest.raises(TypeError, match="x can't be taken as an array: none"):
+        gradcheck(fastrnn.LSTM(F, H, dtype="float64"), fastrnn.MSE(), NoArray(), floats(H))
     with pytest.raises(TypeError, match="model"):
         gradcheck("model", loss, x, targets)
     for wrong in ({"eps": 0}, {"tolerance": -1}, {"max_elements": 0}, {"seed": -1}, {"lengths": [1, 2]}):

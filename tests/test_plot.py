@@ -187,6 +187,7 @@ def test_plot_confusion_names_classes():
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
+        (lambda: plot.forecast(None, [1.0], [2.0], [1.0], [3j]), TypeError, "upper must hold real numbers"),
         (lambda: plot.history([1.0]), TypeError, "history must be a sequence of dicts"),
         (lambda: plot.history([]), ValueError, "history must have records with 'loss' or 'validation_loss'"),
         (lambda: plot.gradient_flow(3), TypeError, "flow must come from diagnostics.gradient_flow, got int"),

@@ -241,3 +241,12 @@ def test_interrupts_of_a_validation_are_no_place_in_another():
     fit_rest(trainer, training(), validation(), lambda trainer, _: trainer.epoch == 1)
     fit_rest(trainer, training(), other, lambda trainer, _: trainer.epoch == 2)
     assert other.state_dict()["epoch"] == 1
+
+
+def test_interrupts_validation_may_be_an_array():
+    """Of batches: a sequence that has no truth value."""
+    trainer = fastrnn.Trainer(fastrnn.Linear(2, 1, seed=0), fastrnn.MSE(), fastrnn.SGD(0.1))
+    pair = [(np.ones((3, 2), np.float32), np.ones((3, 1), np.float32))] * 2
+    batches = np.empty(2, object)
+    batches[:] = [tuple(one) for one in pair]
+    assert len(trainer.fit(pair, validation=batches, progress=False)) == 3

@@ -98,7 +98,7 @@ def gradcheck(
     if max_elements is not None:
         max_elements = checks.integer("max_elements", max_elements, minimum=1)
     rng = np.random.default_rng(checks.integer("seed", seed, minimum=0))
-    x, state = _copy(x), map_state(_copy, state)
+    x, state = _copy("x", x), map_state(lambda part: _copy("state", part), state)
     buffers = Buffers()
     with _unchanged(model) as rewind:
 
@@ -150,9 +150,9 @@ def _begins_with_zeros(model):
     return all(getattr(layer, "initial_state", ZEROS) == ZEROS for layer in layers_of(model))
 
 
-def _copy(array):
+def _copy(name, value):
     """A copy that can be perturbed, if it is real-valued."""
-    array = np.asarray(array)
+    array = checks.as_array(name, value)
     return np.array(array, np.float64, order="C") if array.dtype.kind == "f" else array
 
 

@@ -1,5 +1,7 @@
 """Values for arguments that hypothesis thinks of."""
 
+import operator
+
 import hypothesis
 import hypothesis.extra.numpy as arrays
 import numpy as np
@@ -32,10 +34,18 @@ _VALUES = st.one_of(
 def _values(argument):
     """A strategy for an argument: work without end is no malformation, nor is a size that there is memory for."""
     if argument.huge == "untried":
-        return _VALUES.filter(lambda value: not isinstance(value, int) or value < 9)
+        return _VALUES.filter(lambda value: _number(value) < 9)
     if argument.huge == "refused":
-        return _VALUES.filter(lambda value: not isinstance(value, int) or value < 999 or value >= HUGE[0])
+        return _VALUES.filter(lambda value: _number(value) < 999 or _number(value) >= HUGE[0])
     return _VALUES
+
+
+def _number(value):
+    """`value` as an integer, which arrays without dimensions are, too; 0 for what is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return 0
 
 
 def examples(entry, seed, log):

@@ -16,7 +16,7 @@ _ROOT = pathlib.Path(__file__).parents[3]
 _SCENARIOS = "threads", "forks", "interrupts", "pools", "prange", "cold interrupts"
 _PATIENCE = 150  # seconds beyond its time in which a scenario must have ended
 _LEAST = "scenarios of the least tried threading layer"
-_LENGTH = 10  # seconds at most for one process
+_LENGTH = 5  # seconds at most for one process
 
 
 def _run_scenario(name, layer, threads, seed, seconds):
