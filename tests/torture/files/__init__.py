@@ -25,6 +25,6 @@ SECTION = Section(
         "mutated files": 5_000, "kills survived": 200, "resumed runs compared": 5, "full disks": 20,
         "mutated files of other formats": 500, "large files": 4,
         "of them in the middle of a save": 20, "of them in the middle of a save with two threads": 1,
-        "kills survived with two threads": 10, "resumed runs compared with two threads": 1,
+        "of them with two threads": 10, "resumed runs compared with two threads": 1,
     },
 )  # fmt: skip

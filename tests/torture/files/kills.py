@@ -68,7 +68,9 @@ def _chain(kind, seed, end):
                 if before < 0:
                     yield f"kills before the first checkpoint{job.suffix}", problem
                     continue
-                yield f"kills survived{job.suffix}", problem
+                yield "kills survived", problem
+                if job.suffix:
+                    yield f"of them{job.suffix}", None
                 if unfinished:
                     yield f"of them in the middle of a save{job.suffix}", None
         if killed:
