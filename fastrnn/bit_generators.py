@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
+
 _Bounds = dict[tuple[str, ...], tuple[int, int]]
 
 _FLAG: _Bounds = {("has_uint32",): (0, 1)}
@@ -16,7 +18,6 @@ _BOUNDS: dict[type[np.random.BitGenerator], _Bounds] = {  # of numbers that say 
     np.random.PCG64DXSM: _FLAG,
     np.random.SFC64: _FLAG,
 }
-_MISFITS = (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError)  # raised by the setters
 
 
 def check_state(bit_generator: np.random.BitGenerator, state: Any) -> None:
@@ -30,7 +31,7 @@ def check_state(bit_generator: np.random.BitGenerator, state: Any) -> None:
         fresh.state = state
         found = plain(fresh.state)
         same = found == plain(state)
-    except _MISFITS as error:
+    except checks.MISFITS as error:
         text = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"random must be the state of a {kind.__name__}: {text}") from None
     if not same:

@@ -53,6 +53,11 @@ class _ValidationWatch(ABC):
     def state_dict(self) -> dict[str, Any]:
         """All that going on in another process needs, beside the constructor's arguments."""
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict()` gave. TypeError or ValueError, before anything is changed, if it does not fit."""
+        values = self._values(state)
+        self.__dict__.update((name, np.copy(v) if isinstance(v, np.ndarray) else v) for name, v in values.items())
+
     @abstractmethod
     def _values(self, state):
         """The attributes, by name, that are in what `state_dict()` gave; TypeError or ValueError if it did not."""
@@ -133,13 +138,6 @@ class EarlyStopping(_ValidationWatch):
         weights = None if self._weights is None else self._weights.copy()
         return {"best": self.best, "improved": self._improved, "waited": self.waited, "weights": weights}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict()` gave. TypeError or ValueError, before anything is changed, if it does not fit."""
-        values = self._values(state)
-        if values["_weights"] is not None:
-            values["_weights"] = values["_weights"].copy()
-        self.__dict__.update(values)
-
     def _values(self, state):
         state = self._checked(state)
         best, improved = (_checked_loss(name, state[name]) for name in ("best", "improved"))
@@ -212,10 +210,6 @@ class ReduceOnPlateau(_ValidationWatch):
     def state_dict(self) -> dict[str, Any]:
         """All that going on in another process needs, beside the constructor's arguments and `lr`: numbers alone."""
         return {"best": self.best, "waited": self.waited, "cooling": self._cooling}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict()` gave. TypeError or ValueError, before anything is changed, if it does not fit."""
-        self.__dict__.update(self._values(state))
 
     def _values(self, state):
         state = self._checked(state)

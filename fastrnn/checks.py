@@ -19,6 +19,8 @@ from .available import available_memory
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+# What Python and NumPy raise where false entries of a file are put to use.
+MISFITS = (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError)
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _INT64 = np.iinfo(np.int64)
 _LONGEST_TEXT = 80  # that messages show

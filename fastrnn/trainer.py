@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -30,7 +26,9 @@ from .checkpoint_state import (
     stored_callback_states,
 )
 from .finite import IGNORE, RAISE, SKIP, NonFiniteError
+from .interrupts import Interrupts
 from .optim import LastGood, check_undoable, gradient_norm, limit_gradients
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from .types import Batch, Callback, Loss, Optimizer, State
 
 _MOST = (1 << 63) - 1  # of a count
-_MISFITS = (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError)  # by false entries
 _BATCH_NAMES = ("x", "targets", "lengths", "mask", "resets")
 _END = object()
 
@@ -57,67 +54,6 @@ class History(list[dict[str, Any]]):
     """
 
     stopped: str | None = None
-
-
-class _Interrupts:
-    """Ctrl-C while a trainer is at work: answered where what is under way can be thrown away, kept waiting elsewhere.
-
-    Whatever Python function answers SIGINT is called then. Only the main thread receives signals. `with` blocks may
-    stand within each other; the outermost one counts.
-    """
-
-    def __init__(self):
-        self._depth = 0
-        self._allowed = False
-        self._handler = self._pending = None
-
-    def __enter__(self):
-        if not self._depth:
-            self._allowed, self._handler, self._pending = False, None, None
-            handler = signal.getsignal(signal.SIGINT)
-            if callable(handler) and threading.current_thread() is threading.main_thread():
-                self._handler = handler
-                signal.signal(signal.SIGINT, self._handle)
-        self._depth += 1
-
-    def __exit__(self, *_):
-        self._depth -= 1
-        if self._depth or self._handler is None:
-            return
-        if signal.getsignal(signal.SIGINT) == self._handle:  # and no other, set in the meantime
-            signal.signal(signal.SIGINT, self._handler)
-        self.answer()
-
-    def __bool__(self):
-        """Whether a block is open."""
-        return self._depth > 0
-
-    def _handle(self, *arguments):
-        self._pending = arguments
-        if self._allowed:
-            self._allowed = False  # what the answer raises leaves the block, and no other may do so half-way
-            self.answer()
-            self._allowed = True
-
-    def answer(self):
-        """Answer one that has been kept waiting."""
-        pending, self._pending = self._pending, None
-        if pending:
-            self._handler(*pending)
-
-    @contextlib.contextmanager
-    def allowed(self, allowed=True, *, waiting=True):
-        """A block that can be left at any point, or at none; at once if `waiting` and one has been kept waiting."""
-        before = self._allowed
-        try:
-            self._allowed = allowed
-            if allowed and waiting:
-                self.answer()
-            yield
-        finally:
-            self._allowed = before
-        if before:
-            self.answer()
 
 
 class Trainer:
@@ -188,12 +124,12 @@ class Trainer:
         self._callback_states: list[tuple[str, dict[str, Any]]] = []  # from a checkpoint, with names of their classes
         self._last_update: dict[str, Any] = {}
         self._buffers = Buffers()
-        self._interrupts = _Interrupts()
+        self._interrupts = Interrupts()
 
     def __getstate__(self):
         """Copies and pickles go on as from a checkpoint, with a model and an optimizer of their own."""
         callbacks = {"_callbacks": (), "_callback_states": self._states_of_callbacks()}
-        anew = {"_batches": None, "_validation": None, "_buffers": Buffers(), "_interrupts": _Interrupts()}
+        anew = {"_batches": None, "_validation": None, "_buffers": Buffers(), "_interrupts": Interrupts()}
         return {**self.__dict__, **callbacks, **anew}
 
     @property
@@ -342,7 +278,7 @@ class Trainer:
         if validation is not None:
             self._validation = validation
         history = History()
-        with self._interrupts, _progress_bar(progress, batches, epochs, self.batch) as show:
+        with self._interrupts, progress_bar(progress, batches, epochs, self.batch) as show:
             try:
                 for record in self._records(batches, epochs, validation):
                     history.append(record)
@@ -521,14 +457,14 @@ class Trainer:
         with self._interrupts:
             try:
                 extra = self._take_up(tensors, meta)
-            except _MISFITS as error:
+            except checks.MISFITS as error:
                 text = storage.short(f"its {error} is missing" if isinstance(error, KeyError) else str(error))
                 raise storage.FormatError(f"{os.fsdecode(path)} does not fit this trainer: {text}") from None
         _log.info("going on after %d updates, from %s", self.updates, os.fsdecode(path))
         return extra
 
     def _take_up(self, tensors, meta):
-        """Take what a checkpoint holds; its `extra`. One of `_MISFITS`, and no change, if it does not fit."""
+        """Take what a checkpoint holds; its `extra`. One of `checks.MISFITS`, and no change, if it does not fit."""
         rule = self.bptt.state_dict()
         # older checkpoints don't have these
         meta = {"nonfinite": 0, "batches": None, "validation": None, "callbacks": [], "rule": rule, **meta}
@@ -653,39 +589,6 @@ def _log_epoch(trainer, losses, validation, bad, seconds):
     if bad:
         parts.append(f"gradients not finite {bad} times")
     _log.info("epoch %d: %s", trainer.epoch, ", ".join(parts))
-
-
-@contextlib.contextmanager
-def _progress_bar(wanted, batches, epochs, done):
-    """A function that shows a record: on a bar if one is wanted and there is what it takes, else not at all."""
-    if wanted:
-        try:
-            from tqdm.asyncio import tqdm as terminal_bar
-            from tqdm.auto import tqdm  # the same, but in notebooks
-            from tqdm.contrib.logging import logging_redirect_tqdm
-        except ImportError:
-            _log.warning("no progress bar: it needs tqdm: pip install tqdm (extra fastrnn[train])")
-            wanted = False
-    if not wanted:
-        yield lambda trainer, record: None
-        return
-    options = {"total": len(batches) * epochs if hasattr(batches, "__len__") else None, "initial": done}
-    disable = None if tqdm is terminal_bar else False  # None: where there is no terminal
-    with tqdm(**options, unit="batch", dynamic_ncols=True, disable=disable) as bar, contextlib.ExitStack() as stack:
-        if not bar.disable:  # log records that are shown go above the bar
-            loggers = [log for log in (logging.root, logging.getLogger("fastrnn")) if _shows_on_console(log)]
-            stack.enter_context(logging_redirect_tqdm(loggers, tqdm_class=tqdm))
-
-        def show(trainer, record):
-            if "loss" in record:
-                bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
-                bar.update()
-
-        yield show
-
-
-def _shows_on_console(logger):
-    return any(getattr(handler, "stream", None) in (sys.stdout, sys.stderr) for handler in logger.handlers)
 
 
 def _store(tensors, name, array):
