@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import bptt
 from fastrnn.kernels.warn import warn_caller
 from fastrnn.sums import add_to, total
 
@@ -24,6 +25,30 @@ def test_sums_of_gradients_where_few_of_many_sequences_are_long():
     assert gradients["weight_ih_l0"].item() == pytest.approx(steps * float(x) * float(dy), rel=1e-5)
     for name in ("bias_ih_l0", "bias_hh_l0"):
         assert gradients[name].item() == pytest.approx(steps * float(dy), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rule, steps",
+    [
+        (lambda: bptt.Online(), 10_003),
+        (lambda: bptt.Randomized(0.9), 10_003),
+        (lambda: bptt.Checkpointed(6_003), 6_003),
+        (lambda: bptt.Windowed(2, 1), 100_003),  # 512 rows are a part
+        (lambda: bptt.Feedback(0.9), 15_003),
+    ],
+    ids=["Online", "Randomized", "Checkpointed", "Windowed", "Feedback"],
+)
+def test_sums_of_gradients_over_the_parts_of_a_rule(rule, steps):
+    """All steps are alike, for every rounding to go the same way; what the gradients were before is kept."""
+    gradients = []
+    for dtype in ("float32", "float64"):
+        layer = fastrnn.RNN(1, 1, nonlinearity="relu", dtype=dtype)
+        layer.load_state_dict({n: np.full_like(a, n == "weight_ih_l0") for n, a in layer.state_dict().items()})
+        x, targets = np.full((2, steps, 1, 1), [[[[1.1]]], [[[0.77]]]], np.float32).astype(dtype)
+        layer.parameters.gradients[:] = steps / 4
+        rule().gradients(layer, fastrnn.MSE(reduction="sum"), x, targets)
+        gradients.append(layer.gradients_to_vector())
+    np.testing.assert_allclose(*gradients, rtol=2e-6)
 
 
 @pytest.mark.parametrize("resets", [False, True])

@@ -2,7 +2,8 @@
 
 A new rule gives `updates(run)`: an iterator of callables, one for each update, each of which adds that update's
 gradients to the model's by the means of `Run` and returns the number of valid elements they come from. The caller
-may move the parameters between two of them, so nothing may be computed ahead.
+may move the parameters between two of them, so nothing may be computed ahead. Before it looks at the gradients it calls
+`Run.finish_sums`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..layers.base import Layer, Workspace, check_model
 from ..layers.regularization import ActivityRegularization
 from ..losses import error_of_loss
 from ..model import layers_of
+from ..sums import SumOfParts
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -141,6 +143,7 @@ class Run:
         if self._whole == 0:
             raise ValueError("mask, lengths and targets leave no valid element, expected at least one")
         self.total, self.count = 0.0, 0
+        self._sums = SumOfParts(model.parameters.gradients, buffers)
 
     def _output_shape(self):
         """The shape of the model's output for the whole of `x`."""
@@ -238,7 +241,16 @@ class Run:
             workspace.penalty_scale = 1 / denominator
             workspace.carry_factor = carry_factor
             self.dx, self.dstate = self.model.backward(dy, dstate, workspace=workspace)
+            self.count_part()
         return count
+
+    def count_part(self) -> None:
+        """One more part of the batch has added its gradients to the model's."""
+        self._sums.count()
+
+    def finish_sums(self) -> None:
+        """Let the model's gradients be the sum over all parts so far."""
+        self._sums.finish()
 
     def _look_at_loss(self, segment: Segment) -> None:
         """Raise the error of a segment whose loss is not finite, within a watch; what comes of the run is void."""
@@ -362,9 +374,14 @@ class Rule(ABC):
         self.check(model)
         check_loss(loss)
         run = Run(model, loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=True)
+        self._add_all(run)
+        return run.value, run.state
+
+    def _add_all(self, run):
+        """Add the gradients of all updates of a batch, with no update made."""
         for add_gradients in self.updates(run):
             add_gradients()
-        return run.value, run.state
+        run.finish_sums()
 
     def check(self, model: Layer) -> None:
         """Refuse what is no model, and a model that the rule can't train."""

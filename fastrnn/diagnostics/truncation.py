@@ -120,8 +120,7 @@ def truncation_bias(
         return Run(model, loss, buffers, x, targets, state, lengths, mask, resets=resets, joint=True)
 
     def gradient(rule):
-        for add_gradients in rule.updates(run()):
-            add_gradients()
+        rule._add_all(run())
         return model.gradients_to_vector()
 
     full = gradient(Full())

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 import fastrnn
+from fastrnn import bptt
 
 from . import extremes
 from .section import Section
@@ -234,20 +235,21 @@ def _explosion(rng):
 
 
 _MOST_ROWS = 10_000_000
-_PEEPHOLE_ROWS = 2_000_000  # at most, for a cell's numbers take 5 kB a row
-_STATE_ROWS = 2_000_000  # at most, which take 3 GB
 _CHUNK = 100_000  # rows that the same net sums in float64 at once
 _SEGMENTS = 512  # of a step, beside a long one
 
 
 def _sums(tally, rng, rows):
     for kind in (_random_rows, _equal_rows):
-        for what, ours, exact in _of_rows(*kind(rng, rows)):
-            error = float(np.max(np.abs(ours / exact - 1)))
-            if not error <= _TOLERANCE:
-                tally.broke(f"{what} of {rows:,} {kind.__name__[1:].replace('_', ' ')} is {error:.1e} off")
-            tally.count("rows summed", rows)
-            tally.count(f"sums of {_MOST_ROWS:,} rows", rows == _MOST_ROWS)
+        x, dy = kind(rng, rows)
+        for sums, most in _SUMS.items():
+            count = min(rows, most(rows))
+            for what, ours, exact in sums(x[:count], dy[:count]):
+                error = float(np.max(np.abs(ours / exact - 1)))
+                if not error <= _TOLERANCE:
+                    tally.broke(f"{what} of {count:,} {kind.__name__[1:].replace('_', ' ')} is {error:.1e} off")
+                tally.count("rows summed", count)
+                tally.count(f"sums of {_MOST_ROWS:,} rows", count == _MOST_ROWS)
 
 
 def _random_rows(rng, rows):
@@ -274,8 +276,6 @@ def _of_rows(x, dy):
     yield "Repeat's gradient", _both_ways(repeat, np.ones((1, 1), np.float32), dy), total
     errors = x.astype(np.float64) - dy
     yield from _of_jordan(x, dy)
-    yield from _of_peephole(x[:_PEEPHOLE_ROWS], dy[:_PEEPHOLE_ROWS])
-    yield from _of_initial_state(x[:_STATE_ROWS], dy[:_STATE_ROWS])
     yield from _of_segments(x, dy)
     yield "MSE", fastrnn.MSE()(x, dy)[0] + 1, float((errors**2).mean()) + 1
     yield "MAE", fastrnn.MAE()(x, dy)[0] + 1, float(np.abs(errors).mean()) + 1
@@ -327,6 +327,30 @@ def _of_segments(x, dy):
     gradients = layer.grad_dict()
     yield "a weight's gradient with resets", gradients["weight_ih_l0"], float(np.vdot(x.astype(np.float64), dy))
     yield "a bias's gradient with resets", gradients["bias_ih_l0"], float(dy.sum(dtype=np.float64))
+
+
+def _of_parts(x, dy):
+    """The gradients of a net that remembers nothing, by rules that go back part by part, against those of float64."""
+    for rule in (bptt.Online, lambda: bptt.Randomized(0.9), lambda: bptt.Windowed(2, 1), lambda: bptt.Feedback(0.9),
+                 lambda: bptt.Checkpointed(len(x))):  # fmt: skip
+        gradients = []
+        for dtype in ("float32", "float64"):
+            layer = fastrnn.RNN(1, 1, nonlinearity="relu", dtype=dtype)
+            layer.load_state_dict({n: np.full_like(a, n == "weight_ih_l0") for n, a in layer.state_dict().items()})
+            layer.zero_grad()
+            targets = x.astype(dtype) - dy  # half the gradient of the squared error
+            rule().gradients(layer, fastrnn.MSE(reduction="sum"), x.astype(dtype), targets)
+            gradients.append(layer.gradients_to_vector())
+        yield f"the gradient by {rule()!r}", *gradients
+
+
+# by the rows that each is given at most, of so many
+_SUMS = {
+    _of_rows: lambda rows: rows,
+    _of_peephole: lambda rows: 2_000_000,  # a cell's numbers take 5 kB a row
+    _of_initial_state: lambda rows: 2_000_000,  # which take 3 GB
+    _of_parts: lambda rows: max(5_000, rows // 100),  # a part takes 0.1 ms
+}
 
 
 def _both_ways(layer, x, dy, **options):
