@@ -639,21 +639,6 @@ def test_cli_bench_counts_the_operations_of_the_products():
 # ---- the rest ----
 
 
-class LosesAnInterrupt:
-    def __del__(self):
-        raise KeyboardInterrupt
-
-
-def test_cli_finds_an_interrupt_that_was_lost_in_a_callback(capsys, monkeypatch):
-    def compiled(arguments):
-        LosesAnInterrupt()
-        raise RuntimeError("no compiled object yet")
-
-    monkeypatch.setattr(cli.info, "run", compiled)
-    assert cli.main(["info"]) == 130
-    assert capsys.readouterr() == ("", "fastrnn: interrupted\n")
-
-
 def test_cli_hides_no_bug(monkeypatch):
     def fails(arguments):
         raise RuntimeError("a bug")

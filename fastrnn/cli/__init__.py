@@ -62,34 +62,8 @@ def _run(argv):
         return end.code or 0
     if numba.config.DISABLE_JIT:
         raise CommandError(REFUSAL)
-    with _no_interrupt_lost(), verbosity(getattr(arguments, "verbosity", 0)):
+    with verbosity(getattr(arguments, "verbosity", 0)):
         return arguments.run(arguments) or 0
-
-
-@contextlib.contextmanager
-def _no_interrupt_lost():
-    """Raise a Ctrl-C after all that came in one of LLVM's callbacks while Numba compiled.
-
-    Python can't raise it there. It reports it and goes on, and Numba then fails for want of the callback's work.
-    """
-    lost, report = False, sys.unraisablehook
-
-    def note(unraisable):
-        nonlocal lost
-        if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            lost = True
-        else:
-            report(unraisable)
-
-    sys.unraisablehook = note
-    try:
-        yield
-    except Exception:
-        if lost:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        sys.unraisablehook = report
 
 
 def build_parser() -> tuple[Parser, Mapping[str, Parser]]:
