@@ -259,6 +259,9 @@ def leading_mask(name: str, value: Any, shape_: tuple[int, ...]) -> np.ndarray |
         raise TypeError(f"{name} must hold booleans, or weights in floating point, got dtype {array.dtype}")
     shape(name, array.shape, shape_[: max(array.ndim, min(1, len(shape_)))])
     if array.dtype.kind == "f":
+        if array.itemsize > 8:
+            with np.errstate(over="ignore"):  # infinity is refused below
+                array = array.astype(np.float64)
         low, high = array.min(), array.max()  # both are NaN if anything is
         if not (low >= 0 and high < math.inf):
             raise ValueError(f"{name} must hold finite weights of at least 0, got {high if low >= 0 else low}")
@@ -275,7 +278,8 @@ def boolean_array(name: str, value: Any, expected_shape: tuple[int | None, ...])
 
 
 def destination(name: str, value: Any, dtype: DTypeLike, expected_shape: tuple[int | None, ...]) -> np.ndarray:
-    """`value` if results can be copied into it: a writable NumPy array of exactly this dtype and shape, any strides."""
+    """`value` if results can be copied into it: a writable NumPy array of exactly this dtype and shape, of any strides
+    that give each element memory of its own."""
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
     if value.dtype != dtype:
@@ -283,7 +287,21 @@ def destination(name: str, value: Any, dtype: DTypeLike, expected_shape: tuple[i
     shape(name, value.shape, expected_shape)
     if not value.flags.writeable:
         raise ValueError(f"{name} must be writable, got a read-only array")
+    if not (value.flags.c_contiguous or _apart(value)):
+        raise ValueError(f"{name} must have memory of its own for every element, got strides {value.strides}")
     return value
+
+
+def _apart(array):
+    """Whether no two elements have memory in common: in some order, each dimension steps over the extent of those
+    before. A few interleaved ones are taken for overlapping."""
+    extent = array.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
+        if size > 1:
+            if stride < extent:
+                return False
+            extent += (size - 1) * stride
+    return True
 
 
 def output_array(name: str, value: Any, dtype: DTypeLike, expected_shape: tuple[int | None, ...]) -> np.ndarray:

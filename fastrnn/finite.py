@@ -117,41 +117,46 @@ def is_finite_state(state: State) -> bool:
     return all(is_finite(array) for _, array in _arrays("state", state))
 
 
-def _label(model: Layer, layer: Layer) -> str:
-    """What a message calls a layer of `model`."""
+def _path(model: Layer, layer: Layer) -> tuple[int, ...]:
+    """The indices that lead from `model` to a layer in it, none for itself."""
 
     def paths(outer, before):
         for i, member in enumerate(getattr(outer, "layers", ())):
-            yield f"{before}{i}", member
-            yield from paths(member, f"{before}{i}.")
+            yield (*before, i), member
+            yield from paths(member, (*before, i))
 
-    for path, member in paths(model, ""):
-        if member is layer:
-            return f"layer {path} ({type(layer).__name__})"
-    return f"the {type(layer).__name__}"
+    return next((path for path, member in paths(model, ()) if member is layer), ())
 
 
-def error_in_vector(model: Layer, flat: np.ndarray, what: str = "") -> NonFiniteError:
+def _label(model: Layer, layer: Layer) -> str:
+    """What a message calls a layer of `model`."""
+    path, kind = _path(model, layer), type(layer).__name__
+    return f"layer {'.'.join(map(str, path))} ({kind})" if path else f"the {kind}"
+
+
+def error_in_vector(model: Layer, flat: np.ndarray, what: str = "", *, whole: Layer | None = None) -> NonFiniteError:
     """The error of the first element that is not finite of `flat`, a number for each of the model's parameters: what it
-    is of them."""
+    is of them. whole: what the model is a part of."""
     [number], value = first_place(flat)
     full_name, index = model.parameters.place(number)
     *path, name = full_name.split(".")
     layer: Any = model
     for i in path:
         layer = layer.layers[int(i)]
-    label = _label(model, layer)
+    label = _label(model if whole is None else whole, layer)
     return NonFiniteError(f"{what}{name} of {label} is {value}", layer=label, detail=str(list(index)))
 
 
-def check_parameters(model: Layer) -> None:
-    """Refuse parameters that are not finite; those found to be once are not looked at again until they are written."""
+def check_parameters(model: Layer, whole: Layer | None = None) -> None:
+    """Refuse parameters that are not finite; those found to be once are not looked at again until they are written.
+
+    whole: what the model is a part of."""
     parameters: Parameters = model.parameters
     version = parameters.version
     if parameters.finite_version == version:
         return
     if not is_finite(parameters.values):
-        raise error_in_vector(model, parameters.values)
+        raise error_in_vector(model, parameters.values, whole=whole)
     parameters.finite_version = version
 
 
@@ -180,10 +185,10 @@ class Watch:
     def begin(self, layer: Layer, name: str, x: np.ndarray, state: State, lengths: np.ndarray | None) -> None:
         """Look at what goes into a pass: parameters, then the state, then the input `x`, without its padding."""
         self._begin()
-        check_parameters(layer)
-        label = None if layer is self._model else _label(self._model, layer)
-        of_layer = "" if label is None else f" of {label}"
-        for own_name, array in _arrays(f"state{of_layer}", state):
+        check_parameters(layer, self._model)
+        path = _path(self._model, layer)
+        label = _label(self._model, layer) if path else None
+        for own_name, array in _arrays("".join(["state", *(f"[{i}]" for i in path)]), state):
             if array.dtype.kind != "f":
                 continue
             with np.errstate(over="ignore", invalid="ignore"):  # what the layer's dtype can't hold is found below

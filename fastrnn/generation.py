@@ -168,7 +168,7 @@ def _run(start, sample):
     y, state = start.read()
     while True:
         x = np.array(y) if sample is None else sample(y)
-        yield x
+        yield x.copy()  # which may be written into
         y, state = start.model.step(x, state)
 
 

@@ -182,18 +182,18 @@ def fill(
         forget_bias = checks.number("forget_bias", forget_bias)
         if not any(_kind(name) == "bias" for name in parameters.shapes):
             raise ValueError("forget_bias needs a layer with biases, got bias=False")
-    values = parameters.writing()
-    values[:] = _named(default, fan)((parameters.size,), rng)
-    start = 0
-    for name, shape in parameters.shapes.items():
-        tensor = values[start : start + math.prod(shape)].reshape(shape)
-        start += tensor.size
-        function = chosen.get(_kind(name))
-        if function is not None:
-            for block in np.split(tensor, gates):  # views
-                block[...] = _drawn(name, function, block.shape, rng)
-        if forget_bias is not None and _kind(name) == "bias":
-            np.split(tensor, gates)[_FORGET_GATE][...] = forget_bias if name.startswith("bias_ih") else 0.0
+    with parameters.writing() as values:
+        values[:] = _named(default, fan)((parameters.size,), rng)
+        start = 0
+        for name, shape in parameters.shapes.items():
+            tensor = values[start : start + math.prod(shape)].reshape(shape)
+            start += tensor.size
+            function = chosen.get(_kind(name))
+            if function is not None:
+                for block in np.split(tensor, gates):  # views
+                    block[...] = _drawn(name, function, block.shape, rng)
+            if forget_bias is not None and _kind(name) == "bias":
+                np.split(tensor, gates)[_FORGET_GATE][...] = forget_bias if name.startswith("bias_ih") else 0.0
 
 
 def _kind(name):

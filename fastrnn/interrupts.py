@@ -1,68 +1,94 @@
-"""Ctrl-C while a trainer is at work; what keeps signals waiting for the compiler is in the kernels' `interrupts`."""
+"""Signals while a trainer is at work; what keeps them waiting for the compiler is in the kernels' `interrupts`."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 
 
 class Interrupts:
-    """Ctrl-C while a trainer is at work: answered where what is under way can be thrown away, kept waiting elsewhere.
+    """Signals while a trainer is at work: answered where what is under way can be thrown away, kept waiting elsewhere.
 
-    Whatever Python function answers SIGINT is called then. Only the main thread receives signals. `with` blocks may
+    Whatever Python function answers a signal is called then. Only the main thread receives signals. `held` blocks may
     stand within each other; the outermost one counts.
     """
 
     def __init__(self):
         self._depth = 0
-        self._allowed = False
-        self._handler = self._pending = None
+        self._allowed = self._raising_only = False
+        self._handlers = {}  # by signal, of those held
+        self._pending = {}  # those that wait, in their order
 
-    def __enter__(self):
-        if not self._depth:
-            self._allowed, self._handler, self._pending = False, None, None
-            handler = signal.getsignal(signal.SIGINT)
-            if callable(handler) and threading.current_thread() is threading.main_thread():
-                self._handler = handler
-                signal.signal(signal.SIGINT, self._handle)
+    @contextlib.contextmanager
+    def held(self, signals):
+        """A block in which these signals wait, but where they are `allowed`."""
         self._depth += 1
+        try:
+            if self._depth == 1:
+                self._take(signals)
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._put_back()
 
-    def __exit__(self, *_):
-        self._depth -= 1
-        if self._depth or self._handler is None:
+    def _take(self, signals):
+        self._allowed, self._handlers, self._pending = False, {}, {}
+        if threading.current_thread() is not threading.main_thread():
             return
-        if signal.getsignal(signal.SIGINT) == self._handle:  # and no other, set in the meantime
-            signal.signal(signal.SIGINT, self._handler)
-        self.answer()
+        for number in signals:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._handlers[number] = handler
+                signal.signal(number, self._handle)
+
+    def _put_back(self):
+        """All is done, whatever is raised by the handlers that are back already."""
+        try:
+            with contextlib.ExitStack() as stack:
+                for number, handler in self._handlers.items():
+                    if signal.getsignal(number) == self._handle:  # and no other, set in the meantime
+                        stack.callback(signal.signal, number, handler)
+        finally:
+            self.answer()
 
     def __bool__(self):
         """Whether a block is open."""
         return self._depth > 0
 
-    def _handle(self, *arguments):
-        self._pending = arguments
-        if self._allowed:
+    def _handle(self, number, _):
+        self._pending[number] = True
+        if self._allowed and not (self._raising_only and self._handlers[number] is not signal.default_int_handler):
             self._allowed = False  # what the answer raises leaves the block, and no other may do so half-way
             self.answer()
             self._allowed = True
 
     def answer(self):
-        """Answer one that has been kept waiting."""
-        pending, self._pending = self._pending, None
-        if pending:
-            self._handler(*pending)
+        """Answer those that have been kept waiting, whatever is raised by one."""
+        if self._pending:
+            number = next(iter(self._pending))
+            del self._pending[number]
+            try:
+                self._handlers[number](number, sys._getframe())
+            finally:
+                self.answer()
 
     @contextlib.contextmanager
-    def allowed(self, allowed=True, *, waiting=True):
-        """A block that can be left at any point, or at none; at once if `waiting` and one has been kept waiting."""
-        before = self._allowed
+    def allowed(self, allowed=True, *, waiting=True, raising_only=False):
+        """A block that can be left at any point, or at none; at once if `waiting` and one has been kept waiting.
+
+        raising_only: Ctrl-C alone may leave it, if Python's own answer to that is the one; others may look at what is
+        half done.
+        """
+        before = self._allowed, self._raising_only
         try:
-            self._allowed = allowed
+            self._allowed, self._raising_only = allowed, raising_only
             if allowed and waiting:
                 self.answer()
             yield
         finally:
-            self._allowed = before
-        if before:
+            self._allowed, self._raising_only = before
+        if self._allowed:
             self.answer()

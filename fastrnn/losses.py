@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from .types import Loss
 
+_LEAST = sys.float_info.min
 _ALL_VALID = np.zeros(0, np.bool_)  # what the kernels take for no mask
 _SHORT = 1 << 20  # elements that are done in one call
 _WORK_OF_AN_ELEMENT = 100  # multiply-adds that take as long
@@ -119,7 +121,7 @@ class _Loss(ABC):
         call."""
         y, dtype = checks.prediction("y", y)
         targets, mask = self._check(y, targets, mask)
-        return self._prepare(y, dtype, targets, mask, _ALL_VALID)[-1]
+        return _checked_weight(self._prepare(y, dtype, targets, mask, _ALL_VALID)[-1])
 
     def evaluate(
         self,
@@ -141,6 +143,7 @@ class _Loss(ABC):
         else:
             dy = checks.output_array("out", out, dtype, y.shape)
         rows, targets, mask, count = self._prepare(y, dtype, targets, mask, dy)
+        count = _checked_weight(count)
         if denominator is None:
             if count == 0:
                 raise ValueError("mask and targets leave no valid element, expected at least one")
@@ -200,6 +203,13 @@ class _Loss(ABC):
         if mask is None:
             return _ALL_VALID
         return self._plain("mask", mask, np.bool_ if mask.dtype.kind == "b" else np.float64, out).reshape(-1)
+
+
+def _checked_weight(count):
+    """The total weight of the elements: no denormal, which the kernels take for zero."""
+    if not count < math.inf:
+        raise ValueError(f"mask must hold weights of a finite sum, got {count}")
+    return count if count >= _LEAST else 0
 
 
 def first_row(loss: Loss, y: np.ndarray, targets: np.ndarray, mask: np.ndarray | None) -> tuple[int, ...] | None:
@@ -301,13 +311,15 @@ class CrossEntropy(_Loss):
     def _prepare(self, y, dtype, targets, mask, out):
         classes = y.shape[-1]
         mask = self._plain_mask(mask, out)
+        given, ignored = targets, self._config["ignore_index"]
         if targets.dtype.kind == "u" and targets.itemsize == 8:  # what int64 can't hold must not wrap round to a class
-            buffer = self._buffer("targets", targets.shape, np.int64)
-            targets = np.minimum(targets, np.uint64(np.iinfo(np.int64).max), out=buffer, casting="unsafe")
+            highest, buffer = np.uint64(np.iinfo(np.int64).max), self._buffer("targets", targets.shape, np.int64)
+            targets = np.minimum(targets, highest, out=buffer, casting="unsafe")
+            targets[given > highest] = -1 if ignored != -1 else -2  # nor to one that is left out
         targets = self._plain("targets", targets, np.int64, out).reshape(-1)
-        count, wrong = kernels.check_classes(targets, mask, self._config["ignore_index"], classes)
+        count, wrong = kernels.check_classes(targets, mask, ignored, classes)
         if wrong >= 0:
-            raise ValueError(f"targets must be in [0, {classes}) where valid, got {targets[wrong]}")
+            raise ValueError(f"targets must be in [0, {classes}) where valid, got {given.reshape(-1)[wrong]}")
         return (targets.size, classes), targets, mask, int(count) if mask.dtype == np.bool_ else count
 
     def _sum(self, y, targets, mask, scale, dy, partial):

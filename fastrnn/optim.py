@@ -73,11 +73,11 @@ class _Optimizer(ABC):
         parameters = _parameters_of(model)
         lr = self._lr * checks.number("factor", factor, minimum=0.0)
         self._adopt(parameters)
-        values = parameters.writing()
-        kernel, state, coefficients = self._update(values, lr, self._steps + 1)
-        arrays, threads = (values, parameters.gradients, *state), get_num_threads()
-        self._steps += 1  # Ctrl-C can't come between this and the kernel's end: an update is counted or not done
-        kernel(arrays, coefficients, threads)
+        with parameters.writing() as values:
+            kernel, state, coefficients = self._update(values, lr, self._steps + 1)
+            arrays, threads = (values, parameters.gradients, *state), get_num_threads()
+            self._steps += 1  # Ctrl-C can't come between this and the kernel's end: an update is counted or not done
+            kernel(arrays, coefficients, threads)
 
     def _adopt(self, parameters):
         """Serve this model, or refuse to."""
@@ -387,8 +387,9 @@ class LastGood:
             optimizer._steps, count = self._state
             if count == 1:  # there was no step before
                 optimizer._arrays = {}
-        for name, array in {"": model.parameters.writing(), **_own_arrays(optimizer)}.items():
-            np.copyto(array, self._copy_of(name, array))
+        with model.parameters.writing() as values:
+            for name, array in {"": values, **_own_arrays(optimizer)}.items():
+                np.copyto(array, self._copy_of(name, array))
 
 
 def gradient_norm(model) -> float:

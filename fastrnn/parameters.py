@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import checks
+from .kernels.interrupts import interrupts_held
 from .kernels.memory import aligned_empty
 
 if TYPE_CHECKING:
@@ -169,10 +170,17 @@ class Parameters:
         """Count a write: what was packed before is stale."""
         self._root._version += 1
 
-    def writing(self) -> np.ndarray:
-        """The flat buffer for one who writes at once; it counts as a write. `values` is the same for reading."""
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[np.ndarray]:
+        """A block that writes into the flat buffer; `values` is the same for reading.
+
+        It counts at both ends: what another thread packs in between is stale, too.
+        """
         self.changed()
-        return self._values
+        try:
+            yield self._values
+        finally:
+            self.changed()
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The tensor as a view that can't be written: writing takes `writing`, or a state dict."""
@@ -232,9 +240,9 @@ class Parameters:
 
     def _clear(self) -> None:
         root = self._root
-        while root._uncleared:
-            first, last = root._uncleared.popitem()
+        for first, last in list(root._uncleared.items()):
             root._gradients[first:last] = 0
+            root._uncleared.pop(first, None)  # now that it is
 
     def __contains__(self, name: object) -> bool:
         return name in self.shapes
@@ -287,17 +295,15 @@ class Parameters:
             parts += [f"unknown {', '.join(map(str, unknown))}"] if unknown else []
             raise ValueError(f"state_dict does not fit: {'; '.join(parts)}")
         arrays = {n: checks.float_array(n, state[n], self.dtype, shape) for n, shape in self.shapes.items()}
-        for name, array in arrays.items():
-            self._value_views[name][...] = array
-        self.changed()
+        with interrupts_held(), self.writing():
+            for name, array in arrays.items():
+                self._value_views[name][...] = array
 
     def read(self, read_into: Callable[[str, np.ndarray], None]) -> None:
         """Have each tensor filled by `read_into(name, view)`; if one fails, some are, and nothing else has changed."""
-        try:
+        with self.writing():
             for name, view in self._value_views.items():
                 read_into(name, view)
-        finally:
-            self.changed()
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""

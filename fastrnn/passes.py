@@ -86,7 +86,7 @@ class SequenceBatch:
         key = (steps, batch, by_units, parts) if plain else None
         if key is not None and key == self._key:
             return
-        self._key = key
+        self._key = None  # until all is laid out: Ctrl-C may come in between
         self.steps, self.batch, self.by_units, self.segments = steps, batch, by_units, segments
         self.ragged = lengths is not None
         if batch > self._per_row.shape[1]:
@@ -106,6 +106,7 @@ class SequenceBatch:
         _fill_schedule(lengths, starts, sources, by_units, self.keep, STRETCH, self.schedule)
         self.rows = int(rows[steps]) if self.keep else min(STRETCH, steps) * batch
         self.state_rows = batch + self.rows if self.keep else 2 * batch
+        self._key = key
 
     def shares(self, count):
         """The schedule `count` times, each for about as many of the rows.
@@ -225,7 +226,8 @@ class _Product:
 
     def backward_weights(self):
         """The packed `BackwardWeights`, never stale."""
-        if self._versions[1] != self.parameters.version:
+        version = self.parameters.version  # before packing: what is written meanwhile is another
+        if self._versions[1] != version:
             if self._backward is None:
                 input_shape, recurrent_shapes, zero_shape = self.backward_shapes()
                 self._backward = BackwardWeights(
@@ -238,7 +240,7 @@ class _Product:
                 self.units, self._backward,
                 threads_for_elements(self._backward.input.size + sum([w.size for w in self._backward.recurrent])),
             )  # fmt: skip
-            self._versions[1] = self.parameters.version
+            self._versions[1] = version
         return self._backward
 
     def backward_shapes(self):
@@ -270,8 +272,8 @@ class _Product:
         """Add the gradients of the last backward pass on `arrays` to the parameters' own."""
         buffers = arrays.fit(batch)
         if arrays.jobs is None or arrays.gradients is not self.parameters.flat_gradients:
-            arrays.gradients = self.parameters.flat_gradients
             arrays.jobs = self.gradient_jobs(batch, buffers), self.bias_job(batch, buffers)
+            arrays.gradients = self.parameters.flat_gradients
         jobs, bias_job = arrays.jobs
         overwrite = self.parameters.count_as_zero(self._present)
         work = batch.rows * sum([job.gradient.size for job in jobs])
@@ -331,10 +333,10 @@ class PassBuffers:
 
     def _take(self, batch, dx_rows, arrays):
         """Use arrays of these sizes."""
-        self._sequences, self._dx_rows = batch, dx_rows
         self.states = tuple(arrays[: self._states])
         self.dx, *gradients = arrays[self._states :] if self.keep else [self.x[:0]] * (1 + self._states + self._vectors)
         self.d_states, self.d_vectors = tuple(gradients[: self._states]), tuple(gradients[self._states :])
+        self._sequences, self._dx_rows = batch, dx_rows
 
     @staticmethod
     def count_bytes(product, steps, batch, states, keep=True):
@@ -357,6 +359,7 @@ class PassBuffers:
         key = batch.schedule, self.takes_tokens, self.repeatable
         if self._key is not None and all(map(operator.is_, key, self._key)):
             return self._fitted
+        self._key = None  # until all fits: Ctrl-C may come in between
         dx_rows = min(STRETCH, batch.steps) * batch.batch
         if batch.batch > self._sequences or dx_rows > self._dx_rows:  # resets have made more of them
             sizes = max(batch.batch, self._sequences), max(dx_rows, self._dx_rows)
@@ -366,13 +369,14 @@ class PassBuffers:
         own_dz = self.repeatable or self._product.by_row
         if own_dz and self._own_dz is None:
             self._own_dz = aligned_empty(self.z.size, self.z.dtype)
-        self._key, self.jobs = key, None
+        self.jobs = None
         x, dz = self.tokens if self.takes_tokens else self.x, self._own_dz if own_dz else self.z
         self._fitted = Buffers(
             x, self.z, dz, self._recurrent, self.states, self.d_states, self.d_vectors, self.dx, batch.rows,
             batch.state_rows, dx_rows,
         )  # fmt: skip
         self._fitted_backward = self._fitted._replace(x=self.x)
+        self._key = key
         return self._fitted
 
     def fit_backward(self, batch):

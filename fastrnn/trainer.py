@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -123,6 +125,8 @@ class Trainer:
         self._callbacks: tuple[Callback, ...] = ()  # of the last `fit`
         self._callback_states: list[tuple[str, dict[str, Any]]] = []  # from a checkpoint, with names of their classes
         self._last_update: dict[str, Any] = {}
+        # while an update is under way, the states of the random generators and of the rule before it
+        self._before_update: tuple[list[dict[str, Any]], dict[str, Any]] | None = None
         self._buffers = Buffers()
         self._interrupts = Interrupts()
 
@@ -178,9 +182,9 @@ class Trainer:
                 raise
             return value, map_state(np.copy, state)  # the next call, which may go wrong, does not write it
         run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False)
-        with self._interrupts:
+        with self._interrupts.held((signal.SIGINT,)):
             for add_gradients in self.bptt.updates(run):
-                random, rule = random_states(self.model), self.bptt.state_dict()
+                random, rule = self._before_update = random_states(self.model), self.bptt.state_dict()
                 try:
                     with self._interrupts.allowed():
                         self.model.zero_grad()
@@ -193,12 +197,16 @@ class Trainer:
                     set_random_states(self.model, random)
                     self.bptt.load_state_dict(rule)
                     raise
+                finally:
+                    self._before_update = None
         return run.value, run.state
 
     def _update(self, run):
         if self._on_nonfinite == RAISE and not math.isfinite(run.total):
             raise NonFiniteError(f"the loss becomes {run.total}")
-        factor = 1.0 if self.schedule is None else self.schedule(self.updates)
+        factor = 1.0
+        if self.schedule is not None:
+            factor = checks.number("what schedule returns", self.schedule(self.updates), minimum=0.0)
         norm = gradient_norm(self.model)
         self._last_update = {"lr": float(self.optimizer.lr * factor), "grad_norm": norm}
         if not math.isfinite(norm):
@@ -255,7 +263,9 @@ class Trainer:
         epoch), and of what ends training early (INFO).
 
         Ctrl-C ends training, too, and never in the middle of an update. Nor does it, or an error of one of them, keep
-        other callbacks from being told of a record; it ends one that is under way unless that keeps a state. What was
+        other callbacks from being told of a record; it ends one that is under way unless that keeps a state. Your own
+        handlers of signals are called where `save_checkpoint` gives a checkpoint to go on from: not between an update
+        and the end of its record's callbacks. What was
         stopped goes on: an epoch that ended early, or came from a checkpoint, is finished first when `fit` is called
         again with the same batches, and counts as one of `epochs`. Only if Ctrl-C came between two updates of one batch
         is that batch begun anew. ValueError if a checkpoint comes from the middle of an epoch of batches that are not
@@ -265,21 +275,23 @@ class Trainer:
         epochs = checks.integer("epochs", epochs, minimum=1)
         progress = checks.flag("progress", progress)
         called = _check_fit_arguments(batches, validation, callbacks, self.bptt)
-        if self._interrupts:
-            raise RuntimeError("this trainer is at work: what it calls must not call its `fit`")
+        self._check_idle("fit")
         finishers = [callback.finish for callback in called if hasattr(callback, "finish")]
         same = self._batches is batches and not isinstance(batches, Iterator)
         if self._batches is not None and not (same and self.batch):
             self.batch, self._state, self._place = 0, None, None  # a new epoch, or what is left of an iterator
         if self._validation is not None and validation is not None and validation is not self._validation:
             self._validation_place = None
+        if self._validation_place is None and validation is not None and validation is not batches:
+            self._validation_place = _place_in(validation)  # for a checkpoint before the first pass over it
         self._restore_place(batches)
         self._restore_callbacks(called)
         self._batches, self._callbacks = batches, called
         if validation is not None:
             self._validation = validation
         history = History()
-        with self._interrupts, progress_bar(progress, batches, epochs, self.batch) as show:
+        held = self._interrupts.held(signal.valid_signals())
+        with held, progress_bar(progress, batches, epochs, self.batch) as show:
             try:
                 for record in self._records(batches, epochs, validation):
                     history.append(record)
@@ -290,8 +302,9 @@ class Trainer:
                         break
                 else:
                     self._interrupts.answer()
-                for finish in finishers:
-                    finish(self)
+                _, problem = _call_all(functools.partial(finish, self) for finish in finishers)
+                if problem is not None:
+                    raise problem
                 self._interrupts.answer()
             except KeyboardInterrupt:
                 history.stopped = "interrupt"
@@ -350,16 +363,15 @@ class Trainer:
     def _tell(self, callbacks, record):
         """Tell every callback of a record, whatever others raise, and Ctrl-C; those that stop training.
 
-        Ctrl-C ends none that keeps a state, which is the run's.
+        Ctrl-C ends none that keeps a state, which is the run's. Other signals are answered when all have been told.
         """
-        stoppers, problem = [], None
-        for callback in callbacks:
-            try:
-                with self._interrupts.allowed(not keeps_state(callback), waiting=False):
-                    if callback(self, record) is True:
-                        stoppers.append(callback)
-            except BaseException as error:
-                problem = error if problem is None else problem
+
+        def tell(callback):
+            with self._interrupts.allowed(not keeps_state(callback), waiting=False, raising_only=True):
+                return callback(self, record)
+
+        answers, problem = _call_all(functools.partial(tell, callback) for callback in callbacks)
+        stoppers = [callback for callback, answer in zip(callbacks, answers, strict=True) if answer is True]
         try:
             if problem is not None:
                 raise problem
@@ -368,6 +380,10 @@ class Trainer:
             if not stoppers:  # else training is at its end anyway
                 raise
         return stoppers
+
+    def _check_idle(self, method):
+        if self._interrupts:
+            raise RuntimeError(f"this trainer is at work: what it calls must not call its `{method}`")
 
     def _restore_place(self, batches):
         """Let the next pass over `batches` begin at the place that is next; whether they can do so."""
@@ -428,6 +444,7 @@ class Trainer:
         if self._on_nonfinite != IGNORE:
             finite.check_parameters(self.model)
         tensors = {f"model.{name}": array for name, array in self.model.state_dict().items()}
+        random, rule = self._before_update or (random_states(self.model), self.bptt.state_dict())
         optimizer = self.optimizer.state_dict()
         arrays = {name: value for name, value in optimizer.items() if isinstance(value, np.ndarray)}
         tensors |= {f"optimizer.{name}": array for name, array in arrays.items()}
@@ -435,8 +452,8 @@ class Trainer:
         meta = {
             **{name: getattr(self, name) for name in COUNTS},
             "optimizer": {name: value for name, value in optimizer.items() if name not in arrays},
-            "random": [plain(state) for state in random_states(self.model)],
-            "rule": plain(self.bptt.state_dict()),
+            "random": [plain(state) for state in random],
+            "rule": plain(rule),
             "state": map_state(lambda array: _store(tensors, next(names), array), self._state),
             "architecture": self._architecture(),
             "batches": plain(self._place),
@@ -452,10 +469,11 @@ class Trainer:
 
         `fit` with the same batches then does what it would have done there, bit for bit. Returns what was saved as
         `extra`. FormatError for a file that is not a checkpoint, is damaged or does not fit, OSError if it can't be
-        read; then nothing is changed.
+        read, RuntimeError if called by what `fit` or `step` calls; then nothing is changed.
         """
+        self._check_idle("load_checkpoint")
         tensors, meta = storage.load_tensors(path, "checkpoint")
-        with self._interrupts:
+        with self._interrupts.held(signal.valid_signals()):
             try:
                 extra = self._take_up(tensors, meta)
             except checks.MISFITS as error:
@@ -556,6 +574,21 @@ def _check_fit_arguments(batches, validation, callbacks, rule):
         if validation is None and getattr(watcher, "needs_validation", False):
             raise ValueError(f"validation must be given for {type(watcher).__name__}, which watches it, got None")
     return callbacks
+
+
+def _call_all(calls):
+    """What each of `calls` returns, whatever others raise, and the first error, None for none; Ctrl-C is one only if
+    there is no other."""
+    answers, problem = [], None
+    for call in calls:
+        answer = None
+        try:
+            answer = call()
+        except BaseException as error:
+            if problem is None or isinstance(problem, KeyboardInterrupt) and not isinstance(error, KeyboardInterrupt):
+                problem = error
+        answers.append(answer)
+    return answers, problem
 
 
 def _place_in(batches):

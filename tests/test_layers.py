@@ -911,7 +911,8 @@ def test_layers_parameters_are_written_in_one_way():
     with pytest.raises(ValueError, match="read-only"):
         layer.parameters.values[:] = 0
     assert np.array_equal(layer.forward(x)[0], before)
-    layer.parameters.writing()[:] = 0
+    with layer.parameters.writing() as values:
+        values[:] = 0
     assert not layer.forward(x)[0].any()
 
 

@@ -141,7 +141,8 @@ def _unchanged(model):
         yield rewind
     finally:
         rewind()
-        model.parameters.writing()[:] = values
+        with model.parameters.writing() as own:
+            own[:] = values
         model.parameters.gradients[:] = gradients
 
 
@@ -159,9 +160,10 @@ def _copy(name, value):
 def _tensors(model, run, x, state):
     """(name, the tensor, its analytic gradient) of all that is checked, the last two flat."""
     parameters, found, start = model.parameters, [], 0
-    for name, shape in parameters.shapes.items():
-        part = slice(start, start := start + math.prod(shape))
-        found.append((name, parameters.writing()[part], parameters.gradients[part]))
+    with parameters.writing() as values:  # each change is counted by who makes it
+        for name, shape in parameters.shapes.items():
+            part = slice(start, start := start + math.prod(shape))
+            found.append((name, values[part], parameters.gradients[part]))
     if run.dx is not None:
         found.append(("x", x, run.dx))
     if isinstance(state, np.ndarray):

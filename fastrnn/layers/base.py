@@ -296,7 +296,8 @@ class Layer(ABC):
         if self.parameters.size == 0:
             raise ValueError(f"{type(self).__name__} has no parameters")
         vector = checks.float_array("v", v, self.dtype, (self.parameters.size,))
-        self.parameters.writing()[:] = vector
+        with self.parameters.writing() as values:
+            values[:] = vector
 
     def gradients_to_vector(self) -> np.ndarray:
         """All gradients in one fresh 1-D array, in the order of `parameters_to_vector`."""
@@ -466,7 +467,8 @@ class Layer(ABC):
 def _rebuild(kind, config, batch_first, values, gradients, generator):
     layer = kind(**config)
     layer.batch_first = batch_first
-    layer.parameters.writing()[:] = values
+    with layer.parameters.writing() as own:
+        own[:] = values
     layer.parameters.gradients[:] = gradients
     layer._rng = generator  # one that layers share comes here as one
     return layer

@@ -171,7 +171,8 @@ class Recurrent(Layer):
     def _begin_with_zeros(self):
         """Learned initial states are zeros at first."""
         if self.initial_state == initial.LEARNED:
-            self.parameters.writing()[-self.states * len(self.passes) * self.hidden_size :] = 0
+            with self.parameters.writing() as values:
+                values[-self.states * len(self.passes) * self.hidden_size :] = 0
 
     def _sizes(self):
         return {
