@@ -26,6 +26,8 @@ def check_state(bit_generator: np.random.BitGenerator, state: Any) -> None:
     Of classes that are not NumPy's own, what was set must come back, which is all that can be known of them.
     """
     kind = type(bit_generator)
+    if not isinstance(state, dict):
+        raise ValueError(f"random must be the state of a {kind.__name__}, a dict, got {type(state).__name__}")
     fresh = kind()
     try:
         fresh.state = state

@@ -42,6 +42,8 @@ def check_names(tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Refuse a checkpoint with more in it than `Trainer.save_checkpoint` puts there: it would be lost."""
     states: list[str] = []
     map_state(states.append, meta["state"])
+    if not all(isinstance(name, str) for name in states):
+        raise TypeError("its state must hold names of tensors")
     if len(set(states)) < len(states):
         raise ValueError("two parts of its state are one tensor")
     _check_callbacks(meta["callbacks"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +156,17 @@ def shape(name: str, actual: tuple[int, ...], expected: tuple[int | None, ...]) 
         raise ValueError(f"{name} must have shape {_shape_text(expected)}, got {_shape_text(actual)}")
     if 0 in actual:
         raise ValueError(f"{name} must not be empty, got shape {_shape_text(actual)}")
+
+
+def path(name: str, value: Any) -> str:
+    """A path, whose file may be there or not, as a string."""
+    try:
+        text = os.fsdecode(value)
+    except TypeError:  # an integer, too, which would be taken for an open file
+        raise TypeError(f"{name} must be a string or another path, got {type(value).__name__}") from None
+    if "\0" in text:
+        raise ValueError(f"{name} must not hold zero bytes, got {shown(text)}")
+    return text
 
 
 def as_array(name: str, value: Any) -> np.ndarray:

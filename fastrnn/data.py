@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from . import checks
+from .bit_generators import plain
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -77,7 +78,7 @@ class Passes(ABC, Generic[_Batch]):
             found = f"one with {list(state)}" if isinstance(state, dict) else type(state).__name__
             raise ValueError(f"state must be what {type(self).__name__}.state_dict returns, got {found}")
         for name, value in self._layout().items():
-            if state[name] != value:
+            if plain(state[name]) != value:
                 raise ValueError(f"state is one of batches with {name} {state[name]}, these have {value}")
         self._set_place(state, checks.integer("position", state["position"], minimum=0, maximum=len(self)))
 

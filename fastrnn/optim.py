@@ -72,6 +72,8 @@ class _Optimizer(ABC):
         """
         parameters = _parameters_of(model)
         lr = self._lr * checks.number("factor", factor, minimum=0.0)
+        if not math.isfinite(lr):
+            raise ValueError(f"factor must leave the learning rate of {self._lr:g} finite, got {factor:g}")
         self._adopt(parameters)
         with parameters.writing() as values:
             kernel, state, coefficients = self._update(values, lr, self._steps + 1)

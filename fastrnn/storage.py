@@ -254,10 +254,10 @@ def _spec_text(dtype, shape):
 def save_tensors(path: Path, kind: str, tensors: dict[str, np.ndarray], meta: dict) -> None:
     """Write `tensors` and `meta`, anything JSON can hold, to one file of the given `kind`.
 
-    An existing file is replaced whole, or stays as it was. Floats in `meta` come back exactly, integers of any size
-    too; tuples come back as lists. `TypeError` for what can't be stored, `ValueError` for `meta` that could not be read
-    again: with two entries of one name once names are strings, too large or too deep; `OSError` if the file can't be
-    written.
+    An existing file is replaced whole, or stays as it was. Floats in `meta` come back exactly, integers too, of as many
+    digits as Python reads; tuples come back as lists. `TypeError` for what can't be stored, `ValueError` for `meta`
+    that could not be read again: with two entries of one name once names are strings, too large or too deep; `OSError`
+    if the file can't be written.
     """
     _write(path, kind, tensors, {"meta": meta})
 
@@ -292,6 +292,8 @@ def _json(name, value):
         return json.dumps(value)
     except RecursionError:
         raise ValueError(f"{name} could not be written: it is nested too deeply") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must hold what JSON can: {error}") from None
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
@@ -339,7 +341,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
 @contextlib.contextmanager
 def _safetensors_file(path, what):
     """A `Reader` of the file at `path`, which should be `what`."""
-    path = os.fspath(path)  # TypeError for an integer, which `os.stat` would take for an open file
+    path = checks.path("path", path)
     _check_is_file(os.stat(path), path)  # to open a device may do something
     with open(path, "rb", opener=_open_at_once) as file:
         _check_is_file(os.fstat(file.fileno()), path)  # it may have changed since
@@ -432,8 +434,10 @@ def atomic_write(path: Path):
     next one that writes into the folder. Permissions follow the umask, a symbolic link stays one. `OSError` names
     `path`; that of a folder that can't be forced to disk comes when the new file is there.
     """
-    path = os.fsdecode(path)
+    path = checks.path("path", path)
     target = os.path.realpath(path)
+    if path.endswith(os.sep):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if os.path.islink(target):  # links that lead to one another, which have no end
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     if os.path.exists(target) and not os.path.isfile(target):

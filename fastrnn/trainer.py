@@ -427,7 +427,7 @@ class Trainer:
             state = run.state if _is_stateful(batches) else None
         if count == 0:
             raise ValueError("batches must not be empty")
-        return total / self.loss.denominator(count, sequences)
+        return float(total / self.loss.denominator(count, sequences))
 
     # checkpoints
 
@@ -530,6 +530,8 @@ class Trainer:
         return found
 
     def _checked_optimizer_state(self, tensors, scalars):
+        if not isinstance(scalars, dict):
+            raise TypeError(f"the optimizer's state must be a dict, got {type(scalars).__name__}")
         arrays = _with_prefix(tensors, "optimizer.")
         like = self.model.parameters.values
         for name, array in arrays.items():

@@ -300,6 +300,22 @@ def test_damaged_state_of_a_growing_horizon(tmp_path, changes):
         trainer(bptt.Growing(1, 8, every=3)).load_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"optimizer": 3}, "the optimizer's state must be a dict, got int"),
+        ({"state": {"a": 1}}, "its state must hold names of tensors"),
+        ({"random": [5]}, "a dict, got int"),
+    ],
+)
+def test_parts_of_another_kind(tmp_path, change, match):
+    path = tmp_path / "checkpoint"
+    watched().save_checkpoint(path)
+    rewritten(path, lambda tensors, meta: meta.update(change))
+    with pytest.raises(fastrnn.FormatError, match=match):
+        trainer().load_checkpoint(path)
+
+
 # ---- what is saved and shown ----
 
 

@@ -253,6 +253,21 @@ def test_feedback_drawn_tokens_follow_the_softmax():
     np.testing.assert_allclose(np.bincount(seen["x"]) / x.shape[1], [0.5, 0.3, 0.2], atol=0.015)
 
 
+@pytest.mark.parametrize("sample", ["argmax", "sample"])
+def test_feedback_of_logits_that_are_no_numbers_is_none(sample):
+    """A token was chosen by them, though the mask has the loss not look at them."""
+    model = fastrnn.Sequential(fastrnn.Embedding(5, 3, seed=0), fastrnn.Linear(3, 5, seed=1))
+    values = model.state_dict()
+    values["0.weight"][4] = np.nan
+    model.load_state_dict(values)
+    x, mask = np.array([[4], [1], [1]]), np.array([[False], [True], [True]])
+    trainer = fastrnn.Trainer(
+        model, fastrnn.CrossEntropy(), fastrnn.SGD(0.1), bptt=bptt.Feedback(0.0, sample=sample), nonfinite="skip"
+    )
+    value, _ = trainer.step(x, x, mask=mask)
+    assert np.isnan(value) and (trainer.nonfinite, trainer.updates) == (1, 0)
+
+
 def test_feedback_learns_to_run_freely():
     """A sine that the model has to go on with by itself: free running it must follow, teacher forced it need not."""
     steps = np.arange(41)

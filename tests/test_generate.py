@@ -313,3 +313,17 @@ def test_generate_leaves_the_callers_arrays_alone(tokens_model):
     map_state(after.append, state)
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_stream_may_be_written_into(vectors_model, tokens_model):
+    """In place, as for another scale; the run goes on by itself."""
+    for model, start, change in (
+        (vectors_model, np.ones((2, F)), lambda y: np.multiply(y, 3, out=y)),
+        (tokens_model, np.array([1, 2]), lambda y: np.add(y, 99, out=y)),
+    ):
+        expected = fastrnn.generate(model, start, 5, seed=0)
+        stream = fastrnn.stream(model, start, seed=0)
+        for row in expected:
+            y = next(stream)
+            np.testing.assert_array_equal(y[0], row)
+            change(y)

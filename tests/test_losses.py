@@ -539,6 +539,8 @@ CLASSES = np.zeros((3, 2), np.int64)
         (Y, CLASSES, {"mask": np.full((3, 2), -1.0)}, ValueError, "weights of at least 0, got -1.0"),
         (Y, CLASSES, {"mask": np.array([1, 1, np.nan])}, ValueError, "finite weights"),
         (Y, CLASSES, {"mask": np.array([1, np.inf, 1])}, ValueError, "finite weights"),
+        (Y, CLASSES, {"mask": np.full((3, 2), 1e308)}, ValueError, "mask must hold weights of a finite sum"),
+        (Y, CLASSES, {"mask": np.full((3, 2), 1e-310)}, ValueError, "valid"),  # kernels take denormals for zero
         (Y, CLASSES, {"mask": True}, ValueError, "mask must have shape"),
         (Y, CLASSES, {"out": np.zeros((3, 2, 5))}, TypeError, "out must have dtype"),
         (Y, CLASSES, {"out": np.zeros((3, 2, 4), np.float32)}, ValueError, "out must have shape"),
@@ -549,6 +551,13 @@ CLASSES = np.zeros((3, 2), np.int64)
 def test_losses_cross_entropy_refuses(y, targets, kwargs, error, words):
     with pytest.raises(error, match=words):
         losses.CrossEntropy()(y, targets, **kwargs)
+
+
+@pytest.mark.parametrize("ignored", [-1, -100, 2**63 - 1])
+def test_losses_cross_entropy_refuses_targets_beyond_int64(ignored):
+    targets = np.full((3, 2), 2**64 - 1, np.uint64)
+    with pytest.raises(ValueError, match="got 18446744073709551615"):
+        losses.CrossEntropy(ignore_index=ignored)(Y, targets)
 
 
 @pytest.mark.parametrize("loss", ELEMENTWISE)

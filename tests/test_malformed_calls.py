@@ -151,7 +151,7 @@ def test_options_of_a_watch_are_checked_at_once():
 
 def test_a_number_is_no_path():
     for path in (0, True, np.uint64(3)):
-        refused(TypeError, "PathLike", fr.load, path)
+        refused(TypeError, "path must be a string", fr.load, path)
 
 
 @pytest.mark.parametrize("value, error", [(0, ValueError), (-1.0, ValueError), ("a", TypeError), (None, None)])
@@ -198,3 +198,26 @@ def test_features_per_step_of_estimators_is_always_checked(kind):
 
     estimator = getattr(estimators, kind)(features_per_step=None)
     refused(TypeError, "features_per_step must be an integer", estimator.fit, np.ones((4, 3, 2)), [0, 1, 0, 1])
+
+
+def test_paths_and_what_goes_into_files(tmp_path):
+    layer, path = fr.Linear(1, 1, seed=0), tmp_path / "file"
+    refused(TypeError, "path must be a string or another path, got int", fr.save, layer, 5)
+    refused(ValueError, "path must not hold zero bytes", fr.save, layer, "a\0b")
+    refused(ValueError, "path must not hold zero bytes", fr.load, "a\0b")
+    refused(IsADirectoryError, "Is a directory", fr.save, layer, f"{path}/")
+    refused(TypeError, "extra must hold what JSON can", fr.save, layer, path, extra={"a": np.float32(1)})
+    refused(ValueError, "extra must hold what JSON can", fr.save, layer, path, extra=10**5000)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("factor", [None, "a", [1.0], 10**400, np.array([0.5]), np.nan, -1, True])
+def test_what_a_schedule_returns(factor):
+    trainer = fr.Trainer(fr.Linear(1, 1, seed=0), fr.MSE(), fr.SGD(0.1), schedule=lambda _: factor)
+    before, x = trainer.model.parameters_to_vector(), np.ones((1, 1, 1), np.float32)
+    refused((TypeError, ValueError), "what schedule returns must be", trainer.step, x, x)
+    assert trainer.updates == 0 and np.array_equal(trainer.model.parameters_to_vector(), before)
+
+
+def test_a_learning_rate_that_becomes_infinite():
+    refused(ValueError, "factor must leave the learning rate", fr.SGD(1e300).step, fr.Linear(1, 1, seed=0), 1e300)

@@ -48,11 +48,13 @@ def test_parameters_and_states_are_named():
     state = (np.zeros((2, B, 5), np.float32), None)
     state[0][1, 2, 3] = -np.inf
     assert place(lambda: net(x, state, nonfinite="raise")) == "state[0] is -inf at [1, 2, 3]"
+    assert place(lambda: net.step(x[0], state, nonfinite="raise")) == "state[0] is -inf at [1, 2, 3]"
     net(x, nonfinite="raise")
     weights = net.state_dict()
     weights["0.weight_hh_l1"][4, 2] = np.inf
     net.load_state_dict(weights)
-    assert place(lambda: net(x, nonfinite="raise")) == "weight_hh_l1 of layer 0 (GRU) is inf at [4, 2]"
+    for call in (lambda: net(x, nonfinite="raise"), lambda: net.step(x[0], nonfinite="raise")):
+        assert place(call) == "weight_hh_l1 of layer 0 (GRU) is inf at [4, 2]"
     assert np.isnan(net(x)[0]).any()
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 from test_memory import peak
 
 import fastrnn
@@ -239,6 +240,8 @@ class ArrayLike:
         (np.zeros((T + 1, B, H), "float32"), ValueError, "out must have shape"),
         (np.zeros((T, H), "float32"), ValueError, "out must have shape"),
         (np.broadcast_to(np.float32(0), (T, B, H)), ValueError, "out must be writable"),
+        (as_strided(np.zeros(H, "float32"), (T, B, H), (0, 0, 4)), ValueError, "memory of its own for every element"),
+        (as_strided(np.zeros(99, "float32"), (T, B, H), (20, 20, 4)), ValueError, "memory of its own"),
     ],
 )
 @pytest.mark.parametrize("kept", [False, True], ids=["inference", "workspace"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import passes
 from fastrnn import trainer as trainer_module
 from fastrnn.data import WindowBatches
 
@@ -250,3 +251,161 @@ def test_interrupts_validation_may_be_an_array():
     batches = np.empty(2, object)
     batches[:] = [tuple(one) for one in pair]
     assert len(trainer.fit(pair, validation=batches, progress=False)) == 3
+
+
+# ---- what stays half done ----
+
+
+@pytest.mark.parametrize("what", ["_fill_schedule", "Buffers"])
+def test_interrupts_leave_no_layout_of_another_batch(what, monkeypatch):
+    """A workspace that has served a larger batch is laid out anew for the next one, whatever came in between."""
+    layer, x, dy = fastrnn.LSTM(3, 4, seed=0), np.ones((5, 2, 3), np.float32), np.ones((5, 2, 4), np.float32)
+    workspace = layer.workspace(5, 64)
+
+    def gradients():
+        layer.zero_grad()
+        layer.forward(x, workspace=workspace)
+        layer.backward(dy, workspace=workspace)
+        return layer.gradients_to_vector()
+
+    expected = gradients()
+    layer.forward(np.ones((5, 64, 3), np.float32), workspace=workspace)
+    real = getattr(passes, what)
+
+    def interrupted(*_):
+        monkeypatch.setattr(passes, what, real)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(passes, what, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        layer.forward(x, workspace=workspace)
+    np.testing.assert_array_equal(gradients(), expected)
+
+
+def test_interrupts_leave_no_state_dict_half_loaded():
+    layer, other = fastrnn.LSTM(3, 4, seed=0), fastrnn.LSTM(3, 4, seed=1)
+
+    class Presses(dict):
+        def __getitem__(self, name):
+            press()
+            return super().__getitem__(name)
+
+    layer.parameters._value_views = Presses(layer.parameters._value_views)
+    with pytest.raises(KeyboardInterrupt):
+        layer.load_state_dict(other.state_dict())
+    np.testing.assert_array_equal(layer.parameters_to_vector(), other.parameters_to_vector())
+
+
+def test_what_is_packed_while_somebody_writes_is_stale():
+    layer, x = fastrnn.LSTM(3, 4, seed=0), np.ones((5, 2, 3), np.float32)
+    with layer.parameters.writing() as values:
+        layer.forward(x)  # as another thread may
+        values[:] = 0
+    assert not layer.forward(x)[0].any()
+
+
+# ---- handlers that save ----
+
+
+def ending_of(trainer):
+    return trainer.updates, trainer.epoch, trainer.model.parameters_to_vector().tobytes()
+
+
+class Ended(Exception):
+    pass
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("when", ["passes", "update", "callbacks"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_handlers_of_signals_save_a_checkpoint_to_go_on_from(name, when, goes_on, tmp_path, monkeypatch):
+    number, straight, path = signal.Signals[name], make_trainer(), tmp_path / "saved"
+    straight.fit(training(), epochs=2, progress=False)
+    trainer, keeper = make_trainer(), StateKeeper()
+
+    def handler(*_):
+        trainer.save_checkpoint(path)
+        if not goes_on:
+            raise Ended
+
+    def send(*_):
+        signal.raise_signal(number)
+
+    if when == "passes":
+        before(trainer.loss, "evaluate", send, at=2)  # the masks of this batch have been drawn
+    elif when == "update":
+        before(trainer.optimizer, "step", send, at=2)
+    sends = (lambda _, record: record["step"] == 2 and send()) if when == "callbacks" else lambda *_: None
+    handler_before = signal.signal(number, handler)
+    try:
+        trainer.fit(training(), epochs=2, callbacks=(sends, keeper), progress=False)
+        assert goes_on and ending_of(trainer) == ending_of(straight)
+    except Ended:
+        assert not goes_on
+    finally:
+        signal.signal(number, handler_before)
+    resumed, other = make_trainer(), StateKeeper()
+    resumed.load_checkpoint(path)
+    resumed.fit(training(), epochs=2, callbacks=other, progress=False)
+    assert ending_of(resumed) == ending_of(straight)
+    assert other.steps == list(range(1, straight.updates + 1))
+
+
+def test_all_signals_that_waited_are_answered():
+    answered, trainer = [], make_trainer()
+    handler = signal.signal(signal.SIGTERM, lambda *_: answered.append("SIGTERM"))
+
+    def both(*_):
+        press()
+        signal.raise_signal(signal.SIGTERM)
+
+    before(trainer.optimizer, "step", both)
+    try:
+        assert trainer.fit(training(), progress=False).stopped == "interrupt"
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert answered == ["SIGTERM"]
+
+
+# ---- callbacks ----
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_errors_of_callbacks_are_not_lost_to_an_interrupt(order):
+    trainer = make_trainer()
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer.fit(training(), callbacks=(press_at(1), fail_at(1))[::order], progress=False)
+
+
+def test_every_callback_finishes():
+    class Finishes(Recorder):
+        def finish(self, trainer):
+            self.steps.append("finished")
+            raise RuntimeError("broken")
+
+    first, last = Finishes(), Finishes()
+    with pytest.raises(RuntimeError, match="broken"):
+        make_trainer().fit(training(), callbacks=(first, last), progress=False)
+    assert first.steps[-1] == last.steps[-1] == "finished"
+
+
+def test_a_checkpoint_is_not_loaded_by_what_fit_calls(tmp_path):
+    trainer, path = make_trainer(), tmp_path / "saved"
+    trainer.save_checkpoint(path)
+    with pytest.raises(RuntimeError, match="must not call its `load_checkpoint`"):
+        trainer.fit(training(), callbacks=lambda trainer, _: trainer.load_checkpoint(path), progress=False)
+
+
+def test_going_back_goes_back_in_the_validation(tmp_path):
+    """With the same objects, to a checkpoint from before the first validation."""
+    trainer, batches, others, path = make_trainer(), training(), validation(), tmp_path / "saved"
+
+    def save(trainer, record):
+        if record["step"] == 1 and not path.exists():
+            trainer.save_checkpoint(path)
+
+    first = trainer.fit(batches, epochs=2, validation=others, callbacks=save, progress=False)
+    trainer.load_checkpoint(path)
+    again = trainer.fit(batches, epochs=2, validation=others, progress=False)
+    losses = [[r["validation_loss"] for r in history if "validation_loss" in r] for history in (first, again)]
+    assert losses[0] == losses[1]

@@ -149,11 +149,26 @@ class Feedback(Rule):
         count = run.loss.count(y, run.targets, run.mask)
         run._say_place(0, None)
         dy = run._add_loss(y, run.targets, run.mask, run._denominator(count))
+        if self._spoil(run, own, y, dy):
+            run.total = math.nan
         dstate = None
         for segment in reversed(segments):
             dstate = self._backward(run, own, dy, dstate, segment)
         run.dstate = dstate
         return count
+
+    @staticmethod
+    def _spoil(run, own, y, dy):
+        """Make the gradients of logits NaN that were none a token could be chosen by; whether there are any.
+
+        The token that went on in their place does not show it.
+        """
+        if run.x.dtype.kind == "f":
+            return False
+        steps, sequences = np.nonzero(own[1:])
+        bad = ~np.isfinite(_time_first(run, y)[steps, sequences]).all(1)
+        _time_first(run, dy)[steps[bad], sequences[bad]] = np.nan
+        return bad.any()
 
     def _bounds(self, run, own):
         """Of the segments, each with a workspace.

@@ -195,7 +195,10 @@ def load(path: storage.Path, layers: Sequence[Any] | None = None, **hints: Any) 
                 f"{os.fsdecode(path)}: its architecture can't be read: {storage.short(str(error))}"
             ) from None
         return storage.restore(description, tensors, path)
-    return from_state_dict(tensors, layers, **hints)
+    try:
+        return from_state_dict(tensors, layers, **hints)
+    except ValueError as error:  # which has names out of the file
+        raise ValueError(storage.short(str(error))) from None
 
 
 # ---- modules ----
