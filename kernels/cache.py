@@ -30,6 +30,7 @@ from .warn import warn_caller
 _SUFFIX = ".kernel"
 _SECONDS_OF_A_WRITE = 600  # at most, on a slow disk
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_PACKAGE = __name__.rpartition(".")[0]
 _PYTHON = sys.implementation.cache_tag + getattr(sys, "abiflags", "")  # whose pickles they are
 
 # Numba's settings that change the code of a kernel; instruction sets are the codegen's to tell.
@@ -69,7 +70,7 @@ def _digest_sources():
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
     names = set()
     try:
-        for name, content in _sources(importlib.resources.files(__package__)):
+        for name, content in _sources(importlib.resources.files(_PACKAGE)):
             names.add(name)
             digest.update(name.encode())
             digest.update(content)

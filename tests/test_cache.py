@@ -184,7 +184,7 @@ def digest_of(path, monkeypatch):
     """The digest of the package `digested` in a folder or zip."""
     with monkeypatch.context() as patch:
         patch.syspath_prepend(path)
-        patch.setattr(cache, "__package__", "digested")
+        patch.setattr(cache, "_PACKAGE", "digested")
         import digested.cache
 
         patch.setattr(cache, "__file__", digested.cache.__file__)
