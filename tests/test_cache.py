@@ -3,15 +3,20 @@
 import errno
 import os
 import pathlib
+import py_compile
 import subprocess
 import sys
+import tempfile
 import warnings
+import zipfile
 
 import numba
 import numpy as np
 import pytest
 from numba.core import caching
+from numba.core.config import _OptLevel
 
+import fastrnn
 from fastrnn.kernels import cache
 from fastrnn.kernels.jit import kernel
 
@@ -124,9 +129,216 @@ def test_cache_keeps_no_code_of_sources_that_have_changed_since_they_were_import
     monkeypatch.setattr(cache, "_digest_sources", lambda: "after")
     use(make())
     assert not files(folder)
-    monkeypatch.setattr(cache, "_digest_sources", lambda: (folder / "gone").read_text())
+
+
+def test_cache_keeps_no_code_of_sources_that_are_gone_since_they_were_imported(folder, monkeypatch):
+    monkeypatch.setattr(cache, "_sources", lambda _: (folder / "gone").read_text())
     use(make())
     assert not files(folder)
+
+
+def write_zip(path, change=None):
+    """All of fastrnn as a zip, with the change of a source of kernels."""
+    kernels = pathlib.Path(cache.__file__).parent
+    package = pathlib.Path(fastrnn.__file__).parent
+    names = {f"fastrnn/{p.relative_to(package).as_posix()}": p for p in package.rglob("*.py")}
+    names |= {f"fastrnn/kernels/{p.relative_to(kernels).as_posix()}": p for p in kernels.rglob("*.py")}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, source in names.items():
+            text = source.read_text("utf-8")
+            if change is not None and name == "fastrnn/kernels/losses.py":
+                assert change[0] in text
+                text = text.replace(*change)
+            file.writestr(name, text)
+
+
+ZIPPED = """
+import numpy as np, fastrnn
+from fastrnn.kernels import losses
+assert ".zip" in fastrnn.__file__
+loss, _ = fastrnn.MSE()(np.full((1, 2), 2, np.float32), np.zeros((1, 2), np.float32))
+print(loss, sum(losses.squared_error.stats.cache_hits.values()))
+"""
+
+
+def test_cache_of_a_zip_is_used_until_the_zip_changes(tmp_path):
+    """It would give the old version's results."""
+
+    def run():
+        run = subprocess.run(
+            [sys.executable, "-c", ZIPPED],
+            env={k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+            | {"PYTHONPATH": str(tmp_path / "fastrnn.zip"), "HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)},
+            cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        return run.stdout.split()
+
+    write_zip(tmp_path / "fastrnn.zip")
+    assert run() == ["4.0", "0"] and run() == ["4.0", "1"]
+    write_zip(tmp_path / "fastrnn.zip", ("    return d * d,", "    return 3.0 * d * d,"))
+    assert run() == ["12.0", "0"]
+
+
+def digest_of(path, monkeypatch):
+    """The digest of the package `digested` in a folder or zip."""
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(path)
+        patch.setattr(cache, "_PACKAGE", "digested")
+        import digested.cache
+
+        patch.setattr(cache, "__file__", digested.cache.__file__)
+        digest = cache._digest_sources()
+        for name in ("digested.cache", "digested"):
+            del sys.modules[name]
+        return digest
+
+
+def test_cache_key_follows_sources_in_folders_and_zips(tmp_path, monkeypatch):
+    digests = []
+    for number in range(2):
+        folder, zipped = tmp_path / f"{number}", tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(zipped, "w") as file:
+            for name, text in {"__init__": "", "cache": "", "cells/__init__": "", "cells/gru": f"x = {number}"}.items():
+                path = folder / "digested" / f"{name}.py"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+                file.write(path, path.relative_to(folder))
+        digests += [digest_of(folder, monkeypatch), digest_of(zipped, monkeypatch)]
+    assert digests[0] == digests[1] != digests[2] == digests[3] and None not in digests
+
+
+def test_cache_key_is_not_to_be_had_of_byte_code_alone(tmp_path, monkeypatch):
+    (tmp_path / "digested").mkdir()
+    for name in ("__init__", "cache"):
+        source = tmp_path / "digested" / f"{name}.py"
+        source.write_text("")
+        py_compile.compile(source, source.with_suffix(".pyc"))
+        source.unlink()
+    (tmp_path / "digested" / "other.py").write_text("")
+    assert digest_of(tmp_path, monkeypatch) is None
+
+
+def test_cache_is_none_without_sources_that_tell_of_upgrades(folder, monkeypatch):
+    use(make())
+    monkeypatch.setattr(cache, "_VERSION", None)
+    probe = make()
+    with pytest.warns(RuntimeWarning, match="sources are no files.*where fastrnn is installed as source") as caught:
+        assert not use(probe) and not use(make())
+    assert len(caught) == 1 and probe.stats.cache_path is None and len(files(folder)) == 1
+
+
+def test_cache_takes_no_folder_for_a_zip_that_is_none(folder, tmp_path, monkeypatch):
+    """Numba takes `.zip` anywhere in a path for one, and raises when it is not at the end of a name."""
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [caching.ZipCacheLocator])
+    names = {}
+    exec(compile("def probe(x): x[0] = 1", tmp_path / "my.zipped" / "probe.py", "exec"), {"__name__": __name__}, names)
+    x = np.zeros(1)
+    with pytest.warns(RuntimeWarning, match="can't be kept"):
+        kernel(names["probe"], name="other")(x)
+    assert x == 1
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """A function after which nothing can be written to these folders, or to any."""
+
+    def refuse(*folders):
+        write = tempfile.TemporaryFile
+
+        def refused(*, dir):
+            if not folders or any(pathlib.Path(dir).is_relative_to(folder) for folder in folders):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), dir)
+            return write(dir=dir)
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+
+    return refuse
+
+
+def test_cache_that_can_only_be_read_is_used(folder, refuse):
+    use(make())
+    before = files(folder)
+    refuse()
+    probe = make()
+    assert use(probe) and probe.stats.cache_path is None  # no warning
+    with pytest.warns(RuntimeWarning, match="no folder can be written. NUMBA_CACHE_DIR can name.*written$"):
+        assert not use(probe, "float64")
+    assert use(make()) and not use(make(), "float64") and files(folder) == before
+
+
+def test_cache_that_can_only_be_read_is_distrusted_like_others(folder, refuse):
+    use(make())
+    [path] = files(folder)
+    path.write_bytes(DAMAGE["a bit of the code"](path.read_bytes()))
+    refuse()
+    with pytest.warns(RuntimeWarning, match="no folder can be written"):
+        assert not use(make())
+
+
+def test_cache_that_can_only_be_read_has_another_for_what_is_not_there(folder, tmp_path, refuse, monkeypatch):
+    """An image's, where a user has a folder of their own."""
+    use(make())
+    own = tmp_path / "own"
+    locators = [caching.UserProvidedCacheLocator, caching.UserWideCacheLocator]
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", locators)
+    monkeypatch.setattr(caching.AppDirs, "user_cache_dir", str(own))
+    refuse(folder)
+    assert use(make()) and not files(own)
+    probe = make()
+    assert not use(probe, "float64")
+    assert len(files(folder)) == len(files(own)) == 1 and pathlib.Path(probe.stats.cache_path).parent == own
+    assert use(make()) and use(make(), "float64")
+    probe._cache.flush()
+    assert not files(own) and len(files(folder)) == 1
+    probe = make()
+    probe._cache.flush()  # before anything is loaded
+    assert not use(probe)
+
+
+def test_cache_that_can_be_written_is_the_only_one(folder, tmp_path, monkeypatch):
+    """Numba's other folders are not looked into when the first will do."""
+    use(make())
+    monkeypatch.setattr(caching.AppDirs, "user_cache_dir", str(folder))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "other"))
+    locators = [caching.UserProvidedCacheLocator, caching.UserWideCacheLocator]
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", locators)
+    assert not use(make())
+
+
+def test_cache_of_another_optimisation_is_not_used(folder, monkeypatch):
+    """A process that has to debug something would make all later ones slow."""
+    with monkeypatch.context() as patch:
+        patch.setattr(numba.config, "OPT", _OptLevel(0))
+        assert not use(make()) and use(make())
+    assert not use(make()) and use(make()) and len(files(folder)) == 2
+
+
+SETTINGS = {
+    "OPT": _OptLevel("max"),
+    "LOOP_VECTORIZE": 0,
+    "SLP_VECTORIZE": 1,
+    "USING_SVML": "yes",
+    "LLVM_REFPRUNE_PASS": 0,
+    "LLVM_REFPRUNE_FLAGS": "per_bb",
+    "BOUNDSCHECK": 1,
+    "FULL_TRACEBACKS": 1,
+    "DEBUGINFO_DEFAULT": 1,
+    "EXTEND_VARIABLE_LIFETIMES": 1,
+    "DEBUG_JIT": 1,
+    "DEBUG_NRT": 1,
+}
+
+
+def test_cache_key_follows_settings_that_change_code(folder, monkeypatch):
+    probe = make()
+    codegen = probe.targetctx.codegen()
+    keys = [probe._cache._key((), codegen)]
+    for name, value in SETTINGS.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(numba.config, name, value)
+            keys.append(probe._cache._key((), codegen))
+    assert len(set(keys)) == len(keys) == 1 + len(SETTINGS)
 
 
 def test_cache_removes_what_killed_processes_have_left(folder):

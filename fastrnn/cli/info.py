@@ -60,7 +60,7 @@ def run(arguments) -> None:
         "vector width": f"{VECTOR_BYTES} bytes: {VECTOR_BYTES // 4} float32, {VECTOR_BYTES // 8} float64",
         "threads": f"{found['threads']} of at most {found['most_threads']}",
         "threading layer": found["threading_layer"],
-        "kernel cache": found["kernel_cache"] or "none: no folder can be written, every process compiles anew",
+        "kernel cache": found["kernel_cache"] or "none that can be written: what a process compiles ends with it",
     }
     text = "\n".join(f"{styled(f'{name}:'.ljust(16), 'name')} {value}" for name, value in lines.items())
     report(arguments, found, text)

@@ -1,4 +1,4 @@
-"""Attempts on the cache of compiled kernels: damage, a folder or a disk that takes nothing, many processes at once."""
+"""Attempts on the cache of compiled kernels: damage, folders or a disk that take nothing, upgrades, many processes."""
 
 import os
 import pathlib
@@ -6,9 +6,11 @@ import pickle
 import shutil
 import tempfile
 import time
+import zipfile
 
 import numpy as np
 
+import fastrnn
 from fastrnn import MSE
 from fastrnn.kernels import cache
 from fastrnn.kernels.losses import squared_error
@@ -16,6 +18,13 @@ from fastrnn.kernels.losses import squared_error
 from .processes import Failed, finish
 
 _DISK_FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+_READ_ONLY = """
+import tempfile
+def refuse(*_, **__):
+    import errno, os
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+tempfile.TemporaryFile = refuse
+"""  # by which Numba finds out whether a folder can be written
 _OTHER_VERSION = "import numba; numba.__version__ = '0.1'"
 _NOBODY = 65534
 _READ_AT_LEAST = 200  # damaged files, in however short a run
@@ -142,8 +151,46 @@ def other_version(tally, site, rng):
     tally.count("environments tried")
 
 
+def zipped(tally, site, rng):
+    """An installation in a zip, before and after an upgrade."""
+    with tempfile.TemporaryDirectory(dir=site.folder) as folder:
+        installed = pathlib.Path(folder) / "fastrnn.zip"
+        path = os.pathsep.join([str(installed), site.variables({})["PYTHONPATH"]])
+        variables = {"NUMBA_CACHE_DIR": folder, "PYTHONPATH": path}
+        preparation = "import fastrnn; assert '.zip' in fastrnn.__file__"
+        package, kernels = (pathlib.Path(module.__file__).parent for module in (fastrnn, cache))
+        sources = {f"fastrnn/{p.relative_to(package).as_posix()}": p for p in package.rglob("*.py")}
+        sources |= {f"fastrnn/kernels/{p.relative_to(kernels).as_posix()}": p for p in kernels.rglob("*.py")}
+        for version in range(2):
+            with zipfile.ZipFile(installed, "w") as file:
+                for name, source in sources.items():
+                    file.writestr(name, source.read_text("utf-8") + f"# {version}\n" * name.endswith("cells/gru.py"))
+            first = site.run("tiny", variables, preparation=preparation)
+            _check(tally, f"a zip's version {version}", first, hits=0)
+            again = site.run("tiny", variables, preparation=preparation)
+            _check(tally, f"a zip's version {version} again", again, hits=first["jobs"])
+    tally.count("environments tried", 2)
+
+
 def read_only(tally, site, rng):
-    """A user who may read the cache, but not write it."""
+    """A cache that can be read, but not written: what is there is used, what is not is compiled, with one warning."""
+    with tempfile.TemporaryDirectory(dir=site.folder) as folder:
+        variables = {"NUMBA_CACHE_DIR": folder}
+        jobs = site.run("tiny", variables)["jobs"]
+        variables = site.without_cache() | variables
+        _check(tally, "read-only cache", site.run("tiny", variables, preparation=_READ_ONLY), hits=jobs)
+        chosen = rng.permutation(files_of(folder))
+        chosen[0].unlink()
+        chosen[1].write_bytes(damaged(chosen[1].read_bytes(), rng)[1])
+        found = site.run("tiny", variables, preparation=_READ_ONLY)
+        _check(tally, "read-only cache, damaged", found, hits=jobs - 2, warnings=(1,))
+        if len(files_of(folder)) != jobs - 1:
+            tally.broke(f"read-only cache: {files_of(folder)} are there afterwards, one too many")
+    tally.count("environments tried", 2)
+
+
+def another_users(tally, site, rng):
+    """A user who may not write the cache, and may read it or not."""
     if os.name != "posix" or os.getuid():
         tally.note("a cache of another user's was not tried: that takes root")
         return
@@ -152,16 +199,17 @@ def read_only(tally, site, rng):
         nested.mkdir()
         os.chmod(folder, 0o755)
         variables = {"NUMBA_CACHE_DIR": str(nested)}
-        site.run("tiny", variables)
-        for path in files_of(folder):
-            path.chmod(0o600)
-        try:
-            found = site.run("tiny", site.without_cache() | variables, user=_NOBODY, group=_NOBODY)
-        except PermissionError:
-            tally.note("a cache of another user's was not tried: that one may not run this Python")
-            return
-        _check(tally, "another user's cache", found, hits=0, warnings=(1,))
-    tally.count("environments tried")
+        jobs = site.run("tiny", variables)["jobs"]
+        for mode, hits in ((0o644, jobs), (0o600, 0)):
+            for path in files_of(folder):
+                path.chmod(mode)
+            try:
+                found = site.run("tiny", site.without_cache() | variables, user=_NOBODY, group=_NOBODY)
+            except PermissionError:
+                tally.note("a cache of another user's was not tried: that one may not run this Python")
+                return
+            _check(tally, f"another user's cache with mode {mode:o}", found, hits=hits, warnings=(int(hits == 0),))
+    tally.count("environments tried", 2)
 
 
 def at_once(tally, site, rng, count=None):
@@ -205,4 +253,4 @@ def copy_damaged(files, folder, rng):
     return len(chosen)
 
 
-KINDS = (at_once, no_folder, damage, full_disk, other_version, read_only, killed)
+KINDS = (at_once, no_folder, damage, full_disk, other_version, zipped, read_only, another_users, killed)
