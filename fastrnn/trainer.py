@@ -189,7 +189,7 @@ class Trainer:
                     with self._interrupts.allowed():
                         self.model.zero_grad()
                         count = add_gradients()
-                        run.finish_sums()
+                        run._finish_sums()
                     if count:
                         with self._interrupts.allowed(False):
                             self._update(run)

@@ -3,7 +3,7 @@
 A new rule gives `updates(run)`: an iterator of callables, one for each update, each of which adds that update's
 gradients to the model's by the means of `Run` and returns the number of valid elements they come from. The caller
 may move the parameters between two of them, so nothing may be computed ahead. Before it looks at the gradients it calls
-`Run.finish_sums`.
+`Run._finish_sums`.
 """
 
 from __future__ import annotations
@@ -241,14 +241,14 @@ class Run:
             workspace.penalty_scale = 1 / denominator
             workspace.carry_factor = carry_factor
             self.dx, self.dstate = self.model.backward(dy, dstate, workspace=workspace)
-            self.count_part()
+            self._count_part()
         return count
 
-    def count_part(self) -> None:
+    def _count_part(self) -> None:
         """One more part of the batch has added its gradients to the model's."""
         self._sums.count()
 
-    def finish_sums(self) -> None:
+    def _finish_sums(self) -> None:
         """Let the model's gradients be the sum over all parts so far."""
         self._sums.finish()
 
@@ -381,7 +381,7 @@ class Rule(ABC):
         """Add the gradients of all updates of a batch, with no update made."""
         for add_gradients in self.updates(run):
             add_gradients()
-        run.finish_sums()
+        run._finish_sums()
 
     def check(self, model: Layer) -> None:
         """Refuse what is no model, and a model that the rule can't train."""

@@ -235,7 +235,7 @@ class Feedback(Rule):
             part = self._buffers.keep_state("dstate part", dstate, rows)
             dx, part = run.model.backward(dy_part, part, workspace=workspace)
             put_rows(dstate, rows, part)
-        run.count_part()
+        run._count_part()
         if dx is not None and own[start].any():
             self._feed_back(_time_first(run, dy)[start - 1], _time_first(run, dx)[0], own[start], rows)
         return dstate

@@ -79,7 +79,7 @@ class Windowed(Rule):
             for phase in range(done, reached):
                 windows.back(phase)
             windows.finish(last=stop == self.k2)
-            run.finish_sums()
+            run._finish_sums()
             yield stop
             done = reached
 
@@ -358,7 +358,7 @@ class _Windows:
                     if rows.dx is not None:
                         _add(rows.dx, dx)
                     self._reach_beginnings(rows, gradient)
-                    self._run.count_part()
+                    self._run._count_part()
         self._run.dstate = self._of_model(self._d_initial)
         if not self._lower.layers:
             return
