@@ -217,6 +217,14 @@ def test_what_is_held_out_must_have_weight(kind):
         assert message.startswith("sample_weight and class_weight") and what in message
 
 
+def test_labels_beyond_integers_are_refused_without_a_warning():
+    for estimator in (RNNClassifier(**SMALL), SequenceTagger(**SMALL)):
+        y = 1e300 * TARGETS[type(estimator)]
+        assert "label" in unchanged(estimator, ValueError, estimator.fit, X, y)
+    tagger = SequenceTagger(**SMALL).fit(X, TARGETS[SequenceTagger])
+    unchanged(tagger, ValueError, tagger.score, X, 1e300 * TARGETS[SequenceTagger])
+
+
 # ---- numbers ----
 
 

@@ -26,7 +26,8 @@ class ClassTargets:
 
         new: the classes are found, among the labels or in `classes` if the fit is `incremental`.
         """
-        check_classification_targets(labels)
+        with np.errstate(invalid="ignore"):  # it looks whether numbers are integers
+            check_classification_targets(labels)
         if incremental and isinstance(self.class_weight, str):
             raise ValueError(
                 "class_weight must be a dict or None for partial_fit, which sees part of the data at a time"

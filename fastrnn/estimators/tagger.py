@@ -196,6 +196,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         outputs, x = self._step_outputs(X)
         return self._shaped(probabilities(outputs), x, X)
 
+    @np.errstate(invalid="ignore")  # scikit-learn looks whether labels are integers
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of steps that are labelled right, or R² over all steps; `sample_weight` as in `fit`."""
         classifies = _classifies(self)
