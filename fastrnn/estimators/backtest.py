@@ -38,8 +38,8 @@ class Backtest(NamedTuple):
         error = np.abs(forecast - self.actual)
         size = np.abs(forecast) + np.abs(self.actual)
         relative = np.divide(200 * error, size, out=np.zeros(error.shape), where=size > 0)
-        squared = root_mean_square(error.reshape(-1, 1))[0]
-        values = error.mean(), squared, (error / self.naive_error).mean(), relative.mean()
+        rmse = root_mean_square(error.reshape(-1, 1))[0]
+        values = error.mean(), rmse, (error / self.naive_error).mean(), relative.mean()
         return dict(zip(_MEASURES, map(float, values), strict=True))
 
     @property
