@@ -74,6 +74,10 @@ def no_bytes(x, model, n):
     raise MemoryError("n is too large")
 
 
+def about_what_it_calls(x, model, n):
+    raise ValueError("mask of n must be finite")
+
+
 WRONG = Malformed("-1", -1)
 STRIDED = {
     "x": Malformed("strided", np.arange(6.0, dtype="f4")[::2], np.arange(6.0, dtype="f4")[::2].copy(), same=True)
@@ -86,7 +90,7 @@ def verdict(function, cases):
     def make(rng):
         return Call(function, {"x": np.arange(3, dtype="f4"), "model": model, "n": 2}, (model,))
 
-    entry = Entry("a function", make, {"n": Argument(minimum=1)})
+    entry = Entry("a function", make, {"n": Argument(minimum=1)}, inner=("mask",))
     return judge(entry, 1, make(None), cases).problem
 
 
@@ -107,6 +111,7 @@ def verdict(function, cases):
         (remembers, {"n": WRONG}, "after the refusal the right call gives something else"),
         (goes_by_memory_layout, STRIDED, "its result differs from that of the plain call"),
         (takes_memory, {"n": WRONG}, "bytes"),
+        (about_what_it_calls, {"n": WRONG}, "its message is about mask"),
         (no_bytes, {"n": WRONG}, "MemoryError does not say how many bytes"),
     ],
 )
@@ -118,3 +123,24 @@ def test_the_judge_finds_what_is_wrong(function, cases, expected):
 def test_every_public_callable_is_in_the_catalogue():
     pytest.importorskip("sklearn")
     assert set(public.public_callables()) == set(catalogue.entries())
+
+
+@pytest.mark.parametrize("seed", range(5))  # of a fitted estimator, or one that is not
+@pytest.mark.parametrize("kind", ["RNNClassifier", "RNNRegressor", "SequenceTagger", "RNNForecaster"])
+def test_an_estimator_that_a_refused_fit_changes_is_found(monkeypatch, kind, seed):
+    pytest.importorskip("sklearn")
+    from fastrnn import estimators
+
+    entry = catalogue.entries()[f"fastrnn.estimators.{kind}"]
+    wrong = {"clip_norm": WRONG} if kind != "RNNForecaster" else {"tol": WRONG}
+
+    def problem():
+        return judge(entry, seed, entry.make(np.random.default_rng(seed)), wrong).problem
+
+    assert problem() is None
+
+    def changed_by(self, fit, *args, **kwargs):
+        fit(*args, **kwargs)
+
+    monkeypatch.setattr(getattr(estimators, kind), "_changed_by", changed_by)
+    assert "what it should not have touched has changed" in problem()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
+from .magnitudes import root_mean_square
 
 _HELD_OUT = 0.25  # of the rows, at most, if nothing else is said
 _MEASURES = ("MAE", "RMSE", "MASE", "sMAPE")
@@ -37,7 +38,8 @@ class Backtest(NamedTuple):
         error = np.abs(forecast - self.actual)
         size = np.abs(forecast) + np.abs(self.actual)
         relative = np.divide(200 * error, size, out=np.zeros(error.shape), where=size > 0)
-        values = error.mean(), np.sqrt((error**2).mean()), (error / self.naive_error).mean(), relative.mean()
+        rmse = root_mean_square(error.reshape(-1, 1))[0]
+        values = error.mean(), rmse, (error / self.naive_error).mean(), relative.mean()
         return dict(zip(_MEASURES, map(float, values), strict=True))
 
     @property

@@ -16,6 +16,7 @@ from ..callbacks import EarlyStopping
 from ..layers import GRU, LSTM, RNN, Dropout, Last, Linear, MaxPool, MeanPool
 from ..model import Sequential
 from ..trainer import Trainer
+from .magnitudes import normalised
 from .sequences import Batches, Sequences, Targets, form_of, joined, take
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
@@ -33,6 +34,12 @@ SCHEDULES: dict[str, Callable[[int], Any]] = {
     "one_cycle": schedules.OneCycle,
 }
 _AT_ONCE = 256  # sequences that are predicted together
+_NEGLIGIBLE = 1e-150  # of the largest weight: what is no more is none
+
+
+# What is too large for a dtype becomes infinite, and is refused as that; scikit-learn finds it by adding all up.
+_quiet = np.errstate(over="ignore", invalid="ignore")
+checked_array, checked_data = _quiet(check_array), _quiet(validate_data)
 
 
 class SequenceInput(BaseEstimator):
@@ -48,11 +55,29 @@ class SequenceInput(BaseEstimator):
         tags.input_tags.three_d_array = True
         return tags
 
+    def _changed_by(self, fit: Callable[..., bool | None], *args: Any, **kwargs: Any) -> None:
+        """Let `fit` change this estimator as a whole, or, if it raises, not at all; then KeyboardInterrupt if it says
+        that Ctrl-C ended it early.
+
+        It puts other objects in the place of those there are, and changes none of them.
+        """
+        before = vars(self).copy()
+        random: Any = getattr(self, "random_state", None)
+        undrawn = random.get_state() if isinstance(random, np.random.RandomState) else None
+        try:
+            interrupted = fit(*args, **kwargs)
+        except BaseException:
+            self.__dict__ = before
+            if undrawn is not None:
+                random.set_state(undrawn)
+            raise
+        if interrupted:
+            raise KeyboardInterrupt
+
     def _width_of_a_step(self) -> int:
         """The parameter `features_per_step`, checked."""
         return checks.integer("features_per_step", self.features_per_step, minimum=1)
 
-    @np.errstate(over="ignore")  # what is too large for `dtype` becomes infinite, and is refused as that
     def _check_X(self, X: Any, dtype: Any, features_per_step: int | None = None) -> Sequences:
         """The sequences in `X`, their steps (Σ T_i,F) of `dtype`. Rows of numbers hold `features_per_step` a step.
 
@@ -63,11 +88,11 @@ class SequenceInput(BaseEstimator):
         arrays, shape = form_of(X)
         table = arrays is None and len(shape) != 3
         if table and (reset or self._has_columns):
-            X = validate_data(self, X, dtype=dtype, order="C", reset=reset)
+            X = checked_data(self, X, dtype=dtype, order="C", reset=reset)
         else:
-            validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)  # columns' names alone
+            checked_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)  # columns' names alone
             if table:
-                X = check_array(X, dtype=dtype, order="C", estimator=self, input_name="X")
+                X = checked_array(X, dtype=dtype, order="C", estimator=self, input_name="X")
         if table:
             steps = in_steps("X", X, features)
             x = Sequences(steps, np.full(len(X), len(steps) // len(X)))
@@ -77,7 +102,7 @@ class SequenceInput(BaseEstimator):
                 x = Sequences.of_array(np.asarray(X))
             else:
                 x = joined("X", [in_steps(f"X[{i}]", a, features) if a.ndim == 1 else a for i, a in enumerate(arrays)])
-            x = x.with_steps(check_array(x.steps, dtype=dtype, order="C", estimator=self, input_name="X"))
+            x = x.with_steps(checked_array(x.steps, dtype=dtype, order="C", estimator=self, input_name="X"))
         width = x.steps.shape[1]
         if reset:
             self._has_columns, self._step_features = table, width
@@ -111,6 +136,9 @@ class RecurrentEstimator(SequenceInput):
     What makes the net and gives its outputs their meaning is that of the fit: parameters set after it change no
     prediction, and are a ValueError where a fit goes on, with `warm_start` or in `partial_fit`. Those of training alone
     may change.
+
+    A fit, or `partial_fit`, that raises leaves the estimator as it was, fitted or not, whether its arguments were
+    refused or its training went wrong. Ctrl-C in training, once there was an update, keeps what was learnt so far.
 
     Attributes after fitting: `model_`, the `fastrnn.Sequential`; `loss_curve_`, the mean loss of each epoch since the
     model was made; `validation_scores_`, the same of the scores, None without `early_stopping`; `n_iter_`, the number
@@ -256,8 +284,9 @@ class RecurrentEstimator(SequenceInput):
         *,
         incremental: bool = False,
         strata: np.ndarray | None = None,
-    ) -> None:
-        """Train a new model with `width` outputs, or the one there is, on `targets`, as `loss` takes them.
+    ) -> bool:
+        """Train a new model with `width` outputs, or a copy of the one there is, on `targets`, as `loss` takes them;
+        whether Ctrl-C ended it early, after an update at least.
 
         loss: one averaged over sequences. weights: of each target; None for all the same.
         incremental: one epoch with all of the data. strata: labels whose shares the validation split keeps.
@@ -267,7 +296,10 @@ class RecurrentEstimator(SequenceInput):
         schedule = SCHEDULES[checks.choice("schedule", self.schedule, tuple(SCHEDULES))]
         stopping = EarlyStopping(self.patience, min_delta=checks.number("tol", self.tol, minimum=0))
         early = self._stops_early(incremental)
-        if not self._goes_on(incremental):
+        if self._goes_on(incremental):
+            for name in ("model_", "_rng", "loss_curve_", "validation_scores_"):
+                setattr(self, name, copy.deepcopy(getattr(self, name)))
+        else:
             self._rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
             self.model_ = self._make_model(x.steps.shape[1], width)
             self._keep_parameters()
@@ -280,6 +312,8 @@ class RecurrentEstimator(SequenceInput):
             kept, apart = self._split(len(x), strata)
             held_out, *truth = (take(rows, apart) for rows in (x, targets, weights))
             x, targets, weights = (take(rows, kept) for rows in (x, targets, weights))
+            if not _any(truth[1]):
+                raise ValueError("sample_weight and class_weight leave nothing to stop by of what is held out")
 
             def score():
                 return self._score(self._outputs(held_out), *truth)
@@ -294,8 +328,10 @@ class RecurrentEstimator(SequenceInput):
         history = trainer.fit(batches, epochs=epochs, callbacks=(watch,), progress=False)
         self._optimizer_state = trainer.optimizer.state_dict()
         self.n_iter_ = len(self.loss_curve_)
-        if history.stopped == "interrupt":
+        interrupted = history.stopped == "interrupt"
+        if interrupted and not trainer.updates:
             raise KeyboardInterrupt
+        return interrupted
 
     def _show_epoch(self, text: str) -> None:
         """Say what an epoch came to."""
@@ -390,16 +426,23 @@ def in_steps(name: str, rows: np.ndarray, features_per_step: int) -> np.ndarray:
 
 
 def checked_weights(sample_weight: Any, count: int) -> np.ndarray | None:
-    """`sample_weight`, a weight for each of `count` samples, as float64: finite, ≥ 0, not all 0; None stays None."""
+    """`sample_weight`, a weight for each of `count` samples, as float64: finite, ≥ 0, not all 0; None stays None.
+
+    They come back `normalised`: it is their ratios that count."""
     if sample_weight is None:
         return None
-    weights = check_array(sample_weight, dtype=np.float64, ensure_2d=False, input_name="sample_weight")
+    weights = checked_array(sample_weight, dtype=np.float64, ensure_2d=False, input_name="sample_weight")
     checks.shape("sample_weight", weights.shape, (count,))
     if weights.min() < 0:
         raise ValueError(f"sample_weight must be at least 0 everywhere, got {weights.min()}")
     if not weights.any():
         raise ValueError("sample_weight must have at least one non-zero number, got weights of zero alone")
-    return weights
+    return normalised(weights)
+
+
+def _any(weights: Targets | None) -> bool:
+    """Whether one of the weights is above 0."""
+    return weights is None or bool(np.any(weights.steps if isinstance(weights, Sequences) else weights))
 
 
 def _weighted(x, targets, weights):
@@ -415,9 +458,9 @@ def _weighted(x, targets, weights):
         flat = np.full(len(values), len(x) / values.size)
         return x, targets, None if flat[0] == 1 else (targets.with_steps(flat) if stepwise else flat)
     counts = np.add.reduceat(weights.steps, weights.ends - weights.lengths) if stepwise else weights
-    kept = np.flatnonzero(counts)
-    if not kept.size:
+    if not counts.any():  # all that counts is held out
         raise ValueError("sample_weight and class_weight leave nothing to train on")
+    kept = np.flatnonzero(counts > _NEGLIGIBLE * counts.max())
     factor = len(kept) / (width * counts.sum())
     x, targets, weights = (take(rows, kept) for rows in (x, targets, weights))
     return x, targets, weights.with_steps(factor * weights.steps) if stepwise else factor * weights

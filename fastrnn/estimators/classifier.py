@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ..losses import CrossEntropy
-from .base import PooledEstimator, checked_weights
+from .base import PooledEstimator, checked_array, checked_weights
 from .labels import ClassTargets, likeliest, probabilities
 
 
@@ -84,26 +83,27 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "RNNClassifier":
         """Train on all of `X`, `epochs` times over; `sample_weight` (n,) says how much each sequence counts."""
-        return self._fit(X, y, sample_weight, None, incremental=False)
+        self._changed_by(self._fit, X, y, sample_weight, None, incremental=False)
+        return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> "RNNClassifier":
         """Train on `X` once more; `classes`, all there will be, must be given in the first call."""
-        return self._fit(X, y, sample_weight, classes, incremental=True)
+        self._changed_by(self._fit, X, y, sample_weight, classes, incremental=True)
+        return self
 
     def _fit(self, X, y, sample_weight, classes, *, incremental):
         self._require_y(y)
         going_on = self._goes_on(incremental)
         x = self._sequences(X, None if going_on else self._width_of_a_step())
-        labels = column_or_1d(check_array(y, dtype=None, ensure_2d=False, estimator=self, input_name="y"), warn=True)
+        labels = column_or_1d(checked_array(y, dtype=None, ensure_2d=False, estimator=self, input_name="y"), warn=True)
         check_consistent_length(x, labels)
         targets, weights = self._class_targets(
             labels, checked_weights(sample_weight, len(x)), classes, new=not going_on, incremental=incremental
         )
-        self._train(
+        return self._train(
             x, targets, weights, CrossEntropy(reduction="sequence"), len(self.classes_),
             incremental=incremental, strata=targets,
         )  # fmt: skip
-        return self
 
     def predict(self, X: Any) -> np.ndarray:
         """The most likely class of each sequence, (n,); NonFiniteError if an output is not finite."""

@@ -1,20 +1,19 @@
 """Forecasts of time series."""
 
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import RegressorMixin, clone
-from sklearn.metrics import r2_score
-from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import checks
 from ..layers import Last
 from ..losses import Quantile
 from . import backtest, windows
-from .base import RecurrentEstimator
+from .base import RecurrentEstimator, checked_array, checked_data, checked_weights
 from .index import check_same, extended, followed, frequency_of, index_of, is_dated
+from .intervals import drawn, widening
+from .magnitudes import r2
 from .sequences import Sequences
 from .windows import Columns, Layout, Scales
 
@@ -153,23 +152,34 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
 
     def fit(self, X: Any, y: Any = None) -> "RNNForecaster":
         """Train on a series: X, or y with the exogenous columns X."""
-        return self._learn(self._begin(X, y, reset=not self._goes_on(incremental=False)), 0, incremental=False)
+        self._changed_by(self._fit, X, y, incremental=False)
+        return self
 
     def partial_fit(self, X: Any, y: Any = None) -> "RNNForecaster":
         """Take note of the rows that follow those seen so far, and train once on the windows that end in them.
 
         The first call begins the series. Window and scales stay those of that call, and nothing is held out.
         """
-        if not self._goes_on(incremental=True):
-            return self._learn(self._begin(X, y, reset=True), 0, incremental=True)
-        before, first = self._recent, self._seen - len(self._recent.series)
-        return self._learn(before.followed_by(self._go_on(X, y)), first, incremental=True)
+        self._changed_by(self._fit, X, y, incremental=True)
+        return self
 
     def observe(self, X: Any, y: Any = None) -> "RNNForecaster":
         """Take note of the rows that follow those seen so far, without training: forecasts go on from their end."""
         check_is_fitted(self)
-        self._go_on(X, y)
+        self._changed_by(self._observe, X, y)
         return self
+
+    def _fit(self, X, y, *, incremental):
+        going_on = self._goes_on(incremental)
+        if going_on and incremental:
+            before, first = self._recent, self._seen - len(self._recent.series)
+            columns = before.followed_by(self._go_on(X, y))
+        else:
+            columns, first = self._begin(X, y, reset=not going_on), 0
+        return self._learn(columns, first, incremental=incremental)
+
+    def _observe(self, X, y):
+        self._go_on(X, y)
 
     def _begin(self, X, y, *, reset):
         """The rows of a series that begins; with `reset`, also what is chosen by the first series."""
@@ -211,16 +221,16 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         given, index = y if exogenous else X, index_of(X)
         if exogenous:
             index_of_y = index_of(y)
-            X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, multi_output=True)
-            series = check_array(y, dtype=np.float64, ensure_2d=False, estimator=self, input_name="y")
+            X, y = checked_data(self, X, y, reset=reset, dtype=np.float64, multi_output=True)
+            series = checked_array(y, dtype=np.float64, ensure_2d=False, estimator=self, input_name="y")
             check_same(index, index_of_y)
             index = index if index_of_y is None else index_of_y
         elif getattr(given, "ndim", None) == 1 or np.ndim(given) == 1:
-            series = check_array(X, dtype=np.float64, ensure_2d=False, estimator=self, input_name="X")
+            series = checked_array(X, dtype=np.float64, ensure_2d=False, estimator=self, input_name="X")
             if reset:
                 self.n_features_in_ = 1
         else:
-            series = validate_data(self, X, reset=reset, dtype=np.float64)
+            series = checked_data(self, X, reset=reset, dtype=np.float64)
         if reset:
             pandas = index_of(given) is not None
             names = getattr(given, "columns", getattr(given, "name", None)) if pandas else None
@@ -232,7 +242,10 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             if not series.min() > 0:
                 raise ValueError(f"log=True needs a series of positive numbers, got {series.min():g}")
             series = np.log(series)
-        return Columns(series, X if exogenous else np.empty((len(series), 0))), form, index
+        columns = Columns(series, X if exogenous else np.empty((len(series), 0)))
+        for name, part in (("y" if exogenous else "X", columns.series), ("X", columns.exogenous)):
+            windows.check_size(name, part)
+        return columns, form, index
 
     def _choices(self, rows, form):
         """The `Layout` and the quantiles that the parameters and the number of rows make."""
@@ -262,22 +275,22 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         )
 
     def _learn(self, columns, first, *, incremental):
-        """Train on all windows of rows, the first of which is number `first` of the series."""
+        """Train on all windows of rows, the first of which is number `first` of the series; as `_train` returns."""
         layout, going_on = self._layout, self._goes_on(incremental)
         history, targets, exogenous = windows.gather(columns, layout)
         count, window, series = history.shape
         x = self._inputs(history, exogenous, first + window + np.arange(count))
         distance = (targets - windows.centre(history, layout)) / self._scales.target
-        targets = distance.reshape(count, -1).astype(x.steps.dtype)
-        outputs = targets.shape[1] * len(self.quantiles_)
-        self._train(x, targets, None, Quantile(self.quantiles_, reduction="sequence"), outputs, incremental=incremental)
+        targets = windows.of_dtype(distance.reshape(count, -1), x.steps.dtype)
+        outputs, loss = targets.shape[1] * len(self.quantiles_), Quantile(self.quantiles_, reduction="sequence")
+        interrupted = self._train(x, targets, None, loss, outputs, incremental=incremental)
         if not going_on:
             self._path_seed = int(self._rng.integers(2**31))
             self._shift = np.zeros((layout.horizon, series, len(self.quantiles_)))
         if self._stops_early(incremental):
             _, apart = self._split(count, None)
-            self._shift = self._widening(self._quantiles_of(x.take(apart)), distance[apart])
-        return self
+            self._shift = widening(self._quantiles_of(x.take(apart)), self.quantiles_, distance[apart])
+        return interrupted
 
     def _pooling_layers(self):
         return [Last(dtype=self.dtype)]
@@ -294,20 +307,6 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
 
     def _score(self, outputs, targets, weights):
         return -Quantile(self.quantiles_)(outputs, targets)[0]
-
-    def _widening(self, quantiles, values):
-        """How far each quantile (n,H,F,Q) has to go outwards until it holds for so many of the held-out values (n,H,F):
-        the conformity scores' quantile of both tails by themselves (Romano et al. 2019, theorem 2)."""
-        errors = np.sort(values[..., np.newaxis] - quantiles, axis=0)
-        count, shift = len(errors), np.zeros(errors.shape[1:])
-        for q, level in enumerate(self.quantiles_):
-            if level > 0.5:
-                place = min(int(np.ceil((count + 1) * level)), count)
-                shift[..., q] = np.maximum(errors[place - 1, ..., q], 0)
-            elif level < 0.5:
-                place = max(int(np.floor((count + 1) * level)), 1)
-                shift[..., q] = np.minimum(errors[place - 1, ..., q], 0)
-        return shift
 
     def _inputs(self, history, exogenous, ends):
         return Sequences.of_array(
@@ -356,7 +355,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
         check_same(index_of(X), index_of(series))
         self._followed(index_of(series), len(series))
         forecast = self.predict(None if y is None else X, steps=len(series))
-        return float(r2_score(series, forecast, sample_weight=sample_weight))
+        series = checked_array(series, dtype=np.float64, ensure_2d=False, input_name="X" if y is None else "y")
+        return r2(series, np.asarray(forecast), checked_weights(sample_weight, len(series)))
 
     @property
     def _median(self):
@@ -371,7 +371,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             if not self._form.exogenous:
                 raise ValueError("X must be None: the forecaster was fitted to a series without exogenous columns")
             index = index_of(X)
-            X = validate_data(self, X, reset=False, dtype=np.float64)
+            X = checked_data(self, X, reset=False, dtype=np.float64)
+            windows.check_size("X", X)
             self._followed(index, len(X))
             if steps is not None and len(X) < steps:
                 raise ValueError(f"X must have a row for each of {steps} steps, got {len(X)}")
@@ -387,6 +388,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             )
         return None, steps
 
+    @np.errstate(over="ignore")  # what is beyond float64 is infinite
     def _forecast(self, ahead, steps):
         """Quantiles (steps,F,Q) in the units of the series. ahead: (steps,E), or None."""
         window, horizon = self._layout.window, self._layout.horizon
@@ -408,29 +410,18 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             distance = widened * self._scales.target[:, np.newaxis]
             quantiles = windows.centre(history, self._layout)[..., np.newaxis] + distance
             taken = quantiles[..., self._median].copy()
-            taken[1:] = self._drawn(quantiles[1:], rng)
+            taken[1:] = drawn(quantiles[1:], self.quantiles_, rng)
             history = np.concatenate([history, taken], axis=1)[:, -window:]
             found.append(taken if recursive else quantiles[0])
         if not recursive:
             values = np.concatenate(found)[:steps]
         else:
-            point, *drawn = np.concatenate(found, axis=1)
-            values = np.moveaxis(np.quantile(drawn or [point], self.quantiles_, axis=0), 0, -1)
+            point, *others = np.concatenate(found, axis=1)
+            values = np.moveaxis(np.quantile(others or [point], self.quantiles_, axis=0), 0, -1)
             below, point = np.arange(len(self.quantiles_)) < self._median, point[..., np.newaxis]
             values = np.where(below, np.minimum(values, point), np.maximum(values, point))
             values[..., self._median] = point[..., 0]
         return np.exp(values) if self._fitted["log"] else values
-
-    def _drawn(self, quantiles, rng):
-        """One value each (n,H,F) from distributions that have these quantiles (n,H,F,Q): piecewise linear in the normal
-        scores of the levels, and linear beyond, so that a normal distribution is met exactly."""
-        scores = np.array([NormalDist().inv_cdf(level) for level in self.quantiles_])
-        if len(scores) == 1:
-            return quantiles[..., 0]
-        drawn = rng.standard_normal(quantiles.shape[:-1])
-        right = np.clip(np.searchsorted(scores, drawn), 1, len(scores) - 1)
-        low, high = (np.take_along_axis(quantiles, (right - k)[..., np.newaxis], -1)[..., 0] for k in (1, 0))
-        return low + (high - low) * (drawn - scores[right - 1]) / (scores[right] - scores[right - 1])
 
     def _as_given(self, values, X):
         """Forecasts (steps,F) as the series in fit was: with one dimension or two, and in pandas."""

@@ -1,5 +1,6 @@
 """Targets that are classes: their numbers, weights and probabilities."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from .. import checks
 from ..finite import NonFiniteError, is_finite
+from .magnitudes import normalised
 
 
 class ClassTargets:
@@ -23,7 +26,8 @@ class ClassTargets:
 
         new: the classes are found, among the labels or in `classes` if the fit is `incremental`.
         """
-        check_classification_targets(labels)
+        with np.errstate(invalid="ignore"):  # it looks whether numbers are integers
+            check_classification_targets(labels)
         if incremental and isinstance(self.class_weight, str):
             raise ValueError(
                 "class_weight must be a dict or None for partial_fit, which sees part of the data at a time"
@@ -36,8 +40,12 @@ class ClassTargets:
             raise ValueError(f"classes must be those of the first call, {self.classes_.tolist()}, got {classes}")
         targets = encoded(labels, self.classes_)
         if self.class_weight is not None:
-            factors = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)[targets]
-            weights = factors if weights is None else factors * weights
+            if isinstance(self.class_weight, Mapping):
+                for weight in self.class_weight.values():
+                    checks.number("class_weight", weight, minimum=0)
+            of_classes = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
+            factors = normalised(of_classes[targets])
+            weights = factors if weights is None else normalised(factors * weights)
         return targets, weights
 
 

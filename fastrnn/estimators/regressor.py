@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .base import PooledEstimator, checked_weights
+from .base import PooledEstimator, checked_array, checked_weights
+from .magnitudes import r2
 from .regression import StandardizedTargets
 
 
@@ -87,17 +87,19 @@ class RNNRegressor(RegressorMixin, StandardizedTargets, PooledEstimator):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "RNNRegressor":
         """Train on all of `X`, `epochs` times over; `sample_weight` (n,) says how much each sequence counts."""
-        return self._fit(X, y, sample_weight, incremental=False)
+        self._changed_by(self._fit, X, y, sample_weight, incremental=False)
+        return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "RNNRegressor":
         """Train on `X` once more."""
-        return self._fit(X, y, sample_weight, incremental=True)
+        self._changed_by(self._fit, X, y, sample_weight, incremental=True)
+        return self
 
     def _fit(self, X, y, sample_weight, *, incremental):
         self._require_y(y)
         going_on = self._goes_on(incremental)
         x = self._sequences(X, None if going_on else self._width_of_a_step())
-        y = check_array(y, dtype=np.float64, ensure_2d=False, estimator=self, input_name="y")
+        y = checked_array(y, dtype=np.float64, ensure_2d=False, estimator=self, input_name="y")
         check_consistent_length(x, y)
         self._single = y.ndim == 1
         y = y.reshape(len(y), -1)
@@ -105,14 +107,20 @@ class RNNRegressor(RegressorMixin, StandardizedTargets, PooledEstimator):
             raise ValueError(f"y must have {len(self.target_mean_)} columns, as in the first fit, got {y.shape[1]}")
         weights = checked_weights(sample_weight, len(x))
         targets = self._standardized(y, weights, reset=not going_on)
-        self._train(x, targets, weights, self._regression_loss(), y.shape[1], incremental=incremental)
-        return self
+        return self._train(x, targets, weights, self._regression_loss(), y.shape[1], incremental=incremental)
 
     def predict(self, X: Any) -> np.ndarray:
         """The value of each sequence, float64: (n,), or (n,O) if `y` had two dimensions."""
         check_is_fitted(self)
         values = self._in_units(self._outputs(self._sequences(X)))
         return values[:, 0] if self._single else values
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² of the predictions, for several outputs the mean."""
+        prediction = self.predict(X)
+        y = checked_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
+        check_consistent_length(prediction, y)
+        return r2(y, prediction, checked_weights(sample_weight, len(y)))
 
     def _score(self, outputs, targets, weights):
         return float(r2_score(targets, outputs, sample_weight=weights))

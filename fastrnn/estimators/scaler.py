@@ -7,7 +7,7 @@ from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .base import SequenceInput
-from .regression import moments
+from .regression import moments, standardized
 from .sequences import is_list, listed, shape_of
 
 
@@ -31,14 +31,21 @@ class SequenceScaler(OneToOneFeatureMixin, TransformerMixin, SequenceInput):
 
     def fit(self, X: Any, y: Any = None) -> "SequenceScaler":
         """Find mean and deviation of each feature; `y` is not looked at."""
-        self.mean_, self.scale_ = moments(self._check_X(X, np.float64, self._width_of_a_step()).steps)
+        self._changed_by(self._fit, X)
         return self
 
+    def _fit(self, X):
+        steps = self._check_X(X, np.float64, self._width_of_a_step()).steps
+        self.mean_, self.scale_ = moments("X", steps)
+
     def transform(self, X: Any) -> Any:
-        """The sequences in units of the deviation from the mean, float64, in the form that `X` has."""
+        """The sequences in units of the deviation from the mean, float64, in the form that `X` has.
+
+        ValueError for numbers that are beyond float64 in these units.
+        """
         check_is_fitted(self)
         x = self._check_X(X, np.float64)
-        scaled = x.with_steps((x.steps - self.mean_) / self.scale_)
+        scaled = x.with_steps(standardized("X", x.steps, self.mean_, self.scale_))
         if listed(X) is None and (self._has_columns or not is_list(X)):  # lists of rows are a table if fit's were
             return scaled.array.reshape(shape_of(X))
         return [row.reshape(shape_of(entry)) for row, entry in zip(scaled, X, strict=True)]

@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils import ClassifierTags, RegressorTags, check_array
+from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from .. import checks
 from ..losses import CrossEntropy
-from .base import RecurrentEstimator, checked_weights
+from .base import RecurrentEstimator, checked_array, checked_weights
 from .labels import ClassTargets, likeliest, probabilities
+from .magnitudes import r2
 from .regression import StandardizedTargets
 from .sequences import Sequences, form_of, is_list, joined, listed, shape_of
 
@@ -116,11 +117,13 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
 
         sample_weight: how much each sequence counts, (n,), or each step, in the shape of `y`.
         """
-        return self._fit(X, y, sample_weight, None, incremental=False)
+        self._changed_by(self._fit, X, y, sample_weight, None, incremental=False)
+        return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> "SequenceTagger":
         """Train on `X` once more; to classify, all `classes` there will be must be given in the first call."""
-        return self._fit(X, y, sample_weight, classes, incremental=True)
+        self._changed_by(self._fit, X, y, sample_weight, classes, incremental=True)
+        return self
 
     def _fit(self, X, y, sample_weight, classes, *, incremental):
         self._require_y(y)
@@ -141,24 +144,23 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
                 )
             values, loss = self._standardized(values, weights, reset=new), self._regression_loss()
         self._one_step, self._scalar = one_step, y.steps.ndim == 1
-        self._train(
+        return self._train(
             x, y.with_steps(values), None if weights is None else x.with_steps(weights), loss, outputs,
             incremental=incremental,
         )  # fmt: skip
-        return self
 
     def _checked_y(self, X, y, classifies):
         """`y` as sequences of labels, or float64 numbers, and whether it has one dimension."""
         arrays, dtype = listed(y), None if classifies else np.float64
         if arrays is None:
-            array = check_array(y, dtype=dtype, ensure_2d=False, allow_nd=True, estimator=self, input_name="y")
+            array = checked_array(y, dtype=dtype, ensure_2d=False, allow_nd=True, estimator=self, input_name="y")
             if array.ndim == 2 and array.shape[1] == 1 and listed(X) is None and len(shape_of(X)) == 2:
                 array = column_or_1d(array, warn=True)
             one_step = array.ndim == 1
             result = Sequences.of_array(array[:, np.newaxis] if one_step else array)
         else:
             one_step, result = False, joined("y", arrays)
-            steps = check_array(result.steps, dtype=dtype, ensure_2d=False, estimator=self, input_name="y")
+            steps = checked_array(result.steps, dtype=dtype, ensure_2d=False, estimator=self, input_name="y")
             result = result.with_steps(steps)
         if result.steps.ndim > (1 if classifies else 2):
             raise ValueError(
@@ -194,6 +196,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         outputs, x = self._step_outputs(X)
         return self._shaped(probabilities(outputs), x, X)
 
+    @np.errstate(invalid="ignore")  # scikit-learn looks whether labels are integers
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of steps that are labelled right, or R² over all steps; `sample_weight` as in `fit`."""
         classifies = _classifies(self)
@@ -203,7 +206,7 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
         weights = _step_weights(sample_weight, x)
         if classifies:
             return float(accuracy_score(y.steps, self.classes_[likeliest(outputs)], sample_weight=weights))
-        return float(r2_score(y.steps.reshape(outputs.shape), self._in_units(outputs), sample_weight=weights))
+        return r2(y.steps.reshape(outputs.shape), self._in_units(outputs), weights)
 
     def _step_outputs(self, X):
         check_is_fitted(self)

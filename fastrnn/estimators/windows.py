@@ -1,10 +1,14 @@
 """Windows of time series as the forecaster's net sees them: centred on their own seasonal means."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import checks
+from ..finite import is_finite
+from .magnitudes import exponents
+
+LARGEST = 1e300  # number of a column: float64 holds sums of windows
 
 
 class Columns(NamedTuple):
@@ -58,16 +62,27 @@ def centre(history: np.ndarray, layout: Layout) -> np.ndarray:
     return seasonal_means(history, layout.season)[:, np.arange(layout.horizon) % layout.season]
 
 
+def check_size(name: str, columns: np.ndarray) -> None:
+    """Refuse numbers whose sums over windows may be beyond float64."""
+    if columns.size and max(columns.max(), -columns.min()) > LARGEST:
+        raise ValueError(f"{name} must have numbers of at most {LARGEST:g}, got {np.abs(columns).max():g}")
+
+
 def scales(columns: Columns, layout: Layout) -> Scales:
     """Of all windows of the rows."""
+    up = Columns(*map(exponents, columns))
+    columns = Columns(*(np.ldexp(part, -exponent) for part, exponent in zip(columns, up, strict=True)))
     history, targets, _ = gather(columns, layout)
     level = history - history.mean(1, keepdims=True)
     size, exogenous_size = (np.abs(part).mean(0) for part in columns)
+    distance = _nonzero(np.abs(targets - centre(history, layout)).mean((0, 1)), size, 1e-3 * size)
+    levels = _nonzero(np.sqrt((level**2).mean((0, 1))), size, 1e-3 * size)
+    deviation = _nonzero(columns.exogenous.std(0), exogenous_size, exogenous_size)
     return Scales(
-        _nonzero(np.abs(targets - centre(history, layout)).mean((0, 1)), size, 1e-3 * size),
-        _nonzero(np.sqrt((level**2).mean((0, 1))), size, 1e-3 * size),
-        columns.exogenous.mean(0),
-        _nonzero(columns.exogenous.std(0), exogenous_size, exogenous_size),
+        np.ldexp(distance, up.series),
+        np.ldexp(levels, up.series),
+        np.ldexp(columns.exogenous.mean(0), up.exogenous),
+        np.ldexp(deviation, up.exogenous),
     )
 
 
@@ -91,6 +106,7 @@ def gather(columns: Columns, layout: Layout) -> tuple[np.ndarray, np.ndarray, np
     return series[:, :window], series[:, window:], exogenous
 
 
+@np.errstate(over="ignore")
 def inputs(
     history: np.ndarray, exogenous: np.ndarray, ends: np.ndarray, layout: Layout, scales: Scales, dtype: str
 ) -> np.ndarray:
@@ -100,7 +116,8 @@ def inputs(
     since the series began, of the first steps forecast.
 
     Of each step: the values' distance from the window's mean and, with a season, from its seasonal means, and the phase
-    (sine, cosine); the exogenous columns; and at the last step those of all steps forecast, zeros before.
+    (sine, cosine); the exogenous columns; and at the last step those of all steps forecast, zeros before. ValueError
+    for what `dtype` can't hold.
     """
     batch, window, _ = history.shape
     parts = [(history - history.mean(1, keepdims=True)) / scales.level]
@@ -117,4 +134,15 @@ def inputs(
             ahead = np.zeros((batch, window, layout.horizon * exogenous.shape[2]))
             ahead[:, -1] = standard[:, window:].reshape(batch, -1)
             parts.append(ahead)
-    return np.concatenate(parts, -1).astype(dtype)
+    return of_dtype(np.concatenate(parts, -1), dtype)
+
+
+@np.errstate(over="ignore")
+def of_dtype(scaled: np.ndarray, dtype: Any) -> np.ndarray:
+    """Numbers in the scale of the first fit as the net takes them; ValueError if it can't."""
+    result = scaled.astype(dtype)
+    if not is_finite(result):
+        raise ValueError(
+            f"X and y must not be so far from the series of the first fit that they exceed {result.dtype} in its scale"
+        )
+    return result

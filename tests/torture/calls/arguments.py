@@ -14,8 +14,8 @@ class Argument(NamedTuple):
     """What is known of one argument.
 
     kind: "integer", "number", "flag", "choice", "floats", "integers", "booleans", "mask", "state", "model",
-        "workspace", "out", "input" of a recurrent layer, floats or tokens, or "other", of which nothing has to be
-        refused; "" for what the right value is.
+        "workspace", "out", "input" of a recurrent layer, floats or tokens, "weights" of classes, or "data" to fit to
+        and "other", of which nothing has to be refused; "" for what the right value is.
     none: whether None means something.
     minimum, maximum: bounds of a number, or of the elements of integers.
     huge: of integers beyond any memory: "refused"; "fine", where nothing is made of that size; "untried", where they
@@ -156,7 +156,12 @@ def _workspace(argument, valid, value):
     return value is not valid and (argument.fixed or value.layer is not valid.layer)
 
 
+def _weights(argument, valid, value):
+    return isinstance(value, Mapping) and any(_number(argument._replace(minimum=0), 1.0, w) for w in value.values())
+
+
 _REFUSES = {
+    "weights": _weights,
     "integer": _integer,
     "number": _number,
     "flag": _flag,

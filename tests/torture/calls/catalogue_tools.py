@@ -1,8 +1,6 @@
-"""Right calls of data, generation, diagnostics, initialisers, files, estimators, pictures and other libraries."""
+"""Right calls of data, generation, diagnostics, initialisers, files, pictures and other libraries."""
 
-import copy
 import functools
-import inspect
 import itertools
 import os
 
@@ -261,89 +259,6 @@ def _whole_library():
     yield Entry("fastrnn.load", loaded, {"path": _PATH})
 
 
-def _estimator_entries(kind, options, arguments, methods, known):
-    """The constructor, with the fit that its arguments are checked by, and the methods."""
-    from fastrnn import estimators
-
-    estimator_class = getattr(estimators, kind)
-    name = f"fastrnn.estimators.{kind}"
-
-    def new(rng):
-        def made_and_fitted(**parameters):
-            estimator_class(**parameters).fit(**arguments(rng))
-
-        made_and_fitted.__signature__ = inspect.signature(estimator_class)
-        return Call(made_and_fitted, dict(options))
-
-    @functools.cache
-    def fitted():
-        return estimator_class(**options).fit(**arguments(np.random.default_rng(1)))
-
-    yield Entry(name, new, known, sklearn=True, names=False)
-    for method, names in methods.items():
-
-        def make(rng, method=method, names=names):
-            given = arguments(rng)
-            estimator = copy.deepcopy(fitted())
-            given = {option: value for option, value in given.items() if option in names}
-            if "steps" in names:
-                given["steps"] = 2
-            if "sample_weight" in names and "X" in given:
-                given["sample_weight"] = np.ones(len(given["X"]))
-            watched = () if method in ("fit", "partial_fit", "observe", "backtest") else (estimator,)
-            return Call(getattr(estimator, method), given, watched)
-
-        loose = {option: Argument("other") for option in ("X", "y", "sample_weight")}
-        loose["steps"] = Argument("other", huge="refused")
-        yield Entry(f"{name}.{method}", make, loose, sklearn=True, names=False)
-
-
-def _estimators():
-    small = {"hidden_size": 2, "epochs": 1, "random_state": 3}
-    known = {name: _LOOSE for name in ("random_state", "verbose", "dtype")}
-    known |= {"hidden_size": SIZE, "num_layers": SIZE, "batch_size": COUNT}
-    known |= {"epochs": Argument(minimum=1, huge="untried")}
-    known |= {"horizon": Argument(minimum=1), "window": Argument(minimum=1, none=True)}
-
-    def classified(rng):
-        return {"X": floats(rng, 6, 4, 2), "y": np.array([0, 1, 0, 1, 1, 0])}
-
-    def regressed(rng):
-        return {"X": floats(rng, 6, 4, 2), "y": floats(rng, 6)}
-
-    def tagged(rng):
-        return {"X": floats(rng, 6, 4, 2), "y": rng.integers(0, 2, (6, 4))}
-
-    def forecast(rng):
-        return {"X": floats(rng, 40)}
-
-    fitted, given = ("X", "y", "sample_weight"), ("X",)
-    common = {"fit": fitted, "partial_fit": fitted, "predict": given}
-    more = {**small, "batch_size": 3, "learning_rate": 0.5, "cell": "gru", "num_layers": 1, "dropout": 0.25,
-            "bidirectional": True, "dtype": "float64", "schedule": "constant", "optimizer": "adam"}  # fmt: skip
-    yield from _estimator_entries(
-        "RNNClassifier", {**more, "pooling": "mean"}, classified, {**common, "predict_proba": given}, known
-    )
-    yield from _estimator_entries("RNNRegressor", {**more, "loss": "huber"}, regressed, common, known)
-    yield from _estimator_entries(
-        "SequenceTagger", more, tagged, {**common, "predict_proba": given, "score": fitted}, known
-    )
-    yield from _estimator_entries(
-        "SequenceScaler", {"features_per_step": 1}, lambda rng: {"X": floats(rng, 6, 4, 2)},
-        {"fit": given, "transform": given}, {"features_per_step": COUNT},
-    )  # fmt: skip
-    yield from _estimator_entries(
-        "RNNForecaster",
-        {**small, "horizon": 2, "window": 5, "early_stopping": False, "quantiles": (0.25, 0.75), "log": False},
-        forecast,
-        {
-            "fit": given, "partial_fit": given, "observe": given, "predict": ("steps",), "predict_interval": ("steps",),
-            "predict_quantiles": ("steps",), "score": given, "backtest": given,
-        },
-        known,
-    )  # fmt: skip
-
-
 def _pictures():
     from fastrnn import plot
 
@@ -476,6 +391,6 @@ def _other_libraries():
 
 def entries():
     """All of them."""
-    parts = (_data, _generation, _diagnostics, _initialisers, _whole_library, _estimators, _pictures, _other_libraries)
+    parts = (_data, _generation, _diagnostics, _initialisers, _whole_library, _pictures, _other_libraries)
     for part in parts:
         yield from part()

@@ -57,6 +57,7 @@ class Entry(NamedTuple):
     sklearn: whether scikit-learn checks the arrays: it lets through what a caller's own objects raise, and its messages
         have several lines.
     names: whether messages name the argument.
+    inner: arguments of what it calls in turn, which messages must not be about.
     tool: for authors of rules and initialisers, who pass on what was checked: any exception will do.
     disorders: what makes the call come at a wrong moment, by its name: functions of the call.
     slow: imports another large library first.
@@ -67,6 +68,7 @@ class Entry(NamedTuple):
     known: dict[str, Argument] = {}
     sklearn: bool = False
     names: bool = True
+    inner: tuple[str, ...] = ()
     disorders: Mapping[str, Callable[[Call], Any]] = {}
     slow: bool = False
     tool: bool = False
@@ -258,6 +260,8 @@ def _message_problem(entry, call, error, suspects):
         return f"{type(error).__name__} has no message"
     if "\n" in message and not entry.sklearn:
         return f"its message has several lines: {message!r}"
+    if about := next((name for name in entry.inner if re.match(rf"{name}\b", message)), None):
+        return f"its message is about {about}: {_describe(error)}"
     if not entry.names:
         return None
     if isinstance(error, MemoryError) and not re.search(r"\d bytes", message):

@@ -299,6 +299,26 @@ def _floats(rng, argument, valid):
     return Malformed(f"of dtype {dtype}", value)
 
 
+def _data(rng, argument, valid):
+    """Numbers or labels to fit to, of any size, too."""
+    if rng.random() < 0.25:
+        size = (1e308, 1e200, 1e-200, 1e-310, 0.0, -1.0)[rng.integers(6)]
+        with np.errstate(over="ignore", under="ignore"):
+            return Malformed(f"times {size}", size * valid.astype(np.float64))
+    if valid.dtype.kind == "f":
+        return _floats(rng, argument, valid)
+    made = _integer_arrays(rng, argument, valid)
+    return made._replace(
+        same=made.same and np.asarray(made.value).dtype == valid.dtype
+    )  # labels are given back in their dtype
+
+
+def _weights(rng, argument, valid):
+    """A dict of weights, one of which is none."""
+    number = (-1.0, -10, float("nan"), float("inf"), -1e308, None, "a", 1j, [1.0])[rng.integers(9)]
+    return Malformed(f"{number!r} among them", {**valid, 1: number})
+
+
 def _integer_arrays(rng, argument, valid):
     kind = rng.integers(6)
     if kind <= 1:
@@ -398,6 +418,8 @@ _BY_KIND = {
     "integers": _integer_arrays,
     "booleans": _boolean_arrays,
     "mask": _boolean_arrays,
+    "data": _data,
+    "weights": _weights,
     "state": _states,
     "out": _outs,
     "workspace": _workspaces,

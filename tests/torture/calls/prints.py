@@ -43,17 +43,17 @@ def fingerprint(value: Any) -> Any:
 
 
 def _by_methods(value):
-    """What an object says of itself, and its public attributes."""
-    said = [getattr(value, name)() for name in ("config", "state_dict", "get_params") if hasattr(value, name)]
+    """What an object says of itself, and its public attributes; all that an estimator has."""
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        return type(value).__name__, fingerprint(vars(value))
+    said = [getattr(value, name)() for name in ("config", "state_dict") if hasattr(value, name)]
     learnt = {name: entry for name, entry in getattr(value, "__dict__", {}).items() if _is_learnt(name, entry)}
     return type(value).__name__, fingerprint(said), fingerprint(learnt)
 
 
 def _is_learnt(name, value):
-    """Whether an attribute is one of scikit-learn's kind, or a public number or array."""
-    return not name.startswith("_") and (
-        name.endswith("_") or isinstance(value, (bool, int, float, str, np.ndarray, np.generic))
-    )
+    """Whether an attribute is a public number or array."""
+    return not name.startswith("_") and isinstance(value, (bool, int, float, str, np.ndarray, np.generic))
 
 
 def _layer(layer):
