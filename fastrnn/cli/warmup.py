@@ -40,7 +40,7 @@ def run(arguments) -> None:
             task()
         progress.show(1.0, "done")
     folder = kernel_cache()
-    where = f"cached in {folder}" if folder else "but not cached: no folder can be written"
+    where = f"cached in {folder}" if folder else "but not cached, as the warning says"
     seconds = time.perf_counter() - began
     result = {"tasks": [name for name, _ in everything], "kernel_cache": folder, "seconds": seconds}
     report(arguments, result, f"all kernels are compiled, {where} ({seconds:.1f} s)")
