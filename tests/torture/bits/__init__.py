@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import tempfile
+import time
 
 import fastrnn
 
@@ -13,12 +14,14 @@ from ..section import Section
 from ..sharing import REACHED, eager
 from ..threading_layers import MISSING
 from . import digests
+from .interruptions import Interruptions
 from .runs import PLACES, Run
 from .workers import Worker, WorkerError
 
 _LAYERS = {"omp": 5, "workqueue": 3, "tbb": 3}  # with numbers of threads: more than there are cores, too
 _WIDE = 60  # seconds from which on all cells are drawn, each of which may have to be compiled
 _CROWDS = 0, 1, None, None, None, None, 2, 3, None, None, None, None  # see `sweeps.sweep`
+_INTERRUPTING = 1  # seconds at a time, at most, a third of all where nothing has to be compiled
 _RESTART = 20  # cases after which a process is killed after it has written a checkpoint
 
 
@@ -29,6 +32,7 @@ class _Bits:
         self._tally, self._budget, self._folder = tally, budget, folder
         self._wide = budget.left() > _WIDE
         self._workers = []
+        self._interruptions = Interruptions(tally, budget.rng, self._wide, folder / "interrupted")
 
     def start(self):
         """Start a worker for each threading layer that is there; returns how many there are."""
@@ -55,9 +59,11 @@ class _Bits:
         """Cases until the time is up, one at least."""
         number = 0
         while number < 2 or self._budget.left() > 0:
+            began = time.monotonic()
             self._try(self._sweep, crowd=_CROWDS[number % len(_CROWDS)])
             number += 1
             self._try(self._train, killed=number % _RESTART == 0)
+            self._try(self._interrupt, seconds=min((time.monotonic() - began) / 2, _INTERRUPTING))
         self._try(self._train, killed=True)
 
     def _try(self, case, **options):
@@ -72,6 +78,9 @@ class _Bits:
 
     def _case(self, seed):
         return f"seed {seed}{' (wide)' if self._wide else ''}"
+
+    def _interrupt(self, seed, *, seconds):
+        self._interruptions.try_run(seed, seconds)
 
     def _sweep(self, seed, *, crowd):
         results = self._ask_all("sweep", seed=seed, wide=self._wide, crowd=crowd)
@@ -188,9 +197,9 @@ def run(tally, budget):
 
 SECTION = Section(
     promise="the same seed gives the same bits on this machine: on any number of threads, under each of Numba's "
-    "threading layers, and after a break at any update; no result depends on the batch's company, padding or room",
+    "threading layers, and after a break at any point; no result depends on the batch's company, padding or room",
     run=run,
-    share=1,
+    share=1.4,
     targets={
         "threading layers": 2,
         "shapes swept": 200,
@@ -201,6 +210,8 @@ SECTION = Section(
         "runs gone on with after Ctrl-C": 200,
         "copied runs gone on with after Ctrl-C": 400,
         "processes killed after a checkpoint": 5,
+        "points of a run interrupted": 500,
+        "checkpoints saved by a handler": 200,
     }
     | {f"shapes with {what}": 25 for what in REACHED},
 )
