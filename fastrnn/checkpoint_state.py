@@ -38,6 +38,13 @@ def keeps_state(value: Any) -> bool:
     return hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
 
 
+def place_of_next_pass(batches: Any) -> dict[str, Any] | None:
+    """Where the next pass begins, of batches that can tell; a look at the first ones is a pass of its own."""
+    if not keeps_state(batches):
+        return None
+    return getattr(batches, "_state_of_next_pass", batches.state_dict)()
+
+
 def check_names(tensors: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Refuse a checkpoint with more in it than `Trainer.save_checkpoint` puts there: it would be lost."""
     states: list[str] = []

@@ -66,7 +66,14 @@ class Passes(ABC, Generic[_Batch]):
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the current pass: after the batch handed out last. Plain values, good for JSON."""
-        return {"position": self._place[1], **self._layout()}
+        return self._state_at(self._place)
+
+    def _state_of_next_pass(self) -> dict[str, Any]:
+        """As `state_dict`, the place that the next pass begins at, whatever was looked at before."""
+        return self._state_at(self._next)
+
+    def _state_at(self, place):
+        return {"position": place[1], **self._layout()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next pass start at a saved place; later ones start at the beginning again.
@@ -97,7 +104,10 @@ class ShuffledPasses(Passes[_Batch]):
     def state_dict(self) -> dict[str, Any]:
         """The place in the current pass, after the batch handed out last: its number, how many batches were, and the
         seed. Plain values, good for JSON."""
-        return {"epoch": self._place[0], "seed": self.seed, **super().state_dict()}
+        return super().state_dict()
+
+    def _state_at(self, place):
+        return {"epoch": place[0], "seed": self.seed, **super()._state_at(place)}
 
     def _set_place(self, state, position):
         epoch = checks.integer("epoch", state["epoch"], minimum=0)

@@ -23,6 +23,7 @@ from .checkpoint_state import (
     checked_callback_states,
     checked_place,
     keeps_state,
+    place_of_next_pass,
     restore_callbacks,
     restore_place,
     stored_callback_states,
@@ -278,12 +279,13 @@ class Trainer:
         self._check_idle("fit")
         finishers = [callback.finish for callback in called if hasattr(callback, "finish")]
         same = self._batches is batches and not isinstance(batches, Iterator)
-        if self._batches is not None and not (same and self.batch):
-            self.batch, self._state, self._place = 0, None, None  # a new epoch, or what is left of an iterator
+        if self._batches is not None and not (same and self.batch):  # a new epoch, or what is left of an iterator
+            place = place_of_next_pass(batches) if same else None
+            self.batch, self._state, self._place = 0, None, place
         if self._validation is not None and validation is not None and validation is not self._validation:
             self._validation_place = None
         if self._validation_place is None and validation is not None and validation is not batches:
-            self._validation_place = _place_in(validation)  # for a checkpoint before the first pass over it
+            self._validation_place = place_of_next_pass(validation)  # for a checkpoint before it
         self._restore_place(batches)
         self._restore_callbacks(called)
         self._batches, self._callbacks = batches, called
@@ -325,7 +327,7 @@ class Trainer:
             with self._interrupts.allowed():
                 placed = self._restore_place(batches)
                 if not self.batch and not placed:
-                    self._place = _place_in(batches)
+                    self._place = place_of_next_pass(batches)
                 iterator = iter(batches) if placed else itertools.islice(batches, self.batch, None)
             losses, bad = [], 0
             while True:
@@ -395,7 +397,7 @@ class Trainer:
     def _restore_validation_place(self, validation):
         """Let the next pass over `validation` be the next one, though there were breaks."""
         restore_place(validation, self._validation_place, 0)
-        self._validation_place = _place_in(validation)  # where it begins again after Ctrl-C
+        self._validation_place = place_of_next_pass(validation)  # where it begins again after Ctrl-C
 
     def _restore_callbacks(self, callbacks):
         """Give the states out of a checkpoint to those `callbacks` that they are of."""

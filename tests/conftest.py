@@ -34,3 +34,4 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     gc.freeze()  # libraries and tests: to look through them over and over while kernels are compiled takes long
+    gc.set_threshold(50_000)  # and so does to look often

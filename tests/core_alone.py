@@ -51,7 +51,7 @@ def check_learning(recurrent):
 def check_gradients():
     rng = np.random.default_rng(0)
     model = fastrnn.Sequential(
-        fastrnn.LSTM(3, 5, dtype="float64", seed=0), fastrnn.Linear(5, 2, dtype="float64", seed=1)
+        fastrnn.RNN(3, 5, dtype="float64", seed=0), fastrnn.Linear(5, 2, dtype="float64", seed=1)
     )
     x, targets = rng.standard_normal((4, 3, 3)), rng.standard_normal((4, 3, 2))
     report = fastrnn.gradcheck(model, fastrnn.MSE(), x, targets)

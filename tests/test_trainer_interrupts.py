@@ -409,3 +409,52 @@ def test_going_back_goes_back_in_the_validation(tmp_path):
     again = trainer.fit(batches, epochs=2, validation=others, progress=False)
     losses = [[r["validation_loss"] for r in history if "validation_loss" in r] for history in (first, again)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("way", ["in place", "checkpoint"])
+@pytest.mark.parametrize("looked_at", [(1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_a_look_at_batches_before_training_is_a_pass_of_its_own(looked_at, way, step, tmp_path):
+    """Also of those of a validation: the place in them is not what a stop early on goes back to."""
+
+    def made():
+        batches, others = training(), validation()
+        for look, data in zip(looked_at, (batches, others), strict=True):
+            for _ in zip(range(look), data, strict=False):
+                pass
+        return make_trainer(), batches, others
+
+    trainer, batches, others = made()
+    straight = trainer.fit(batches, epochs=2, validation=others, progress=False)
+    expected = ending_of(trainer)
+    trainer, batches, others = made()
+    before(trainer.loss, "evaluate", press, at=step)
+    history = trainer.fit(batches, epochs=2, validation=others, progress=False)
+    assert history.stopped == "interrupt"
+    if way == "checkpoint":
+        path = tmp_path / "saved"
+        trainer.save_checkpoint(path)
+        trainer, batches, others = made()
+        trainer.load_checkpoint(path)
+    history += trainer.fit(batches, epochs=2 - trainer.epoch, validation=others, progress=False)
+    assert ending_of(trainer) == expected
+    losses = [[r["validation_loss"] for r in records if "validation_loss" in r] for records in (straight, history)]
+    assert losses[0] == losses[1]
+
+
+def test_a_checkpoint_at_the_first_moment_of_going_on(tmp_path, monkeypatch):
+    """Between two epochs: new batches begin where these would."""
+    straight, trainer, batches, path = make_trainer(), make_trainer(), training(), tmp_path / "saved"
+    straight.fit(training(), epochs=2, progress=False)
+    trainer.fit(batches, progress=False)
+
+    def save(*_):
+        trainer.save_checkpoint(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "_records", save)
+    assert trainer.fit(batches, progress=False).stopped == "interrupt"
+    resumed = make_trainer()
+    resumed.load_checkpoint(path)
+    resumed.fit(training(), progress=False)
+    assert ending_of(resumed) == ending_of(straight)

@@ -34,7 +34,7 @@ class _Run(Run):
 
     def _first_rows(self):
         """Half of the first batch."""
-        model, batch = self.trainer.model, next(iter(copy.deepcopy(self.batches)))
+        model, batch = self.trainer.model, next(iter(self.batches))
         if not isinstance(batch, dict):
             batch = dict(zip(("x", "targets", "lengths"), batch, strict=False))
         rows = slice(-(-batch["x"].shape[0 if model.batch_first else 1] // 2))
