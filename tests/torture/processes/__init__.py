@@ -79,7 +79,7 @@ def _run(tally, budget):
 SECTION = Section(
     promise="threads, forks and workers get the results of one thread, none hangs, and Ctrl-C is answered in a second",
     run=_run,
-    share=1.3,
+    share=1.2,
     targets={
         "threads' results compared": 500,
         "forked children": 100,
