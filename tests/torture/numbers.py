@@ -347,7 +347,7 @@ _SUMS = {
     _of_rows: lambda rows: rows,
     _of_peephole: lambda rows: 2_000_000,  # a cell's numbers take 5 kB a row
     _of_initial_state: lambda rows: 2_000_000,  # which take 3 GB
-    _of_parts: lambda rows: max(5_000, rows // 100),  # a part takes 0.1 ms
+    _of_parts: lambda rows: 5_000 if rows < _MOST_ROWS else 20_000,  # a part takes 0.1 ms
 }
 
 
