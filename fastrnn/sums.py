@@ -8,6 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from .buffers import NamedArrays
+    from .parameters import Parameters
 
 _PARTS = 32  # float32 is off by 2e-6 at most after so many
 
@@ -25,31 +26,35 @@ def add_to(target, sums):
 
 
 class SumOfParts:
-    """What many parts, one after the other, add to `array` (P,): every few of them its sum moves to one in float64.
+    """What many parts, one after the other, add to the gradients (P,): every few of them their sum moves to float64.
 
-    buffers: have that one (P,) for as long as there are more parts to come.
+    The gradients are looked at only then: those that count as zero stay to be written over.
+
+    buffers: have the sums (P,) in float64 for as long as there are more parts to come.
     """
 
-    def __init__(self, array: np.ndarray, buffers: NamedArrays):
-        self._array, self._buffers = array, buffers
+    def __init__(self, parameters: Parameters, buffers: NamedArrays):
+        self._parameters, self._buffers = parameters, buffers
         self._parts = 0
         self._sums: np.ndarray | None = None
 
     def count(self) -> None:
-        """One more part has been added to the array."""
+        """One more part has been added to the gradients."""
         self._parts += 1
-        if self._parts % _PARTS or self._array.dtype == np.float64:
+        if self._parts % _PARTS or self._parameters.dtype == np.float64:
             return
+        gradients = self._parameters.gradients
         if self._sums is None:
-            self._sums = self._buffers.array("sums", self._array.shape, np.float64)
+            self._sums = self._buffers.array("sums", gradients.shape, np.float64)
             self._sums.fill(0)
-        add_to(self._sums, self._array)
-        self._array.fill(0)
+        add_to(self._sums, gradients)
+        gradients.fill(0)
 
     def finish(self) -> None:
-        """Let the array have the sum of all its parts; those that follow are added to that."""
+        """Let the gradients be the sum of all parts; those that follow are added to that."""
         if self._sums is not None:
-            add_to(self._sums, self._array)
+            gradients = self._parameters.gradients
+            add_to(self._sums, gradients)
             with np.errstate(over="ignore", invalid="ignore"):
-                self._array[...] = self._sums
+                gradients[...] = self._sums
         self._parts, self._sums = 0, None

@@ -143,7 +143,7 @@ class Run:
         if self._whole == 0:
             raise ValueError("mask, lengths and targets leave no valid element, expected at least one")
         self.total, self.count = 0.0, 0
-        self._sums = SumOfParts(model.parameters.gradients, buffers)
+        self._sums = SumOfParts(model.parameters, buffers)
 
     def _output_shape(self):
         """The shape of the model's output for the whole of `x`."""
