@@ -266,12 +266,14 @@ class Trainer:
         Ctrl-C ends training, too, and never in the middle of an update. Nor does it, or an error of one of them, keep
         other callbacks from being told of a record; it ends one that is under way unless that keeps a state. Your own
         handlers of signals are called where `save_checkpoint` gives a checkpoint to go on from: not between an update
-        and the end of its record's callbacks. What was
-        stopped goes on: an epoch that ended early, or came from a checkpoint, is finished first when `fit` is called
-        again with the same batches, and counts as one of `epochs`. Only if Ctrl-C came between two updates of one batch
-        is that batch begun anew. ValueError if a checkpoint comes from the middle of an epoch of batches that are not
-        laid out like these, or holds what one of `callbacks` does not take; RuntimeError if this `fit` was called by
-        what `fit` calls.
+        and the end of its record's callbacks.
+
+        What was stopped goes on: an epoch that ended early, or came from a checkpoint, is finished first when `fit` is
+        called again with the same batches, and counts as one of `epochs`. Only if Ctrl-C came between two updates of
+        one batch is that batch begun anew.
+
+        ValueError if a checkpoint comes from the middle of an epoch of batches that are not laid out like these, or
+        holds what one of `callbacks` does not take; RuntimeError if this `fit` was called by what `fit` calls.
         """
         epochs = checks.integer("epochs", epochs, minimum=1)
         progress = checks.flag("progress", progress)
