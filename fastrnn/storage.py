@@ -22,6 +22,7 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -406,6 +407,17 @@ def short(text: str) -> str:
     """`text`, part of which may come out of a file, as one line of a sentence's length."""
     line = " ".join(text[: 4 * _LONGEST_MESSAGE].split())
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}…"
+
+
+@contextlib.contextmanager
+def errors_as(kind: type[Exception], text: str) -> Iterator[None]:
+    """Turn what another library makes of a stranger's file into one kind of error: it raises anything."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise kind(f"{text}: {short(str(error))}") from error
 
 
 def _text(path):

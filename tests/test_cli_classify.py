@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import pathlib
+import zipfile
 
 import numpy as np
 import pytest
@@ -194,6 +195,38 @@ def test_cli_classify_refuses_damaged_models(change, problem, result, trained, t
     damaged = tmp_path / "m.safetensors"
     fastrnn.save(fastrnn.load(model), damaged, extra=storage.load_extra(model) | change)
     assert problem in refused(capsys, data, "--model", damaged)
+
+
+def npy(array):
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("y", b"text", "what is no array: y"),
+        ("X", b"", "is damaged"),
+        ("X", npy(np.zeros((2, 3))).replace(b"), }", b"((( "), "is damaged"),  # the tokenizer's own error
+        ("X", npy(np.zeros((2, 3))).replace(b"2, 3", b"9" * 40), "is damaged"),
+        ("y", npy(np.array([0x110000, 65], np.uint32).view("<U1")), "y has names that can't be printed"),
+    ],
+)
+def test_cli_classify_refuses_what_is_damaged_within_an_archive(name, content, problem, tmp_path, capsys):
+    members = {"X": npy(np.zeros((2, 3))), "y": npy(np.array(["a", "b"]))} | {name: content}
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive:
+        for member, data in members.items():
+            archive.writestr(f"{member}.npy", data)
+    assert problem in refused(capsys, tmp_path / "data.npz")
+
+
+def test_cli_classify_refuses_damaged_compression(tmp_path, capsys):
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, X=np.arange(4000.0).reshape(2, -1), y=[0, 1])
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes(40) + content[240:])
+    assert "is damaged" in refused(capsys, path)
 
 
 def test_cli_classify_refuses_files_and_options(result, trained, tmp_path, capsys):

@@ -348,6 +348,10 @@ def test_cli_forecast_refuses_options(sales, tmp_path, capsys):
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 no more")
     assert "can't be read as a table" in refused(capsys, broken)
+    pyarrow = pytest.importorskip("pyarrow")
+    whole = pyarrow.Table.from_pandas(frame())
+    pyarrow.parquet.write_table(whole.replace_schema_metadata({"pandas": '{"index_columns": []}'}), broken)
+    assert "can't be read as a table" in refused(capsys, broken)  # where pandas fails with a KeyError
 
 
 def test_cli_forecast_goes_on_without_matplotlib(sales, tmp_path, capsys, monkeypatch):

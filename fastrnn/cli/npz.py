@@ -1,11 +1,12 @@
 """Sequences and their classes in .npz files, as NumPy's `savez` writes them."""
 
+import sys
 import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..storage import short
+from ..storage import errors_as
 from .common import CommandError
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def read(path: str, *, labelled: bool) -> tuple["Sequences", np.ndarray | None]:
 
 def printable(names: np.ndarray) -> bool:
     """Whether no name has characters that could upset a terminal."""
-    return names.dtype.kind != "U" or all(map(str.isprintable, np.unique(names).tolist()))
+    if names.dtype.kind != "U":
+        return True
+    codes = np.frombuffer(names.astype(names.dtype.newbyteorder("=")).tobytes(), np.uint32)
+    return bool((codes <= sys.maxunicode).all()) and all(map(str.isprintable, np.unique(names).tolist()))
 
 
 def _arrays(path):
@@ -61,19 +65,12 @@ def _arrays(path):
         if not zipfile.is_zipfile(file):
             raise CommandError(f"{path} is not an .npz file")
         file.seek(0)
-        try:
+        with errors_as(CommandError, f"{path} is damaged, or holds what is no array"):
             with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (
-            ValueError,
-            EOFError,
-            KeyError,
-            OSError,
-            NotImplementedError,
-            RuntimeError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise CommandError(f"{path} is damaged, or holds what is no array: {short(str(error))}") from None
+                arrays = {name: archive[name] for name in archive.files}
+            if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise CommandError(", ".join(others))
+            return arrays
 
 
 def _check_lengths(path, lengths, steps):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..storage import short
+from ..storage import errors_as, short
 from .common import CommandError, require
 from .times import first_row, read_times, regular, shown
 
@@ -103,9 +103,11 @@ def _read_file(path, target):
 
     with open(path, "rb"):  # what can't be opened is an OSError, whatever pandas makes of it
         pass
-    try:
-        if os.path.splitext(path)[1].lower() in (".parquet", ".pq"):
-            require("pyarrow", "a Parquet file", "forecast")
+    parquet = os.path.splitext(path)[1].lower() in (".parquet", ".pq")
+    if parquet:
+        require("pyarrow", "a Parquet file", "forecast")
+    with errors_as(CommandError, f"{path} can't be read as a table"):
+        if parquet:
             frame = pd.read_parquet(path).reset_index()
             frame.columns = [str(name).strip() for name in frame.columns]
             return frame
@@ -114,8 +116,6 @@ def _read_file(path, target):
             other = next((separator for separator in ";\t" if separator in frame.columns[0]), None)
             frame = frame if other is None else _read_csv(path, other)
         return frame
-    except (ValueError, OSError) as error:  # pandas' parsers raise kinds of ValueError, pyarrow's of both
-        raise CommandError(f"{path} can't be read as a table: {short(str(error))}") from None
 
 
 def _read_csv(path, separator):

@@ -1,6 +1,5 @@
 """ONNX files, read without trusting them, and run."""
 
-import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ... import checks
 from ...layers.base import Layer
-from ...storage import FormatError, Path, short
+from ...storage import FormatError, Path, errors_as
 from .chain import NotAChain, chain_of
 from .constants import constant_values
 from .operators import operators
@@ -38,7 +37,7 @@ class OnnxModel:
     def __init__(self, proto: onnx.ModelProto):
         graph = proto.graph
         _name_outputs(graph)
-        with _errors_as(ValueError, "the graph is not supported"):
+        with errors_as(ValueError, "the graph is not supported"):
             self._declared = {value.name: _declaration(value.type) for value in graph.input}
             constants = constant_values(proto)
             overlap = constants.keys() & self._declared.keys()  # an input may take the place of its default
@@ -66,7 +65,7 @@ class OnnxModel:
             text = " and ".join(f"{word} {', '.join(names)}" for word, names in wrong if names)
             raise ValueError(f"inputs must be {', '.join(self.inputs)}, got them {text}")
         feeds = {name: _fitting(name, value, *self._declared[name]) for name, value in inputs.items()}
-        with _errors_as(ValueError, "the graph can't compute these inputs"), np.errstate(all="ignore"):
+        with errors_as(ValueError, "the graph can't compute these inputs"), np.errstate(all="ignore"):
             return list(self._evaluator.run(None, feeds))
 
     def __repr__(self):
@@ -79,26 +78,15 @@ def read(path: Path) -> OnnxModel:
     path = os.path.abspath(os.fsdecode(path))
     with open(path, "rb") as file:
         data = file.read()
-    with _errors_as(FormatError, f"{path} is no ONNX file, or damaged or cut short"):
+    with errors_as(FormatError, f"{path} is no ONNX file, or damaged or cut short"):
         proto = onnx.load_model_from_string(data)
         onnx.load_external_data_for_model(proto, os.path.dirname(path))
     if proto.ByteSize() > _LARGEST:
         raise ValueError(f"{path} has more than {_LARGEST:,} bytes of weights, which is not supported")
-    with _errors_as(FormatError, f"{path} is no valid ONNX model"):
+    with errors_as(FormatError, f"{path} is no valid ONNX model"):
         _check(proto)
         proto = onnx.inliner.inline_local_functions(proto)
     return OnnxModel(proto)
-
-
-@contextlib.contextmanager
-def _errors_as(kind, text):
-    """Turn what goes wrong into one kind of error: the library raises many, and its operators what NumPy does."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise kind(f"{text}: {short(str(error))}") from error
 
 
 def _check(proto):

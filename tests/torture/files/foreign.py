@@ -1,8 +1,10 @@
-"""Files of other formats that are read: archives of arrays, ONNX, tables, texts; damaged byte by byte."""
+"""Files of other formats that are read: archives of arrays, tables, texts, ONNX; damaged byte by byte."""
 
+import io
 import pathlib
 import tempfile
 import warnings
+import zipfile
 
 import numpy as np
 
@@ -46,14 +48,38 @@ def _another_number(rng, content):
 # ---- archives of arrays ----
 
 
+_ARRAYS = {
+    "X": np.random.default_rng(0).standard_normal((12, 3)), "y": np.array(["a", "bc", "a"]),
+    "lengths": np.array([5, 4, 3]),
+}  # fmt: skip
+
+
 def _write_npz(path):
-    rng = np.random.default_rng(0)
+    np.savez(path, **_ARRAYS)
+
+
+def _write_compressed_npz(path):
     with open(path, "wb") as file:
-        np.savez(file, X=rng.standard_normal((12, 3)), y=np.array(["a", "bc", "a"]), lengths=np.array([5, 4, 3]))
+        np.savez_compressed(file, **_ARRAYS)
 
 
 def _read_npz(path):
     npz.read(path, labelled=True)
+
+
+def _write_npy(path):
+    np.save(path, _ARRAYS["y"])
+
+
+def _read_npy(path):
+    """Within an archive whose checksums are right."""
+    archive = io.BytesIO()
+    np.savez(archive, X=_ARRAYS["X"], lengths=_ARRAYS["lengths"])
+    with zipfile.ZipFile(archive, "a") as members:
+        members.writestr("y.npy", pathlib.Path(path).read_bytes())
+    whole = pathlib.Path(path).with_suffix(".npz")
+    whole.write_bytes(archive.getvalue())
+    npz.read(str(whole), labelled=True)
 
 
 # ---- tables ----
@@ -64,7 +90,15 @@ def _write_csv(path):
     pathlib.Path(path).write_text("\n".join(["date,sales,weekday", *lines]) + "\n")
 
 
-def _read_csv(path):
+def _write_parquet(path):
+    import pandas as pd
+
+    days = np.arange(31)
+    frame = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=31), "sales": days * 1.5, "weekday": days % 7})
+    frame.to_parquet(path)
+
+
+def _read_table(path):
     table.read(path, "sales", "date", ["weekday"])
 
 
@@ -100,11 +134,14 @@ def _read_onnx(path):
     onnx.load(path)
 
 
-_KINDS = {  # name -> writer, reader, what it may raise
+_KINDS = {  # the file's ending -> writer, reader, what it may raise
     "npz": (_write_npz, _read_npz, (CommandError, MemoryError)),
-    "table": (_write_csv, _read_csv, (CommandError,)),
-    "text": (_write_text, _read_text, (ValueError,)),
-    "ONNX": (_write_onnx, _read_onnx, (FormatError, ValueError)),
+    "compressed": (_write_compressed_npz, _read_npz, (CommandError, MemoryError)),
+    "npy": (_write_npy, _read_npy, (CommandError, MemoryError)),
+    "csv": (_write_csv, _read_table, (CommandError,)),
+    "parquet": (_write_parquet, _read_table, (CommandError,)),
+    "txt": (_write_text, _read_text, (ValueError,)),
+    "onnx": (_write_onnx, _read_onnx, (FormatError, ValueError)),
 }
 
 
@@ -129,21 +166,21 @@ def foreign_files(tally, budget):
 def _reads(folder, seed, first):
     """In a child: what came of reading each."""
     warnings.simplefilter("ignore")  # the libraries' that parse them
-    path, goods = str(pathlib.Path(folder) / "file"), {}
+    paths, goods = {kind: str(pathlib.Path(folder) / f"file.{kind}") for kind in _KINDS}, {}
     for kind, (write, read, _) in _KINDS.items():
-        write(path)
-        goods[kind] = pathlib.Path(path).read_bytes()
-        read(path)
+        write(paths[kind])
+        goods[kind] = pathlib.Path(paths[kind]).read_bytes()
+        read(paths[kind])
     for number in range(first, first + _CHUNK):
         rng = np.random.default_rng((seed, number))
         kind = list(_KINDS)[number % len(_KINDS)]
         damages = (*_DAMAGES, _cut, _bytes_more, _another_number)
         damage = damages[int(rng.integers(len(damages)))]
-        pathlib.Path(path).write_bytes(damage(rng, goods[kind]))
+        pathlib.Path(paths[kind]).write_bytes(damage(rng, goods[kind]))
         _, read, refusals = _KINDS[kind]
         problem = None
         try:
-            read(path)
+            read(paths[kind])
         except refusals as error:
             if "\n" in str(error) or len(str(error)) > _LONGEST:
                 problem = f"its message is no sentence: {str(error)[:300]!r}…"
