@@ -367,7 +367,7 @@ def accumulate_token_gradient(job, tokens, lengths, counts, order, overwrite, sc
     lengths (1,): N. scratch and shares as in `accumulate_weight_gradients`. Tokens are below K.
     """
     if share == 0:
-        order_by_value(tokens, 1, 0, lengths[0], lengths, counts, order)
+        order_by_value(tokens, 1, 0, lengths[0], lengths, counts, order, 0, 2 * lengths[0])
     in_parallel(_accumulate_columns, parts, (share * parts, shares * parts, job, counts, order, overwrite, scratch))
 
 

@@ -32,9 +32,12 @@ def look_up(tokens, time, batch, steps, lengths, weight, y, parts):
 
 
 @kernel
-def order_tokens(tokens, time, batch, steps, lengths, ends, order):
-    """Where in the flat `tokens` each token stands, those of one value together: see `sums.order_by_value`."""
-    order_by_value(tokens, time, batch, steps, lengths, ends, order)
+def order_tokens(tokens, time, batch, steps, lengths, ends, order, first, last):
+    """Where in the flat `tokens` each token stands, those of one value together: see `sums.order_by_value`.
+
+    first, last: of 2·steps·B, all of it in one call or in several.
+    """
+    order_by_value(tokens, time, batch, steps, lengths, ends, order, first, last)
 
 
 @subroutine

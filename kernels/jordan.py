@@ -50,7 +50,7 @@ def _differentiate(kind, y, at, dy, to, size):
         if kind == TANH:
             dy[to + j] *= 1 - value * value
         elif kind == RELU:
-            if not value > 0:
+            if value <= 0:  # NaN is none of them
                 dy[to + j] = 0
         elif kind == SIGMOID:
             dy[to + j] *= value * (1 - value)

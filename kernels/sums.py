@@ -64,22 +64,30 @@ sum_rows = _make_sum(_as_they_stand)  # `order` is not looked at
 
 
 @subroutine
-def order_by_value(values, time, batch, steps, lengths, ends, order):
+def order_by_value(values, time, batch, steps, lengths, ends, order, first, last):
     """Where in the flat `values` each one stands, equal ones together, step by step (a counting sort).
 
     Value (t, b) stands at t·time + b·batch, for t < lengths[b]. ends (V,): past the last place of each value from 0 on
     in `order`, which has room for all. Both int64, written.
+
+    The range first to last is what is done now of 2·steps·B pieces, in their order: first all are counted, then placed.
     """
-    for v in range(ends.size):
-        ends[v] = 0
-    for b in range(lengths.size):
-        for t in range(lengths[b]):
-            ends[values[t * time + b * batch]] += 1
-    before = 0
-    for v in range(ends.size):
-        before, ends[v] = before + ends[v], before
+    size = lengths.size
+    count = steps * size
+    if first == 0:
+        for v in range(ends.size):
+            ends[v] = 0
     for t in range(steps):
-        for b in range(lengths.size):
+        for b in range(max(first - t * size, 0), min(last - t * size, size)):
+            if t < lengths[b]:
+                ends[values[t * time + b * batch]] += 1
+    if first <= count < last:
+        before = 0
+        for v in range(ends.size):
+            before, ends[v] = before + ends[v], before
+    for t in range(steps):
+        passed = count + t * size
+        for b in range(max(first - passed, 0), min(last - passed, size)):
             if t < lengths[b]:
                 at = t * time + b * batch
                 order[ends[values[at]]] = at

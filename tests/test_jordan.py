@@ -212,3 +212,12 @@ def test_jordan_refuses_bad_arguments():
             net.forward(**{"x": x, **options})
     with pytest.raises(ValueError, match="2 dimensions"):
         net.step(x[0, 0], np.zeros((1, 1, OUT)))
+
+
+def test_jordan_nan_stays_nan_on_the_way_back():
+    """Through a rectifier as through any other."""
+    for kind in ("relu", "tanh", "sigmoid"):
+        net, x = fastrnn.Jordan(3, 4, 2, nonlinearity=kind, seed=0), np.ones((3, 1, 3), np.float32)
+        x[1, 0, 0] = np.nan
+        value, _ = fastrnn.bptt.Full().gradients(net, fastrnn.MSE(), x, np.zeros((3, 1, 2), np.float32))
+        assert np.isnan(value) and np.isnan(net.grad_dict()["bias_ih_l0"]).all()

@@ -147,6 +147,6 @@ def use_tokens(tokens, lengths, table, y, gradient, hot):
     for n in prange(tokens.shape[0]):
         embedding.look_up(tokens[n], batch, 1, steps, lengths, table, y[n], 1)
         ends, order = np.empty(table.shape[0], np.int64), np.empty(tokens.shape[1], np.int64)
-        embedding.order_tokens(tokens[n], batch, 1, steps, lengths, ends, order)
+        embedding.order_tokens(tokens[n], batch, 1, steps, lengths, ends, order, 0, 2 * tokens.shape[1])
         embedding.scatter_add(ends, order, y[n], gradient[n], 0, table.shape[1], 1)
         embedding.one_hot(tokens[n], batch, 1, steps, lengths, table.shape[0], hot[n])
