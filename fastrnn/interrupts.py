@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
+import weakref
+
+from .kernels import parallel as _parallel  # noqa: F401 - in a forked child it puts back handlers before `_forget` does
+
+_open: weakref.WeakSet[Interrupts] = weakref.WeakSet()
+
+
+def _forget():
+    """In a forked child: the parent's training is not the child's, which answers signals as before it."""
+    for interrupts in list(_open):
+        interrupts.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
 
 
 class Interrupts:
@@ -43,9 +60,19 @@ class Interrupts:
             if callable(handler):
                 self._handlers[number] = handler
                 signal.signal(number, self._handle)
+        _open.add(self)
+
+    def forget(self):
+        """Put back what answered the signals before, and hold none any more; none that waits is answered."""
+        self._pending = {}
+        handlers, self._handlers = self._handlers, {}
+        for number, handler in handlers.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
 
     def _put_back(self):
         """All is done, whatever is raised by the handlers that are back already."""
+        _open.discard(self)
         try:
             with contextlib.ExitStack() as stack:
                 for number, handler in self._handlers.items():

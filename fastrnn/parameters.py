@@ -99,7 +99,7 @@ _alive: weakref.WeakSet[Parameters] = weakref.WeakSet()
 def _renew_locks() -> None:
     """In a forked child: whoever held a lock has stayed behind."""
     for parameters in _alive:
-        parameters.lock = threading.Lock()
+        parameters.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -126,7 +126,7 @@ class Parameters:
         zeros."""
         self.shapes = dict(shapes)
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal's handler may call the model in the middle of packing
         _alive.add(self)
         self._members: tuple[Parameters, ...] = ()  # those that hold views of this one's buffers, one after the other
         self._version = 0  # of the root

@@ -53,10 +53,12 @@ class History(list[dict[str, Any]]):
     update, `seconds` since `fit` began; and, only if there were any, `nonfinite`: how often its gradients were not
     finite. An epoch's: `step`, `epoch`, `validation_loss`, `seconds`.
 
-    `stopped` says what ended training early: None, "callback" or "interrupt".
+    `stopped` says what ended training early: None, "callback" or "interrupt". `interrupted`: whether Ctrl-C came, be it
+    in the update after which a callback stopped.
     """
 
     stopped: str | None = None
+    interrupted: bool = False
 
 
 class Trainer:
@@ -299,7 +301,8 @@ class Trainer:
             try:
                 for record in self._records(batches, epochs, validation):
                     history.append(record)
-                    if stoppers := self._tell((show, *called), record):
+                    stoppers, history.interrupted = self._tell((show, *called), record)
+                    if stoppers:
                         history.stopped = "callback"
                         name = getattr(stoppers[0], "__name__", type(stoppers[0]).__name__)
                         _log.info("%s stopped training after %d updates", name, self.updates)
@@ -311,7 +314,7 @@ class Trainer:
                     raise problem
                 self._interrupts.answer()
             except KeyboardInterrupt:
-                history.stopped = "interrupt"
+                history.stopped, history.interrupted = "interrupt", True
                 _log.info("interrupted after %d updates", self.updates)
             finally:
                 if not self.batch:  # a pass that has been begun may have to be begun again
@@ -365,7 +368,8 @@ class Trainer:
                 yield last
 
     def _tell(self, callbacks, record):
-        """Tell every callback of a record, whatever others raise, and Ctrl-C; those that stop training.
+        """Tell every callback of a record, whatever others raise, and Ctrl-C; those that stop training, and whether
+        they had to stop for Ctrl-C, too, which raises otherwise.
 
         Ctrl-C ends none that keeps a state, which is the run's. Other signals are answered when all have been told.
         """
@@ -383,7 +387,8 @@ class Trainer:
         except KeyboardInterrupt:
             if not stoppers:  # else training is at its end anyway
                 raise
-        return stoppers
+            return stoppers, True
+        return stoppers, False
 
     def _check_idle(self, method):
         if self._interrupts:

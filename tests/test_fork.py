@@ -109,8 +109,63 @@ def test_fork_while_another_thread_packs_weights():
     layer, x = fastrnn.LSTM(3, 4, seed=0), np.ones((2, 1, 3), np.float32)
     expected = layer.forward(x)[0]
     layer.load_state_dict(layer.state_dict())  # they have to be packed again
-    with layer.parameters.lock:
+    packing, packed = threading.Event(), threading.Event()
+
+    def pack():
+        with layer.parameters.lock:
+            packing.set()
+            packed.wait(60)
+
+    thread = threading.Thread(target=pack)
+    thread.start()
+    packing.wait()
+    try:
         assert _forked(lambda: np.testing.assert_array_equal(layer.forward(x)[0], expected))
+    finally:
+        packed.set()
+        thread.join()
+
+
+class _ForksOnce:
+    """A callback, or a schedule, whose child is sent Ctrl-C, and SIGTERM that Python answers; `answered` in the end."""
+
+    answered = None
+
+    def __call__(self, *_):
+        if self.answered is None:
+            self.answered = _forked(self._child)
+        return 1.0
+
+    @staticmethod
+    def _child():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with pytest.raises((KeyboardInterrupt, ZeroDivisionError)):
+                os.kill(os.getpid(), number)
+                time.sleep(20)
+
+
+class _ForksOnceWithState(_ForksOnce):
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+@pytest.mark.parametrize("place", ["callback", "callback with a state", "schedule"])
+def test_fork_within_fit_answers_signals_as_before_it(place):
+    """The parent keeps them waiting while a callback with a state, or an update, is under way."""
+    forks = _ForksOnceWithState() if place == "callback with a state" else _ForksOnce()
+    net = fastrnn.Sequential(fastrnn.GRU(2, 3, seed=0), fastrnn.Last(), fastrnn.Linear(3, 1, seed=1))
+    schedule, callbacks = (forks, ()) if place == "schedule" else (None, (forks,))
+    trainer = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1), schedule=schedule)
+    before = signal.signal(signal.SIGTERM, lambda *_: 1 // 0)
+    try:
+        data = [(np.ones((4, 2, 2), np.float32), np.ones((2, 1), np.float32))]
+        history = trainer.fit(data, epochs=2, callbacks=callbacks, progress=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert forks.answered and history.stopped is None and trainer.updates == 2
 
 
 @pytest.fixture

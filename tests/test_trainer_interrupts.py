@@ -113,7 +113,9 @@ def test_interrupts_leave_a_callback_with_a_state_whole():
 def test_interrupts_keep_no_callback_from_stopping(when):
     trainer, stop = make_trainer(), lambda trainer, record: True
     callbacks = {"before": (press_at(1), stop), "after": (stop, press_at(1))}[when]
-    assert trainer.fit(training(), callbacks=callbacks, progress=False).stopped == "callback"
+    history = trainer.fit(training(), callbacks=callbacks, progress=False)
+    assert history.stopped == "callback" and history.interrupted
+    assert not make_trainer().fit(training(), callbacks=stop, progress=False).interrupted
 
 
 def test_interrupts_with_an_error_are_both_told_of():

@@ -328,7 +328,7 @@ class RecurrentEstimator(SequenceInput):
         history = trainer.fit(batches, epochs=epochs, callbacks=(watch,), progress=False)
         self._optimizer_state = trainer.optimizer.state_dict()
         self.n_iter_ = len(self.loss_curve_)
-        interrupted = history.stopped == "interrupt"
+        interrupted = history.interrupted
         if interrupted and not trainer.updates:
             raise KeyboardInterrupt
         return interrupted
