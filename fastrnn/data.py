@@ -347,7 +347,7 @@ class WindowBatches(ShuffledPasses[_Pair]):
         seed: Seed = None,
     ):
         self.length = checks.integer("length", length, minimum=1)
-        self.horizon = horizon
+        self.horizon = None if horizon is None else checks.integer("horizon", horizon, minimum=1)
         self.batch_size = checks.integer("batch_size", batch_size, minimum=1)
         self.batch_first = checks.flag("batch_first", batch_first)
         self.shuffle = checks.flag("shuffle", shuffle)

@@ -211,6 +211,12 @@ class Container(Layer):
         entries = zip(self.layers, self._entries(name, state), strict=True)
         return [layer._check_state(own_name, entry, batch) for layer, (own_name, entry) in entries]
 
+    def _given_state(self, name, state, batch):
+        if state is None:
+            return None
+        entries = zip(self.layers, self._entries(name, state), strict=True)
+        return self._packed([layer._given_state(own_name, entry, batch) for layer, (own_name, entry) in entries])
+
     def _states_before(self, workspace, steps, rows):
         pairs = zip(self.layers, workspace.parts, strict=True)
         return self._packed([layer._states_before(part, steps, rows) for layer, part in pairs])

@@ -52,6 +52,7 @@ _MOST_LAYERS = 10_000  # of a model, and of its tensors: each is an object of so
 _TEMPORARY, _UNFINISHED = ".fastrnn-", ".part"  # how temporary files' names begin and end
 _BEGINNINGS = {"init", "seed", "forget_bias"}  # arguments that no config has: to obey them can take very long
 _LONGEST_MESSAGE = 400
+_MOST_ENTRIES = 8  # of an argument that is a list or an object
 _LONGEST_ARGUMENT = 80  # characters of a layer's arguments and their names
 _DAMAGED = "is damaged or cut short"
 _DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
@@ -193,10 +194,14 @@ def _planned(description, depth=0):
 
 
 def _check_arguments(name, arguments):
-    """Refuse texts so long that a message about them would take much memory."""
-    for text in (*arguments, *arguments.values()):
-        if isinstance(text, str) and len(text) > _LONGEST_ARGUMENT:
-            raise ValueError(f"{name} has no argument such as {quoted(text)}")
+    """Refuse what is so long that to compute with it, or a message about it, would take much memory."""
+    for argument in (*arguments, *arguments.values()):
+        if isinstance(argument, str) and len(argument) > _LONGEST_ARGUMENT:
+            raise ValueError(f"{name} has no argument such as {quoted(argument)}")
+        if isinstance(argument, (list, dict)) and len(argument) > _MOST_ENTRIES:
+            raise ValueError(f"{name} has no argument with {len(argument):,} entries")
+        if isinstance(argument, (list, dict)):
+            _check_arguments(name, argument if isinstance(argument, dict) else dict(enumerate(argument)))
 
 
 def _build(description, specs):

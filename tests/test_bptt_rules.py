@@ -781,3 +781,42 @@ def test_randomized_refuses_masks_for_whole_sequences():
     net = fastrnn.LSTM(3, 4, 2, dropout=0.5, variational=True)
     with pytest.raises(ValueError, match="masks for whole sequences"):
         bptt.Randomized(0.5).check(net)
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox])
+def test_bptt_random_states_are_all_taken_or_none(kind):
+    """NumPy takes a place beyond a generator's numbers, and draws from there."""
+    generators = [np.random.Generator(kind(seed)) for seed in range(2)]
+    net = fastrnn.Sequential(*(fastrnn.Dropout(0.5, seed=generator) for generator in generators))
+    net.forward(np.ones((3, 2, 4), np.float32), workspace=net.workspace(3, 2))
+    before = bptt.random_states(net)
+    good, wrong = bptt.random_states(net), bptt.random_states(net)
+    net.forward(np.ones((3, 2, 4), np.float32), workspace=net.workspace(3, 2))
+    after = repr(bptt.random_states(net))
+    place = wrong[1]["state"] if kind is np.random.MT19937 else wrong[1]
+    place["pos" if kind is np.random.MT19937 else "buffer_pos"] = 10**8
+    for states in (wrong, good[:1], [*good, good[0]], None, {}, [good[0], None], [good[0], {}]):
+        with pytest.raises(ValueError):
+            bptt.set_random_states(net, states)
+        assert repr(bptt.random_states(net)) == after
+    bptt.set_random_states(net, good)
+    assert repr(bptt.random_states(net)) == repr(before)
+
+
+@pytest.mark.parametrize("rule", [bptt.Full(), bptt.Checkpointed(2), bptt.Truncated(2), bptt.Windowed(2)], ids=repr)
+def test_bptt_states_may_be_nested_lists(rule):
+    """As `forward` takes them."""
+    rng = np.random.default_rng(0)
+    x, targets = rng.standard_normal((5, 2, 3)), rng.standard_normal((5, 2, 4))
+    for layer in (fastrnn.GRU(3, 4, dtype="float64", seed=0), fastrnn.LSTM(3, 4, dtype="float64", seed=0)):
+        for net in (layer, fastrnn.Sequential(layer)):
+            h = rng.standard_normal((1, 2, 4))
+            state = (h, h + 1) if isinstance(layer, fastrnn.LSTM) else h
+            lists = (h.tolist(), (h + 1).tolist()) if isinstance(layer, fastrnn.LSTM) else h.tolist()
+            state, lists = ((state,), (lists,)) if net is not layer else (state, lists)
+            found = []
+            for taken in (state, lists):
+                net.zero_grad()
+                value, _ = rule.gradients(net, fastrnn.MSE(), x, targets, taken)
+                found.append((value, net.gradients_to_vector().tolist()))
+            assert found[0] == found[1]

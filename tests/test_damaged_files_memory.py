@@ -17,6 +17,7 @@ from tests.torture.files.safetensors_bytes import joined
 pytest.importorskip("safetensors")
 
 LENGTH = 16_000_000
+MANY = [0] * 800_000
 WIDE = "\N{GRINNING FACE}"  # makes four bytes of every character beside it
 LONG = "a" * LENGTH
 
@@ -92,6 +93,11 @@ HEADERS = {
     "name of an argument": lambda: of_architecture({"type": "Tanh", "config": {LONG: 1}}),
     "argument": lambda: of_architecture({"type": "Tanh", "config": {"dtype": LONG}}),
     "argument of a container": lambda: of_architecture({"type": "Sequential", "layers": [], "batch_first": LONG}),
+    "list for a size": lambda: of_architecture({"type": "LSTM", "config": {"input_size": 1, "hidden_size": MANY}}),
+    "list in a list": lambda: of_architecture({"type": "LSTM", "config": {"input_size": 1, "hidden_size": [MANY]}}),
+    "object for a size": lambda: of_architecture(
+        {"type": "Linear", "config": {"in_features": {"a": MANY}, "out_features": 1}}
+    ),
     "kind": lambda: header({"kind": LONG}),
     "words of a kind": lambda: header({"kind": "a " * (LENGTH // 2)}),
     "version": lambda: header({"format_version": LONG}),

@@ -386,6 +386,11 @@ def test_data_window_batches_go_on_from_a_saved_place(seed, done):
     assert [len(part) for part in expected] == [8 - done, 8] and expected[1] != first_steps(window_batches())
 
 
+def test_data_window_batches_of_a_numpy_horizon_have_a_state_for_json():
+    batches = data.WindowBatches(np.zeros(20), 3, np.int64(2), batch_size=2)
+    assert json.loads(json.dumps(batches.state_dict()))["horizon"] == 2
+
+
 def test_data_window_batches_in_order_go_on_from_a_saved_place():
     batches = window_batches(shuffle=False)
     running = iter(batches)

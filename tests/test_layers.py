@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
+from fastrnn import passes
 
 T, B, F, H = 5, 4, 6, 7
 LENGTHS = np.array([5, 1, 3, 4])
@@ -936,3 +938,66 @@ def test_layers_copied_workspace_is_empty_and_works():
             again = copy.deepcopy(copied)
             again.layer.backward(y, workspace=again)
     layer.backward(expected, workspace=workspace)  # the original still holds its forward pass
+
+
+@pytest.mark.parametrize("kind", ["Tanh", "ReLU", "Last", "MeanPool", "MaxPool", "Dropout", "ActivityRegularization"])
+def test_layers_workspaces_follow_a_layer_into_a_model_of_another_dtype(kind):
+    """One without parameters takes the model's dtype when it joins."""
+    rng = np.random.default_rng(0)
+    layer = getattr(fastrnn, kind)(*((0.0,) if kind == "Dropout" else ()))
+    workspace = layer.workspace(4, 2)
+    layer.forward(rng.standard_normal((4, 2, 3), dtype=np.float32), workspace=workspace)
+    fastrnn.Sequential(fastrnn.LSTM(3, 3, dtype="float64", seed=0), layer)
+    x = rng.standard_normal((4, 2, 3))
+    y, _ = layer.forward(x, workspace=workspace)
+    assert y.dtype == np.float64
+    np.testing.assert_array_equal(y, layer.forward(x)[0])
+    dx, _ = layer.backward(np.ones_like(y), workspace=workspace)
+    assert dx.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "layer, name",
+    [
+        (fastrnn.LSTM(2, 3, seed=0), "input_size"), (fastrnn.GRU(2, 3, seed=0), "hidden_size"),
+        (fastrnn.RNN(2, 3, seed=0), "num_layers"), (fastrnn.Embedding(5, 3, seed=0), "num_embeddings"),
+        (fastrnn.Embedding(5, 3, seed=0), "embedding_dim"), (fastrnn.OneHot(4), "num"), (fastrnn.Repeat(3), "steps"),
+        (fastrnn.Linear(2, 3, seed=0), "in_features"), (fastrnn.Jordan(2, 3, 1, seed=0), "output_size"),
+        (fastrnn.Sequential(fastrnn.Tanh()), "layers"), (fastrnn.LSTM(2, 3, seed=0).workspace(4, 2), "steps"),
+        (fastrnn.LSTM(2, 3, seed=0).workspace(4, 2), "batch"),
+    ],
+)  # fmt: skip
+def test_layers_sizes_are_fixed(layer, name):
+    """What kernels trust has been checked once."""
+    before = getattr(layer, name)
+    with pytest.raises(AttributeError, match=name):
+        setattr(layer, name, 10**6)
+    assert getattr(layer, name) is before
+    assert getattr(copy.deepcopy(layer), name) is not None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
+def test_layers_may_be_called_by_a_signal_that_comes_while_weights_are_packed(monkeypatch):
+    layer, x = fastrnn.LSTM(3, 4, seed=0), np.ones((2, 1, 3), np.float32)
+    expected, answers = layer.forward(x)[0], []
+    layer.load_state_dict(layer.state_dict())  # they have to be packed again
+    real = passes.threads_for_elements
+
+    def interrupted(*args):
+        monkeypatch.setattr(passes, "threads_for_elements", real)
+        signal.raise_signal(signal.SIGUSR1)
+        return real(*args)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: answers.append(layer.forward(x)[0]))
+    hung = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(passes, "threads_for_elements", interrupted)
+        signal.alarm(20)
+        answers.append(layer.forward(x)[0])
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGALRM, hung)
+    assert len(answers) == 2
+    for answer in answers:
+        np.testing.assert_array_equal(answer, expected)

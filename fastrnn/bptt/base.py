@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import checks, finite
+from ..bit_generators import check_state
 from ..buffers import NamedArrays
+from ..kernels.interrupts import interrupts_held
 from ..layers.base import Layer, Workspace, check_model
 from ..layers.regularization import ActivityRegularization
 from ..losses import error_of_loss
@@ -126,9 +128,8 @@ class Run:
         self.steps, self.batch = model._extent(self.x)
         self.lengths = checks.sequence_lengths(lengths, self.steps, self.batch)
         model._check_values("x", self.x, self.lengths)
-        model._check_state("state", state, self.batch)
+        self.state, self.dstate = model._given_state("state", state, self.batch), None
         self.resets = model._check_resets(resets, self.steps, self.batch)
-        self.state, self.dstate = state, None
         self.dx: np.ndarray | None = None
         self._axis = 1 if model.batch_first else 0  # of time; the batch has the other
         self._timed = self.x.ndim > model._step_dimensions(self.x)
@@ -308,7 +309,19 @@ def random_states(model: Layer) -> list[dict[str, Any]]:
 
 
 def set_random_states(model: Layer, states: list[dict[str, Any]]) -> None:
-    """Put the generators of `model` back to where `random_states` found them."""
+    """Put the generators of `model` back to where `random_states` found them, all of them or, with ValueError, none."""
+    generators = list(model._generators())
+    if not isinstance(states, (list, tuple)) or len(states) != len(generators):
+        found = f"{len(states)} of them" if isinstance(states, (list, tuple)) else type(states).__name__
+        raise ValueError(f"states must be those of the model's {len(generators)} generators, got {found}")
+    for generator, state in zip(generators, states, strict=True):
+        check_state(generator.bit_generator, state)
+    with interrupts_held():
+        restore_random_states(model, states)
+
+
+def restore_random_states(model: Layer, states: list[dict[str, Any]]) -> None:
+    """`set_random_states` of states that are known to be good."""
     for generator, state in zip(model._generators(), states, strict=True):
         generator.bit_generator.state = state
 

@@ -17,7 +17,7 @@ from .base import (
     random_states,
     refuse_slowness,
     refuse_whole_masks,
-    set_random_states,
+    restore_random_states,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Checkpointed(Rule):
 
         def again(n):
             run.state, states = points[n]
-            set_random_states(run.model, states)
+            restore_random_states(run.model, states)
             return run.forward(starts[n], starts[n] + length)
 
         count = 0
@@ -86,6 +86,6 @@ class Checkpointed(Rule):
                         run._look_at_loss(again(earlier))
                     raise
                 put_rows(dstate, rows, run.dstate)
-        set_random_states(run.model, random)
+        restore_random_states(run.model, random)
         run.state, run.dstate = final, dstate
         return count

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import checks, finite
 from ..model import Container, Sequential, layers_of
-from .base import Rule, Run, map_state, put_rows, random_states, refuse_penalties, set_random_states
+from .base import Rule, Run, map_state, put_rows, random_states, refuse_penalties, restore_random_states
 
 if TYPE_CHECKING:
     from ..layers.base import Layer
@@ -235,7 +235,7 @@ class _Windows:
         random = random_states(run.model)
         y, final = self._forward()
         if final is None:
-            set_random_states(run.model, random)  # as if nothing had been done
+            restore_random_states(run.model, random)  # as if nothing had been done
             raise ValueError(f"{rule!r} goes back by single steps, for which recurrent layers draw other random masks")
         count = run.loss.count(y, run.targets, run.mask)
         self._prepare_back(run._add_loss(y, run.targets, run.mask, run._denominator(count)), final)
@@ -257,14 +257,14 @@ class _Windows:
 
         # all rows in the order of the whole array draw the numbers that the whole array drew
         self._groups = _grouped(run, self._ends, self._k1, self._k2, with_padding=repr(before) != repr(after))
-        set_random_states(self._core, before)
+        restore_random_states(self._core, before)
         for rows in itertools.chain(*self._groups):
             rows.chain = _Chain(self._core.layers, self._buffers, rows.name, 1, rows.places.size, repeatable=True)
             rows.x = self._single_steps("x", x, rows)
             rows.steps[rows.padding] = 0
             rows.chain.forward(rows.x, self._core.states_before(rows.steps, rows.sequences))
         again = random_states(self._core)
-        set_random_states(self._core, after)
+        restore_random_states(self._core, after)
         for a, b, c in zip(map(repr, before), map(repr, after), map(repr, again), strict=True):
             if c != a and (c != b or self._k1 > 1):
                 return y, None

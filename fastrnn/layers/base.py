@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from ..types import Shapes, State
 
 
+_FIXED = frozenset({
+    "bidirectional", "bias", "dilation", "embedding_dim", "hidden_size", "in_features", "input_size", "layers",
+    "nonlinearity", "num", "num_embeddings", "num_layers", "out_features", "output_nonlinearity", "output_size",
+    "reset_after", "steps",
+})  # fmt: skip
+
+
 class Workspace:
     """Preallocated buffers of one layer for sequences up to `steps` and batches up to `batch`, reusable for ever.
 
@@ -29,8 +36,8 @@ class Workspace:
 
     def __init__(self, layer: Layer, steps: int, batch: int):
         self.layer = layer
-        self.steps = steps
-        self.batch = batch
+        self._steps = steps
+        self._batch = batch
         self.record: Any = None  # what the last forward pass leaves for the backward pass, until that has taken it
         self.version: int | None = None  # the parameters' version at the forward pass
         self.repeatable = False  # whether `backward` can be called again for one forward pass, before which it is set
@@ -40,6 +47,16 @@ class Workspace:
         self.carry_factor = 1.0  # by which `backward` multiplies a state's gradient from one step to the one before
         self.penalty_scale = 0.0  # by which `backward` multiplies the gradient of `penalty`; 0 leaves it out
         self._buffers: dict[str, np.ndarray] = {}
+
+    @property
+    def steps(self) -> int:
+        """The most steps that there is room for."""
+        return self._steps
+
+    @property
+    def batch(self) -> int:
+        """The most sequences that there is room for."""
+        return self._batch
 
     def penalty(self) -> float:
         """What the layer adds to the loss of the last forward pass, before it is divided by the loss's denominator."""
@@ -59,10 +76,10 @@ class Workspace:
         `rows`, T·B unless given, is the most that there can be of the last dimension.
         """
         size = (self.steps * self.batch if rows is None else rows) * shape[-1]
-        flat = self._buffers.get(name)
-        if flat is None or flat.size < size:  # the number of features may be known at the first call only
-            checks.memory(f"the workspace of {type(self.layer).__name__}", size * self.layer.dtype.itemsize)
-            flat = self._buffers[name] = aligned_empty(size, self.layer.dtype)
+        dtype, flat = self.layer.dtype, self._buffers.get(name)
+        if flat is None or flat.size < size or flat.dtype != dtype:  # features and dtype may be known at a call only
+            checks.memory(f"the workspace of {type(self.layer).__name__}", size * dtype.itemsize)
+            flat = self._buffers[name] = aligned_empty(size, dtype)
         return flat[: math.prod(shape)].reshape(shape)
 
     def __reduce__(self):
@@ -93,6 +110,11 @@ class Layer(ABC):
         checks.memory(f"{type(self).__name__} with {size:,} parameters", size * making_bytes(dtype))
         self.parameters = Parameters(shapes, dtype)
         self.owner: Layer | None = None  # the model the layer belongs to
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and name in self.__dict__:  # parameters and packed weights have it, too
+            raise AttributeError(f"{name} of {type(self).__name__} can't be changed: make another layer")
+        object.__setattr__(self, name, value)
 
     @classmethod
     def parameter_shapes(cls, *_: Any, **config: Any) -> Shapes:
@@ -383,6 +405,10 @@ class Layer(ABC):
     def _check_state(self, name, state, batch):
         if state is not None:
             raise TypeError(f"{name} must be None for {type(self).__name__}, got {type(state).__name__}")
+
+    def _given_state(self, name, state, batch):
+        """`state`, checked, as `forward` takes and gives it: arrays of the layer's dtype, whatever it came as."""
+        return self._check_state(name, state, batch)
 
     def _check_resets(self, resets, steps, batch):
         """`resets` as booleans (T,B), or in the layer's own order; None if nothing is reset."""

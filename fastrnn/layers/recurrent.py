@@ -252,6 +252,9 @@ class Recurrent(Layer):
         parts = zip(("h", "c"), state, strict=True)
         return tuple(checks.float_array(f"{name}'s {part}", s, self.dtype, shape) for part, s in parts)
 
+    def _given_state(self, name, state, batch):
+        return None if state is None else self._pack_state(self._check_state(name, state, batch))
+
     def _begin_anew(self, state, resets):
         pairs = zip(state, self._fresh_states(), strict=True)
         return tuple([np.where(resets[:, np.newaxis], np.tile(new, self.dilation), part) for part, new in pairs])
