@@ -199,7 +199,7 @@ SECTION = Section(
     promise="the same seed gives the same bits on this machine: on any number of threads, under each of Numba's "
     "threading layers, and after a break at any point; no result depends on the batch's company, padding or room",
     run=run,
-    share=1.7,
+    share=2.0,
     targets={
         "threading layers": 2,
         "shapes swept": 200,

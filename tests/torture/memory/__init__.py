@@ -59,7 +59,7 @@ def _start(module, arguments, tally, called):
 SECTION = Section(
     promise="Every kernel reads and writes inside its arrays alone.",
     run=_run,
-    share=1.5,
+    share=1.3,
     targets={"kernels": 131, "shapes swept": 150, "deliberate strays caught": 10}
     | {f"shapes with {what}": 10 for what in REACHED},
 )
