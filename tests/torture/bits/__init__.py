@@ -31,7 +31,7 @@ class _Bits:
     def __init__(self, tally, budget, folder):
         self._tally, self._budget, self._folder = tally, budget, folder
         self._wide = budget.left() > _WIDE
-        self._workers = []
+        self._workers, self._kernels = [], set()
         self._interruptions = Interruptions(tally, budget.rng, self._wide, folder / "interrupted")
 
     def start(self):
@@ -49,6 +49,10 @@ class _Bits:
                 self._tally.broke(f"Numba took the threading layer {layer} instead of {worker.layer}")
             self._workers.append(worker)
         return len(self._workers)
+
+    def count_kernels(self):
+        """Tell how many kernels the results came from."""
+        self._tally.count("kernels at work", len(self._kernels))
 
     def stop(self):
         """End all workers."""
@@ -95,6 +99,7 @@ class _Bits:
             self._tally.count("shapes known to be shared among threads", int(result["shared"]))
             for what in result["reached"]:
                 self._tally.count(f"shapes with {what}")
+            self._kernels.update(result["kernels"])
         self._tally.count("shapes swept")
 
     def _ask_all(self, order, **arguments):
@@ -191,6 +196,7 @@ def run(tally, budget):
         try:
             tally.count("threading layers", bits.start())
             bits.go_on()
+            bits.count_kernels()
         finally:
             bits.stop()
 
@@ -202,6 +208,7 @@ SECTION = Section(
     share=2.0,
     targets={
         "threading layers": 2,
+        "kernels at work": 70,
         "shapes swept": 200,
         "training runs compared with that on one thread": 400,
         "resumes compared, with new objects": 200,

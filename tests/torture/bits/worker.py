@@ -10,6 +10,7 @@ import traceback
 import numba
 
 import fastrnn
+from fastrnn.kernels import jit
 
 from .. import sharing
 from . import sweeps
@@ -23,8 +24,9 @@ def train(seed, wide, threads, **options):
 
 
 def sweep(**options):
-    """What a sweep found, see `sweeps.sweep`."""
-    return sweeps.sweep(**options)._asdict()
+    """What a sweep found, see `sweeps.sweep`; and the kernels that have been at work in this process by now."""
+    found = sweeps.sweep(**options)._asdict()
+    return found | {"kernels": [".".join(name) for name, kernel in jit._kernels.items() if kernel.overloads]}
 
 
 _ORDERS = {"train": train, "sweep": sweep}
