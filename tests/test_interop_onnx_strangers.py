@@ -126,6 +126,37 @@ def test_interop_onnx_strangers_one_external_tensor_many_times(tmp_path):
     assert load(path).inputs == ("x",)
 
 
+def steps_to(last, *nodes):
+    """The first of these nodes and so on, each of the one before: x, v0, v1, ..., `last` times."""
+    names = ["x", *[f"v{i}" for i in range(last)]]
+    make, *more = nodes
+    return [make(a, b) for a, b in zip(names, names[1:], strict=False)] + [
+        helper.make_node("Identity", [names[-1]], ["w"]), *more
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, nodes", [
+    ("gathered", lambda: steps_to(60, lambda a, b: helper.make_node("Gather", [a, "i" if a == "x" else a], [b]))),
+    ("unsqueezed", lambda: steps_to(3000, lambda a, b: helper.make_node("Unsqueeze", [a, "zero"], [b]))),
+    ("expanded", lambda: steps_to(1, lambda a, b: helper.make_node("Expand", [a, "ones"], [b]))),
+    ("sizes joined", lambda: [
+        helper.make_node("Shape", ["x"], ["s0"]),
+        *[helper.make_node("Concat", [f"s{i}", f"s{i}"], [f"s{i + 1}"], axis=0) for i in range(40)],
+        helper.make_node("ConstantOfShape", ["s40"], ["w"]),
+    ]),
+])  # fmt: skip
+def test_interop_onnx_strangers_dimensions_are_not_written_down(name, nodes, tmp_path):
+    """Of a few nodes that make thousands or 2^40 of them; such a file is read, and is no chain."""
+    constants = {"zero": np.zeros(1, np.int64), "ones": np.ones(100_000, np.int64), "i": np.zeros((1, 2), np.int64)}
+    path = saved(tmp_path, [*nodes(), RELU], constants)
+    tracemalloc.start()
+    try:
+        assert load(path).inputs == ("x",)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("inputs", ["x", {"x"}, ["x"], np.eye(2, 3), None])
 def test_interop_onnx_strangers_inputs_are_a_mapping(inputs, tmp_path):
     model = load(saved(tmp_path, [RELU]))

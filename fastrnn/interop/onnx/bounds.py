@@ -44,6 +44,47 @@ def refuse_splits(proto: onnx.ModelProto) -> None:
                     raise ValueError(f"a {node.op_type} node has {len(node.output)} outputs, not {attribute.i:,}")
 
 
+def has_few_dimensions(proto: onnx.ModelProto) -> bool:
+    """Whether no value of a model without functions seems to have more dimensions than an array may.
+
+    Shape inference writes all of them down, and a node that gathers a tensor by itself doubles them. An estimate: what
+    a node makes smaller counts as it was.
+    """
+    ranks, lengths = {}, {}  # by the names of values: dimensions, and numbers where the value is dimensions of another
+    for body in graphs(proto.graph):
+        for value in body.input:
+            sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            ranks[value.name], lengths[value.name] = len(sizes), sizes[0] if len(sizes) == 1 else 0
+        for tensor in body.initializer:
+            ranks[tensor.name], lengths[tensor.name] = len(tensor.dims), math.prod(tensor.dims)
+        for node in body.node:
+            rank = max((ranks.get(name, 0) for name in node.input), default=0)
+            length = max((lengths.get(name, 0) for name in node.input), default=0)
+            second = node.input[1] if len(node.input) > 1 else None
+            numbers = [len(attribute.ints) for attribute in node.attribute] + [
+                math.prod(attribute.t.dims) for attribute in node.attribute if attribute.HasField("t")
+            ]
+            if node.op_type in ("Gather", "GatherND"):
+                rank, length = sum(ranks.get(name, 0) for name in node.input), lengths.get(second, 0)
+            elif node.op_type == "Unsqueeze":
+                rank += max(lengths.get(second, 0), *numbers, 0)
+            elif node.op_type in ("Reshape", "Expand"):
+                rank = max(rank, lengths.get(second, 0), *numbers, 0)
+            elif node.op_type == "ConstantOfShape":
+                rank = length
+            elif node.op_type == "Shape":
+                rank, length = 1, rank
+            elif node.op_type == "Concat":
+                length = sum(lengths.get(name, 0) for name in node.input)
+            elif node.op_type == "Constant":
+                rank, length = 1, max(numbers, default=1)
+            if rank > _MOST_DIMENSIONS:
+                return False
+            for name in node.output:
+                ranks[name], lengths[name] = rank, length
+    return True
+
+
 def graphs(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
     """A graph and those in its nodes' attributes."""
     yield graph

@@ -91,7 +91,8 @@ def read(path: Path) -> OnnxModel:
         _check(proto)
         proto = onnx.inliner.inline_local_functions(proto)
         bounds.refuse_splits(proto)
-        onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+        if bounds.has_few_dimensions(proto):
+            onnx.shape_inference.infer_shapes(proto, strict_mode=True)
     return OnnxModel(proto)
 
 
