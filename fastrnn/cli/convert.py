@@ -114,13 +114,11 @@ def _read(arguments, source):
         given["layers"] = [_described(word) for word in arguments.layers.split(",")]
     try:
         return interop_torch.load(source, **given), None
-    except storage.FormatError:
-        raise
     except (ValueError, TypeError) as error:
-        text = (
-            str(error).replace("pass layers=", "pass --layers ").replace("pass nonlinearity=", "pass --nonlinearity ")
-        )
-        raise CommandError(f"{source}: {text}") from None
+        text = str(error)
+        for hint in ("layers", "nonlinearity"):
+            text = text.replace(f"pass {hint}=", f"pass --{hint} ")
+        raise CommandError(text) from None
 
 
 def _scaled(model, extra, source):

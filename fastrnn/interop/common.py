@@ -43,18 +43,27 @@ def require(module: str, extra: str) -> Any:
 def float_values(name: str, value: Any) -> np.ndarray:
     """An array or a tensor as a new float32 or float64 array; float16 and bfloat16, which are shorter, as float32.
 
-    `TypeError` for what is no array of floating-point numbers.
+    `TypeError` for what is no array of floating-point numbers, `ValueError` for a tensor without any: on the device
+    "meta", or of a lazy module that has not run.
     """
     if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor of PyTorch, whether that can be imported or not
-        value = value.detach().cpu()
-        if str(value.dtype).endswith(_SHORT_FLOATS):  # NumPy has no bfloat16
-            value = value.float()
+        value = _on_cpu(name, value)
     array = checks.as_array(name, value)
     if array.dtype.name in _SHORT_FLOATS:
         array = array.astype(np.float32)
     if array.dtype not in checks.FLOAT_DTYPES:
         raise TypeError(f"{name} must hold float16, bfloat16, float32 or float64 numbers, got dtype {array.dtype}")
     return np.array(array, order="C")
+
+
+def _on_cpu(name, tensor):
+    try:
+        if getattr(tensor, "is_meta", False) or type(tensor).__name__.startswith("Uninitialized"):
+            raise ValueError(f"{name} is a tensor without numbers: on the device meta, or of a lazy module")
+        tensor = tensor.detach().cpu()
+        return tensor.float() if str(tensor.dtype).endswith(_SHORT_FLOATS) else tensor  # NumPy has no bfloat16
+    except (RuntimeError, NotImplementedError) as error:  # of kinds of tensors that can do neither
+        raise TypeError(f"{name} can't be taken as an array: {' '.join(str(error).split())}") from None
 
 
 def common_dtype(arrays, dtype) -> np.dtype:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import checks, storage
+import numpy as np
+
+from .. import checks, init, parameters, storage
 from ..layers import GRU, LSTM, RNN, Jordan, LayerNormLSTM, PeepholeLSTM
 from ..layers.base import Layer
 from ..safetensors_reader import parse_json
@@ -58,20 +60,57 @@ def from_state_dict(
     batch_first: of the layer or model.
     dtype: "float32" or "float64"; None takes the state dict's, which is float32 for shorter floats.
 
-    ValueError, saying what to pass, if it is not clear; naming the tensors if fastrnn has no such layer.
+    ValueError, saying what to pass, if it is not clear; naming the tensors if fastrnn has no such layer, or if they
+    have no numbers (PyTorch's device "meta"); for more than 10,000 tensors, names of more than 1,000 characters or of
+    more than 64 modules in one another. TypeError for tensors of other dtypes.
     """
+    hints = _Hints.checked(nonlinearity, batch_first, dtype)
+    return _model(_candidates(state_dict, hints), layers, hints)
+
+
+class _Hints(NamedTuple):
+    """What the caller of `from_state_dict` says besides the layers."""
+
+    nonlinearity: str | None
+    batch_first: bool
+    dtype: np.dtype | None
+
+    @classmethod
+    def checked(cls, nonlinearity=None, batch_first=False, dtype=None):
+        """The arguments, if they are what they should be."""
+        if nonlinearity is not None:
+            nonlinearity = checks.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        dtype = None if dtype is None else checks.float_dtype(dtype)
+        return cls(nonlinearity, checks.flag("batch_first", batch_first), dtype)
+
+
+class _Modules(NamedTuple):
+    """What the modules of a state dict may be."""
+
+    candidates: dict[str, list[torch_names.Candidate]]  # by the modules' names
+    dtype: np.dtype  # of the layers
+
+
+def _candidates(state_dict, hints) -> _Modules:
+    """What does not depend on the argument `layers`: with the hints as they should be, all errors are the tensors'."""
     arrays = torch_names.arrays_of(state_dict)
     if not arrays:
         raise ValueError("state_dict is empty")
-    batch_first = checks.flag("batch_first", batch_first)
-    dtype = common_dtype(arrays.values(), dtype)
     groups = torch_names.by_module(arrays)
-    found = {name: torch_names.candidates(name, tensors, nonlinearity) for name, tensors in groups.items()}
-    if layers is None:
-        parts = [candidate.build(batch_first, dtype) for candidate in torch_names.chain(found)]
-    else:
-        parts = torch_names.described(layers, found, batch_first, dtype)
-    return torch_names.assembled(parts, len(parts) == 1 and "" in groups, batch_first)
+    found = {name: torch_names.candidates(name, own, hints.nonlinearity) for name, own in groups.items()}
+    return _Modules(found, common_dtype(arrays.values(), hints.dtype))
+
+
+def _model(modules, layers, hints):
+    """The model of these modules, in the order that the caller says or that follows from their names and sizes."""
+    found, batch_first, dtype = modules.candidates, hints.batch_first, modules.dtype
+    size = sum(array.size for ways in found.values() for array in ways[0].values.values())
+    with init.left_out(), parameters.in_place(size, dtype):
+        if layers is None:
+            parts = [candidate.build(batch_first, dtype) for candidate in torch_names.chain(found)]
+        else:
+            parts = torch_names.described(layers, found, batch_first, dtype)
+        return torch_names.assembled(parts, "" in found and len(parts) == 1, batch_first)
 
 
 def load_state_dict_into(
@@ -83,12 +122,13 @@ def load_state_dict_into(
     names: modules' names in `state_dict` -> those in the model ("lstm" -> "0"). Without it they are the same, or each
         module goes to the layer that has the same tensors.
 
-    ValueError if something is missing, left over or of another shape, or if more than one layer fits. Nothing changes
-    unless all of it fits.
+    ValueError if something is missing, left over or of another shape, or if more than one layer fits, or more than one
+    module goes to one. Nothing changes unless all of it fits.
     """
     check_model(model)
-    arrays = torch_names.arrays_of(state_dict)
-    arrays = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a string, got {type(prefix).__name__}")
+    arrays = torch_names.arrays_of(state_dict, prefix)
     if not arrays:
         raise ValueError(f"state_dict has no names that begin with {prefix!r}" if prefix else "state_dict is empty")
     theirs = torch_names.by_module(arrays)
@@ -97,9 +137,15 @@ def load_state_dict_into(
         names = {name: name for name in theirs} if theirs.keys() == ours.keys() else _matched(theirs, ours)
     if not isinstance(names, Mapping):
         raise TypeError(f"names must be a mapping of modules' names, got {type(names).__name__}")
+    owners: dict[str, str] = {}
     for module in theirs:
         if module not in names:
             raise ValueError(f"names must have an entry for module {module!r}")
+        if not isinstance(names[module], str):
+            raise TypeError(f"names must give a layer's name for module {module!r}, got {names[module]!r}")
+        other = owners.setdefault(names[module], module)
+        if other != module:
+            raise ValueError(f"names must not give modules {other!r} and {module!r} to one layer, {names[module]!r}")
     values = {}
     for module, tensors in theirs.items():
         for own, array in torch_names.layer_names(tensors).items():
@@ -181,9 +227,13 @@ def load(path: storage.Path, layers: Sequence[Any] | None = None, **hints: Any) 
     Of a file that `save` wrote it is the model that was saved. Of others, or with any hint, it is
     `from_state_dict(state_dict, layers, **hints)`.
 
-    `FormatError` for a file that is no safetensors file (those of `torch.save` are pickles, which are never read);
-    `OSError` for one that can't be read.
+    `FormatError` for a file that is no safetensors file (those of `torch.save` are pickles, which are never read), or
+    whose tensors are no layers of fastrnn's or don't tell by themselves which, with what to pass; `ValueError` or
+    `TypeError` for hints that don't fit; `OSError` for a file that can't be read.
     """
+    if unknown := hints.keys() - set(_Hints._fields):
+        raise TypeError(f"load takes no argument {min(unknown)}")
+    checked = _Hints.checked(**hints)
     tensors, metadata = storage.read_safetensors(path)
     if metadata.get("format") == storage.FORMAT:
         raise storage.FormatError(f"{os.fsdecode(path)} was written by fastrnn.save: read it by fastrnn.load")
@@ -196,9 +246,15 @@ def load(path: storage.Path, layers: Sequence[Any] | None = None, **hints: Any) 
             ) from None
         return storage.restore(description, tensors, path)
     try:
-        return from_state_dict(tensors, layers, **hints)
+        modules = _candidates(tensors, checked)
+        if layers is None:
+            return _model(modules, None, checked)
+    except (ValueError, TypeError) as error:
+        raise storage.FormatError(f"{os.fsdecode(path)}: {storage.short(str(error))}") from None
+    try:
+        return _model(modules, layers, checked)
     except ValueError as error:  # which has names out of the file
-        raise ValueError(storage.short(str(error))) from None
+        raise ValueError(f"{os.fsdecode(path)}: {storage.short(str(error))}") from None
 
 
 # ---- modules ----

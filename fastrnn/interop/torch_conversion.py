@@ -55,8 +55,9 @@ def from_module(module: nn.Module, layers: Sequence[Any] | None, example: Any) -
     _refuse_shared(leaves)
     _refuse_hooks(module)
     batch_first = _batch_first(leaves)
-    tensors = [t for t in module.state_dict().values() if t.is_floating_point()]
-    dtype = common_dtype([float_values("", t.new_zeros(())) for t in tensors], None)
+    tensors = {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+    values = [float_values(name, tensor.new_zeros(())) for name, tensor in tensors.items()]
+    dtype = common_dtype(values, None)
     if layers is None:
         if type(module) in _LEAVES:
             return _part("", module, batch_first, dtype).filled()

@@ -1,6 +1,8 @@
 """Which layers the names and shapes in a state dict of PyTorch's stand for, and in what order they may be."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +11,7 @@ from .. import checks
 from ..layers import GRU, LSTM, RNN, Embedding, Linear
 from ..layers.base import Layer
 from ..model import Sequential
+from ..safetensors_reader import quoted
 from .common import Part, float_values
 
 Arrays = dict[str, np.ndarray]
@@ -16,6 +19,14 @@ Arrays = dict[str, np.ndarray]
 _BY_GATES = {1: RNN, 3: GRU, 4: LSTM}  # rows of weight_hh over its columns
 _CELL = {kind: f"{kind}_l0" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
 _MOST_UNORDERED = 12  # modules whose order is searched: the search may visit all their subsets
+
+# Of what may be a stranger's, as in fastrnn's own files: every tensor, and every part of a name, becomes objects.
+_MOST_TENSORS = 10_000
+_LONGEST_NAME = 1_000
+_DEEPEST = 64  # modules in one another
+
+_MOST_GAPS = 5  # that a message tells of
+_MOST_SHOWN = 16  # tensors of a module
 
 
 class Candidate(NamedTuple):
@@ -34,14 +45,22 @@ class Candidate(NamedTuple):
         return Part(self.kind(**self.arguments, **recurrent, dtype=dtype, seed=0), values)
 
 
-def arrays_of(state_dict: Mapping[str, Any]) -> Arrays:
-    """A state dict of arrays or tensors as arrays: see `float_values`."""
+def arrays_of(state_dict: Mapping[str, Any], prefix: str = "") -> Arrays:
+    """A state dict of arrays or tensors, those with `prefix`, by the rest of their names: see `float_values`."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state_dict).__name__}")
     for name in state_dict:
         if not isinstance(name, str):
             raise TypeError(f"state_dict must have strings for names, got {name!r}")
-    return {name: float_values(f"state_dict[{name!r}]", value) for name, value in state_dict.items()}
+    chosen = [name for name in state_dict if name.startswith(prefix)]
+    if len(chosen) > _MOST_TENSORS:
+        raise ValueError(f"state_dict must have at most {_MOST_TENSORS:,} tensors, got {len(chosen):,}")
+    for name in chosen:
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"names must have at most {_LONGEST_NAME:,} characters, got {len(name):,}: {quoted(name)}")
+        if name.count(".") > _DEEPEST:
+            raise ValueError(f"{quoted(name)} must be of at most {_DEEPEST} modules in one another")
+    return {name.removeprefix(prefix): float_values(f"state_dict[{quoted(name)}]", state_dict[name]) for name in chosen}
 
 
 def by_module(arrays: Arrays) -> dict[str, Arrays]:
@@ -49,7 +68,10 @@ def by_module(arrays: Arrays) -> dict[str, Arrays]:
     groups: dict[str, Arrays] = {}
     for name, array in arrays.items():
         module, _, own = name.rpartition(".")
-        groups.setdefault(module, {})[own] = array
+        tensors = groups.setdefault(module, {})
+        if own in tensors:  # ".weight" beside "weight"
+            raise ValueError(f"two tensors have the name {quoted(own)}")
+        tensors[own] = array
     return groups
 
 
@@ -68,9 +90,11 @@ def candidates(module: str, tensors: Arrays, nonlinearity: str | None) -> list[C
 
     nonlinearity: of an RNN, which its tensors don't tell.
     """
-    place = f"module {module!r}" if module else "state_dict"
+    place = f"module {quoted(module)}" if module else "state_dict"
     if any(name.startswith("weight_hr") for name in tensors):
         raise ValueError(f"{place}: fastrnn has no LSTM with proj_size (it has {_found(tensors)})")
+    if any(0 in array.shape for array in tensors.values()):
+        raise ValueError(f"{place}: no layer of fastrnn has tensors without numbers: {_found(tensors)}")
     tensors = layer_names(tensors)
     if "weight_hh_l0" in tensors:
         return [_recurrent(place, tensors, nonlinearity)]
@@ -105,20 +129,25 @@ def _recurrent(place, tensors, nonlinearity):
     sizes = {"input_size": first.shape[1], "hidden_size": hidden, "num_layers": layers}
     arguments = {**sizes, "bias": "bias_ih_l0" in tensors, "bidirectional": "weight_hh_l0_reverse" in tensors}
     expected = dict(kind.parameter_shapes(**arguments))
-    for name in expected.keys() ^ tensors.keys():
-        raise ValueError(f"{place}: {kind.__name__}'s {name} is {'missing' if name in expected else 'unknown'}")
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        raise ValueError(f"{place}: {kind.__name__}'s {_shown(name)} is {'missing' if name in expected else 'unknown'}")
     for name, shape in expected.items():
         checks.shape(f"{place}: {name}", tensors[name].shape, shape)
     directions = 1 + arguments["bidirectional"]
     if kind is RNN:
         if nonlinearity is None:
             raise ValueError(f'{place}: pass nonlinearity="tanh" or "relu", which an RNN\'s tensors do not tell')
-        arguments["nonlinearity"] = checks.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        arguments["nonlinearity"] = nonlinearity
     return Candidate(kind, arguments, first.shape[1], directions * hidden, tensors)
 
 
 def _found(tensors):
-    return ", ".join(f"{name} {array.shape}" for name, array in tensors.items())
+    shown = [f"{_shown(name)} {array.shape}" for name, array in tensors.items()]
+    return ", ".join([*shown[:_MOST_SHOWN], *(["…"] if len(shown) > _MOST_SHOWN else [])])
+
+
+def _shown(name):
+    return quoted(name)[1:-1]
 
 
 # ---- their order ----
@@ -130,10 +159,14 @@ def chain(groups: dict[str, list[Candidate]]) -> list[Candidate]:
     Modules whose names end in numbers, as an `nn.Sequential`'s, stay in the order of these. `ValueError` if no order
     fits, if several do, or if the numbers leave gaps, which stand for modules without parameters.
     """
-    _refuse_gaps(list(groups))
-    if len(groups) > _MOST_UNORDERED and not all(_before(a, b) or _before(b, a) for a in groups for b in groups):
+    names = sorted(groups, key=_place)
+    _refuse_gaps(names)
+    if all(_before(a, b) for a, b in pairwise(names)):
+        found = list(_in_order(names, groups))
+    elif len(groups) > _MOST_UNORDERED:
         raise ValueError(f"the order of {len(groups)} modules is not known: {_pass_layers(groups)}")
-    found = _orders(groups, {}, None, frozenset(groups), [], [])
+    else:
+        found = _orders(groups, {}, None, frozenset(groups), [], [])
     if not found:
         raise ValueError(f"the modules' sizes don't fit in any order: {_pass_layers(groups)}")
     if len(found) > 1:
@@ -151,6 +184,16 @@ def _pass_layers(groups):
         f"pass layers=[{names}] in the order they are in, with (name, fastrnn.Embedding) or (name, fastrnn.Linear) "
         "where that is not clear"
     )
+
+
+def _in_order(names: list[str], groups: dict[str, list[Candidate]]) -> Iterator[list[Candidate]]:
+    """The ways to take the modules in this order: one for each layer that the first may be, if the others fit."""
+    for first in groups[names[0]]:
+        way = [first]
+        for name in names[1:]:
+            way += [candidate for candidate in groups[name] if candidate.inputs == way[-1].outputs]
+        if len(way) == len(names):
+            yield way
 
 
 def _orders(groups, dead, features, left, so_far, found):
@@ -173,29 +216,37 @@ def _orders(groups, dead, features, left, so_far, found):
     return found
 
 
+def _place(name):
+    """What names are sorted by: the parts that are numbers as such, before others."""
+    return [(int(part) if part.isdecimal() else math.inf, part) for part in name.split(".")]
+
+
 def _before(a, b):
     """Whether module a stands before b for sure: their names first differ in numbers."""
-    for x, y in zip(a.split("."), b.split("."), strict=False):
-        if x != y:
-            return x.isdecimal() and y.isdecimal() and int(x) < int(y)
+    for (x, one), (y, other) in zip(_place(a), _place(b), strict=False):
+        if one != other:
+            return x < y < math.inf
     return False
 
 
 def _refuse_gaps(names):
-    children = {}
+    """names: sorted by `_place`, so that each number comes right after the one before it under the same parent."""
+    before = []
     for name in names:
-        parts = name.split(".")
-        for i, part in enumerate(parts):
-            if part.isdecimal():
-                children.setdefault(".".join(parts[:i]), set()).add(int(part))
-    for parent, numbers in children.items():
-        missing = sorted(set(range(max(numbers))) - numbers)
-        if missing:
-            gaps = ", ".join(f"{parent}.{n}" if parent else str(n) for n in missing[:5])
-            raise ValueError(
-                f"the state dict does not tell what has no parameters, {gaps}: pass layers= with the modules' names "
-                'and such layers between them, for instance layers=["0", fastrnn.Last(), "2"]'
-            )
+        place = _place(name)
+        common = next((i for i, (x, y) in enumerate(zip(before, place, strict=False)) if x != y), len(before))
+        for depth in range(common, len(place)):
+            number, _ = place[depth]
+            last = before[depth][0] if depth == common and depth < len(before) else -1
+            if last + 1 < number < math.inf:
+                parent = "".join(f"{part}." for _, part in place[:depth])
+                gaps = range(last + 1, number)[:_MOST_GAPS]
+                shown = ", ".join(f"{_shown(parent)}{gap}" for gap in gaps)
+                raise ValueError(
+                    f"the state dict does not tell what has no parameters, {shown}: pass layers= with the modules' "
+                    'names and such layers between them, for instance layers=["0", fastrnn.Last(), "2"]'
+                )
+        before = place
 
 
 # ---- layers as described by the caller ----

@@ -14,6 +14,8 @@ class Atom(NamedTuple):
     size: int | None = None
 
 
+_MOST_SIZES = 64  # of dimensions, in a list of them: joined to itself it doubles
+
 Axis: TypeAlias = tuple[Atom, ...]
 Axes: TypeAlias = tuple[Axis, ...]
 
@@ -71,7 +73,7 @@ def size_arithmetic(node, inputs, given):
     if None in others:
         return None
     if node.op_type == "Concat":
-        return sum(others, first)
+        return sum(others, first) if len(first) + sum(map(len, others)) <= _MOST_SIZES else None
     if node.op_type == "Mul" and len(first) == len(others[0]) == 1:
         a, b = first[0], others[0][0]
         return (a + b,) if isinstance(a, tuple) and isinstance(b, tuple) else None

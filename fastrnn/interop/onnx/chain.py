@@ -33,6 +33,7 @@ class NotAChain(Exception):
 
 
 _LENGTHS = (Atom("lengths"),)  # the axis of the numbers of valid steps
+_MOST_DIMENSIONS = 64  # of arrays in NumPy
 _ENDS = {"forward": "last", "reverse": "first"}
 _GLUE = {
     "Cast",
@@ -475,6 +476,8 @@ class _Walk:
     def _unsqueeze(self, node, x, axes=None):
         axes = _argument([axes], 0, _attributes(node), "axes")
         rank = len(x.axes) + len(axes)
+        if rank > _MOST_DIMENSIONS:
+            return None
         new, left = {i % rank for i in axes}, iter(x.axes)
         return x._replace(axes=tuple(() if i in new else next(left) for i in range(rank)))
 

@@ -1,6 +1,7 @@
 """Values in an ONNX graph that are the same in every run."""
 
 import contextlib
+import math
 from collections.abc import Collection
 
 import numpy as np
@@ -12,6 +13,9 @@ from onnx.reference import ReferenceEvaluator
 _FOLDED = {"Cast", "Concat", "Constant", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 
 
+_TIMES = 8  # so many times what a file has may be made of it: exporters take a weight through a few nodes
+
+
 def constant_values(proto: onnx.ModelProto, but: Collection[str] = ()) -> dict[str, np.ndarray]:
     """Arrays by the names of a graph's values that depend on no input: initializers, and what is made of them.
 
@@ -19,16 +23,26 @@ def constant_values(proto: onnx.ModelProto, but: Collection[str] = ()) -> dict[s
     """
     tensors = [tensor for tensor in proto.graph.initializer if tensor.name not in but]
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
-    most = proto.ByteSize()  # of a node's input: by doubling, a small file could fill the memory
+    left = _TIMES * proto.ByteSize()  # bytes: a node that takes one array many times could fill the memory
     for node in proto.graph.node:
         names = [name for name in node.input if name]
         if node.domain or node.op_type not in _FOLDED or not values.keys() >= set(names):
             continue
-        inputs = {name: values[name] for name in names}
-        if sum(array.nbytes for array in inputs.values()) <= most:
-            with contextlib.suppress(Exception):  # a node that fails does so when the graph is run, and is named then
-                values.update(_outputs(node, inputs, proto.opset_import))
+        with contextlib.suppress(Exception):  # a node that fails does so when the graph is run, and is named then
+            if _most_bytes(node, [values[name] for name in names]) <= left:
+                made = _outputs(node, {name: values[name] for name in names}, proto.opset_import)
+                left -= sum(array.nbytes for array in made.values())
+                values.update(made)
     return values
+
+
+def _most_bytes(node, inputs):
+    """What the outputs of a node can take at most, infinity for those that weights have no use for."""
+    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type == "Cast":
+        dtype = helper.tensor_dtype_to_np_dtype(given["to"])
+        return inputs[0].size * dtype.itemsize if dtype.kind in "fiub" else math.inf
+    return sum(array.nbytes for array in inputs)  # as often as they are among them
 
 
 def _outputs(node, inputs, opsets):

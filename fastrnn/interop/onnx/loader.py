@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from ... import checks
 from ...layers.base import Layer
 from ...storage import FormatError, Path, errors_as
+from . import bounds
 from .chain import NotAChain, chain_of
 from .constants import constant_values
 from .operators import operators
@@ -58,6 +59,8 @@ class OnnxModel:
         Floats of another precision and integers of another size are converted. `ValueError` or `TypeError` for inputs
         that don't fit, and for a graph that can't compute them.
         """
+        if not isinstance(inputs, Mapping):
+            raise TypeError(f"inputs must be a mapping of names to arrays, got {type(inputs).__name__}")
         missing = [name for name in self.inputs if name not in inputs]
         unknown = [str(name) for name in inputs if name not in self._declared]
         if missing or unknown:
@@ -80,17 +83,21 @@ def read(path: Path) -> OnnxModel:
         data = file.read()
     with errors_as(FormatError, f"{path} is no ONNX file, or damaged or cut short"):
         proto = onnx.load_model_from_string(data)
+        bounds.check(proto, len(data), os.path.dirname(path))
         onnx.load_external_data_for_model(proto, os.path.dirname(path))
     if proto.ByteSize() > _LARGEST:
         raise ValueError(f"{path} has more than {_LARGEST:,} bytes of weights, which is not supported")
     with errors_as(FormatError, f"{path} is no valid ONNX model"):
         _check(proto)
         proto = onnx.inliner.inline_local_functions(proto)
+        bounds.refuse_splits(proto)
+        if bounds.has_few_dimensions(proto):
+            onnx.shape_inference.infer_shapes(proto, strict_mode=True)
     return OnnxModel(proto)
 
 
 def _check(proto):
-    """Raise the library's errors for what is no valid model, or one whose shapes don't fit."""
+    """Raise the library's errors for what is no valid model."""
     types = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output) if value.HasField("type")]
     open_types = [type_ for type_ in types if type_.elem_type and not type_.HasField("shape")]
     for type_ in open_types:  # the checker wants shapes, which ONNX Runtime does without
@@ -98,28 +105,17 @@ def _check(proto):
     onnx.checker.check_model(proto)
     for type_ in open_types:
         type_.ClearField("shape")
-    onnx.shape_inference.infer_shapes(proto, strict_mode=True)
 
 
 def _name_outputs(graph):
     """Give every output of a node a name: what is left out has none, and the evaluator takes it for a missing input."""
-    used = {name for inner in _graphs(graph) for node in inner.node for name in (*node.input, *node.output)}
+    used = {name for inner in bounds.graphs(graph) for node in inner.node for name in (*node.input, *node.output)}
     fresh = (name for i in itertools.count() if (name := f"unused_{i}") not in used)
-    for inner in _graphs(graph):
+    for inner in bounds.graphs(graph):
         for node in inner.node:
             for i, name in enumerate(node.output):
                 if not name:
                     node.output[i] = next(fresh)
-
-
-def _graphs(graph) -> Iterator[onnx.GraphProto]:
-    """A graph and those in its nodes' attributes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    yield from _graphs(inner)
 
 
 def _declaration(type_):

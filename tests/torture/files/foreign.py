@@ -2,6 +2,8 @@
 
 import io
 import pathlib
+import resource
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -20,6 +22,8 @@ from .children import Ended, in_child
 _CHUNK = 200  # reads in one child
 _SECONDS = 30  # that one may take
 _LONGEST = 1500  # characters of a message
+_ROOM = 512 << 20  # bytes of memory that a read may take beyond what the process had before; all files are small
+_MOST_ROOM = 4 << 30  # beyond which the system grants no memory: the machine is others' too
 _REPEATED = 8  # bytes, at most, that are put in several times
 _DAMAGES = tuple(
     mutations.MUTATIONS[name]
@@ -163,6 +167,19 @@ def foreign_files(tally, budget):
         number += _CHUNK
 
 
+def _peak():
+    """The most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _limit_memory(room):
+    """Let this process have so many bytes of addresses more, where the system says how many it has."""
+    status = pathlib.Path("/proc/self/statm")
+    if status.exists():
+        limit = int(status.read_text().split()[0]) * resource.getpagesize() + room
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
 def _reads(folder, seed, first):
     """In a child: what came of reading each."""
     warnings.simplefilter("ignore")  # the libraries' that parse them
@@ -171,6 +188,8 @@ def _reads(folder, seed, first):
         write(paths[kind])
         goods[kind] = pathlib.Path(paths[kind]).read_bytes()
         read(paths[kind])
+    peak = _peak()
+    _limit_memory(_MOST_ROOM)
     for number in range(first, first + _CHUNK):
         rng = np.random.default_rng((seed, number))
         kind = list(_KINDS)[number % len(_KINDS)]
@@ -186,4 +205,7 @@ def _reads(folder, seed, first):
                 problem = f"its message is no sentence: {str(error)[:300]!r}…"
         except BaseException as error:
             problem = f"{type(error).__name__}: {error}"[:500]
+        before, peak = peak, max(peak, _peak())
+        if problem is None and peak - before > _ROOM:
+            problem = f"it took {peak - before:,} bytes of memory, and the files before it no more than {before:,}"
         yield f"{kind}, number {number}", problem

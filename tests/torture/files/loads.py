@@ -148,6 +148,7 @@ def _load(watch, kind, name, content, good, path):
     """Whether a damaged file was refused, and what is wrong with how it was read, None for nothing."""
     pathlib.Path(path).write_bytes(content)
     reader, refused, problem = sources.reader(kind), False, None
+    fatal = mutations.is_fatal(name) and name not in reader.survived
     tracemalloc.reset_peak()
     before, _ = tracemalloc.get_traced_memory()
     watch.seen.clear()
@@ -172,9 +173,9 @@ def _load(watch, kind, name, content, good, path):
         problem = f"it did {watch.seen}"
     if problem is None and peak - before > 2 * len(content) + room:
         problem = f"it took {peak - before:,} bytes of memory for a file of {len(content):,}"
-    if problem is None and not refused and mutations.is_fatal(name) and content != good:
+    if problem is None and not refused and fatal and content != good:
         problem = "it was loaded"
-    if problem is None and not refused and not sources.agree(found, content):
+    if problem is None and not refused and not sources.agree(kind, found, content):
         problem = "other tensors were loaded than the file has"
     if problem is None and not refused and reader.go_on is not None:
         try:

@@ -279,6 +279,37 @@ def a_tensor_renamed(rng, content):
     return joined(header, data)
 
 
+@_mutation(fatal=True)
+def a_strange_name(rng, content):
+    """Numbers and depths in it that would take memory if anybody made something of them."""
+    header, data = parts(content)
+    old = _pick(rng, _tensor_names(header))
+    number, deep = "9" * _pick(rng, (1, 4, 8, 12, 20, 900, 5000)), "0." * _pick(rng, (1, 30, 64, 400, 20_000))
+    new = _pick(rng, (
+        f"{number}.{old}", f"0.{number}.{old}", old.replace("0", number, 1) + ".0", f"{deep}{old}", f"{old}.{deep}0",
+        f".{old}", f"{old}.", f"00.{old}", "x" * _pick(rng, (900, 10**5)) + f".{old}", f"{old}.{number}",
+    ))  # fmt: skip
+    header[new] = header.pop(old)
+    return joined(header, data)
+
+
+@_mutation
+def another_dtype_of_its_size(rng, content):
+    """Perhaps of half of it, for twice as many numbers."""
+    header, data = parts(content)
+    for name in _tensor_names(header):
+        entry = header[name]
+        same = {"F32": ("I32", "U32"), "F64": ("I64", "U64")}.get(entry["dtype"], ("I8",))
+        half = {"F32": ("F16", "I16"), "F64": ("F32", "I32")}.get(entry["dtype"])
+        if half and entry["shape"] and rng.random() < 0.5:
+            entry["dtype"], entry["shape"][-1] = _pick(rng, half), 2 * entry["shape"][-1]
+        else:
+            entry["dtype"] = _pick(rng, same)
+        if rng.random() < 0.5:
+            break
+    return joined(header, data)
+
+
 @_mutation
 def two_tensors_exchanged(rng, content):
     header, data = parts(content)

@@ -1,6 +1,7 @@
 """The good files that are damaged, and how each kind is read."""
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,11 +23,13 @@ _TEXT = b"The quick brown fox jumps over the lazy dog. It was not amused! Who is
 
 
 class Reader(NamedTuple):
-    """How a kind of file is read: `read(path)` gives what must be the same as `content`, all tensors by name."""
+    """How a kind of file is read: `read(path)` gives all its tensors by name, the same as in the file."""
 
     read: object
     refusals: tuple[type[Exception], ...] = (storage.FormatError,)
     go_on: Callable[[], None] | None = None  # with what was read last, if it was not refused
+    survived: tuple[str, ...] = ()  # mutations after which other files can't be loaded, and these perhaps
+    renamed: bool = False  # whether modules get other names, and numbers perhaps a wider dtype
 
 
 # ---- models ----
@@ -129,6 +132,15 @@ def snapshot(job):
     )  # fmt: skip
 
 
+def _tensors_of(job):
+    """All that a checkpoint of a trainer has, by name."""
+    states = []
+    map_state(states.append, job._state)
+    tensors = {f"model.{n}": a for n, a in job.model.state_dict().items()}
+    tensors |= {f"optimizer.{n}": v for n, v in job.optimizer.state_dict().items() if isinstance(v, np.ndarray)}
+    return tensors | {f"state.{i}": state for i, state in enumerate(states)}
+
+
 class _Checkpoints:
     """Reads checkpoints into one trainer, which must stay as it was if one does not go."""
 
@@ -147,12 +159,7 @@ class _Checkpoints:
             raise
         job, self._job = self._job, None
         self._loaded = job
-        tensors = {f"model.{n}": a for n, a in job.model.state_dict().items()}
-        tensors |= {f"optimizer.{n}": v for n, v in job.optimizer.state_dict().items() if isinstance(v, np.ndarray)}
-        map_state(lambda array: tensors.update({f"state.{len(tensors)}": array}), job._state)
-        count = sum(name.startswith("state.") for name in tensors)
-        states = [tensors.pop(name) for name in list(tensors) if name.startswith("state.")]
-        return tensors | {f"state.{i}": states[i] for i in range(count)}
+        return _tensors_of(job)
 
     def go_on(self):
         """By some updates, which draw from the generators; batches that the place does not fit are refused."""
@@ -167,6 +174,43 @@ def _write_checkpoint(which):
         job.save_checkpoint(path, extra={"note": [1, 2.5, None, {"a": "ä"}]})
 
     return write
+
+
+# ---- in PyTorch's names, as others write them ----
+
+
+def _write_numbered(path):
+    """More modules than any order is searched for."""
+    stack = [
+        fastrnn.Embedding(11, 4, seed=1),
+        fastrnn.GRU(4, 3, num_layers=2, bidirectional=True, seed=2),
+        fastrnn.Linear(6, 4, seed=3),
+        *[fastrnn.Linear(4, 4, bias=bool(i % 3), seed=i) for i in range(12)],
+    ]
+    _write_theirs(path, {f"{i}.{name}": array for i, layer in enumerate(stack) for name, array in _items(layer)})
+
+
+def _write_named(path):
+    modules = {
+        "head": fastrnn.Linear(6, 2, dtype="float64", seed=3),
+        "encoder.rnn": fastrnn.RNN(5, 6, dtype="float64", seed=2),
+        "encoder.embed": fastrnn.Embedding(7, 5, dtype="float64", seed=1),
+    }
+    _write_theirs(
+        path, {f"{module}.{name}": array for module, layer in modules.items() for name, array in _items(layer)}
+    )
+
+
+def _items(layer):
+    return layer.state_dict().items()
+
+
+def _write_theirs(path, tensors):
+    """With metadata that nobody reads, for the damage to be done to."""
+    storage.write_safetensors(path, tensors, {"format": "pt", "notes": json.dumps({"layers": [{"type": 1}, 2.5]})})
+
+
+_SURVIVED = "a tensor missing", "a strange name", "a json name twice", "deep json", "json cut short"
 
 
 # ---- of the command line ----
@@ -205,7 +249,7 @@ class _Runs:
         saved = read_saved(path)
         self._run = _run(saved.settings, str(pathlib.Path(path).parent))
         self._run.restore(path, saved)
-        return {f"model.{name}": array for name, array in self._run.model.state_dict().items()}
+        return _tensors_of(self._run.trainer)
 
     def go_on(self):
         """As far as damaged numbers allow: what the command line ends in a sentence for is no harm."""
@@ -239,7 +283,16 @@ _KINDS = {  # name -> (writer, reader)
     "run": (_write_run, Reader(_RUNS, _COMMAND_REFUSALS, _RUNS.go_on)),
     "PyTorch's names": (
         lambda path: interop_torch.save(_stacked(), path),
-        Reader(lambda path: interop_torch.to_state_dict(interop_torch.load(path)), (ValueError,)),
+        Reader(lambda path: interop_torch.to_state_dict(interop_torch.load(path))),
+    ),
+    "numbered modules of PyTorch": (
+        _write_numbered, Reader(lambda path: interop_torch.load(path).state_dict(), survived=_SURVIVED, renamed=True),
+    ),
+    "modules of PyTorch with a hint": (
+        _write_named,
+        Reader(
+            lambda path: interop_torch.load(path, nonlinearity="relu").state_dict(), survived=_SURVIVED, renamed=True
+        ),
     ),
 }  # fmt: skip
 KINDS = tuple(_KINDS)
@@ -257,10 +310,23 @@ def reader(kind):
     return _KINDS[kind][1]
 
 
-def agree(found, content):
-    """Whether the tensors that were read are those in the file, bit for bit."""
+def agree(kind, found, content):
+    """Whether the tensors that were read are those in the file, all of them and bit for bit."""
     declared = safetensors_bytes.tensors(content)
-    return all(
-        name in declared and array.shape == declared[name].shape and array.tobytes() == declared[name].tobytes()
-        for name, array in found.items()
+    if not reader(kind).renamed:
+        return found.keys() == declared.keys() and all(
+            array.shape == declared[name].shape and array.tobytes() == declared[name].tobytes()
+            for name, array in found.items()
+        )
+    widest = max((array.dtype for array in found.values()), key=lambda dtype: dtype.itemsize)
+    if any(array.dtype.kind != "f" or array.dtype.itemsize > widest.itemsize for array in declared.values()):
+        return False
+    with np.errstate(invalid="ignore"):
+        return _by_own_names(found, widest) == _by_own_names(declared, widest)
+
+
+def _by_own_names(tensors, dtype):
+    """All tensors under the names that they have in their modules."""
+    return sorted(
+        (name.rpartition(".")[2], array.shape, array.astype(dtype).tobytes()) for name, array in tensors.items()
     )
