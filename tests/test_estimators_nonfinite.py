@@ -75,6 +75,12 @@ def test_of_no_output_that_is_not_finite_a_class_is_named(value):
                 method(*given)
 
 
+def test_labels_beyond_integers_are_scored_without_a_warning():
+    classifier = RNNClassifier(**SMALL).fit(X, STEPS[:, 0])
+    with pytest.raises(ValueError, match="label|Classification"):
+        classifier.score(X, 1e200 * STEPS[:, 0])
+
+
 def test_probabilities_of_a_row_that_is_not_finite_are_nan():
     logits = np.array([[0.0, 0.0], [0.0, -np.inf], [np.inf, 0.0], [np.nan, 0.0]], np.float32)
     np.testing.assert_array_equal(probabilities(logits), [[0.5, 0.5], *[[np.nan] * 2] * 3])
@@ -185,8 +191,8 @@ def test_a_forecaster_refuses_masked_arrays():
     both = RNNForecaster(**options).fit(SERIES, SERIES[:, 0])
     series = masked(SERIES[:, 0])
     for call in (RNNForecaster(**options).fit, alone.partial_fit, alone.observe, alone.score, alone.backtest):
-        for given in (series, masked(SERIES[:, :1])):
-            with pytest.raises(TypeError, match="X is a masked array"):
+        for given in (series, masked(SERIES[:, :1]), [masked(row) for row in SERIES[:, :1]]):
+            with pytest.raises(TypeError, match=r"X(\[0\])? is a masked array"):
                 call(given)
     for call in (both.fit, both.partial_fit, both.observe, both.score, both.backtest):
         with pytest.raises(TypeError, match="X is a masked array"):

@@ -116,6 +116,7 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
         not finite."""
         return probabilities(self._logits(X))
 
+    @np.errstate(invalid="ignore")  # scikit-learn looks whether labels are integers
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of sequences whose class is predicted; `NonFiniteError` as in `predict`."""
         refuse_masked("y", y)

@@ -15,7 +15,7 @@ from .base import RecurrentEstimator, checked_array, checked_data, checked_weigh
 from .index import check_same, extended, followed, frequency_of, index_of, is_dated
 from .intervals import drawn, in_order, widening
 from .magnitudes import r2
-from .sequences import Sequences
+from .sequences import Sequences, refuse_masked
 from .windows import Columns, Layout, Scales
 
 _PATHS = 500  # drawn for the intervals of recursive forecasts
@@ -219,6 +219,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             raise ValueError("y must be given, as in fit: X has exogenous columns")
         if not exogenous and y is not None:
             raise ValueError("y must be None, as in fit: X is the series")
+        refuse_masked("X", X)
+        refuse_masked("y", y)
         given, index = y if exogenous else X, index_of(X)
         if exogenous:
             index_of_y = index_of(y)
