@@ -140,9 +140,11 @@ def _others(rng, argument, valid):
         return Malformed(f"without {key!r}", {k: v for k, v in valid.items() if k != key}, about=(str(key),))
     if kind < 0.2:
         return Malformed("with an entry more", {**valid, "nonsense": 1}, about=("nonsense",))
+    if kind < 0.3:
+        return Malformed("keys alone", (key, set(valid), list(valid))[rng.integers(3)])
     value = valid[key]
     number = isinstance(value, np.ndarray) and not value.size or value is None
-    made = None if number else _BY_KIND.get(kind_of(str(key), value), _others)(rng, Argument(huge="untried"), value)
+    made = None if number else _BY_KIND.get(kind_of("", value), _others)(rng, Argument(huge="untried"), value)
     inner = made if made is not None and rng.random() > 0.3 else _object(rng)
     return _placed(inner, key, lambda entry: {**valid, key: entry})
 
