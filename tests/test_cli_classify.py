@@ -147,6 +147,29 @@ def test_cli_classify_names_the_model_after_the_data(trained, tmp_path, capsys, 
     assert (tmp_path / "data-model.safetensors").exists()
 
 
+def classifier_of(features, hidden, classes, *between):
+    """A net as `classify` makes them, with layers between pooling and output that it has not."""
+    layers = fastrnn.GRU(features, hidden), fastrnn.MeanPool(), *between, fastrnn.Linear(hidden, classes)
+    return fastrnn.Sequential(*layers, batch_first=True)
+
+
+def test_cli_classify_does_not_run_a_net_that_grows_within(result, trained, tmp_path, capsys, monkeypatch):
+    path, extra = tmp_path / "m.safetensors", storage.load_extra(trained[1])
+    repeated = classifier_of(2, 3, 2, fastrnn.Repeat(100_000_000), fastrnn.MeanPool())
+    layers = fastrnn.GRU(2, 3, dilation=100_000_000), fastrnn.MeanPool(), fastrnn.Linear(3, 2)
+    monkeypatch.setattr(fastrnn.Sequential, "forward", lambda *_, **__: pytest.fail("the net was run"))
+    for huge in (repeated, fastrnn.Sequential(*layers, batch_first=True)):
+        fastrnn.save(huge, path, extra=extra)
+        assert "its model is of another kind" in refused(capsys, trained[0], "--model", path)
+
+
+def test_cli_classify_looks_at_a_saved_net_without_running_it(result, trained, monkeypatch):
+    from fastrnn.cli.classify import _load
+
+    monkeypatch.setattr(fastrnn.Sequential, "forward", lambda *_, **__: pytest.fail("the net was run"))
+    assert _load(trained[1]).classes.tolist() == ["left", "right"]
+
+
 GOOD = {"X": np.zeros((8, 3, 2)), "y": np.arange(8) % 2}
 
 
@@ -186,6 +209,8 @@ def test_cli_classify_refuses_data(arrays, problem, tmp_path, capsys):
         ({"classes": [0.5, 1.5]}, "its classes or its scaling are damaged"),
         ({"mean": [10**400]}, "int too large to convert to float"),
         ({"scale": []}, "its classes or its scaling are damaged"),
+        ({"scale": [0.0, 1.0]}, "its scaling has numbers that are not finite, or no deviation"),
+        ({"mean": [float("nan"), 0.0]}, "its scaling has numbers that are not finite, or no deviation"),
         ({"classes": ["a\u001b[2J", "b"]}, "its classes have names that can't be printed"),
         ({"task": "forecast"}, "it is of something else"),
     ],
@@ -252,7 +277,10 @@ def test_cli_classify_refuses_files_and_options(result, trained, tmp_path, capsy
     assert "its model is of another kind" in refused(capsys, data, "--model", other)
     tagger = fastrnn.Sequential(fastrnn.GRU(2, 3), fastrnn.Linear(3, 2), batch_first=True)
     fastrnn.save(tagger, other, extra=storage.load_extra(model))
-    assert "its model does not fit its classes" in refused(capsys, data, "--model", other)
+    assert "its model is of another kind" in refused(capsys, data, "--model", other)
+    for sizes, problem in (((2, 3, 3), "its model does not fit its classes"), ((3, 3, 2), "it takes 3 features")):
+        fastrnn.save(classifier_of(*sizes), other, extra=storage.load_extra(model))
+        assert problem in refused(capsys, data, "--model", other)
     narrow = tmp_path / "narrow.npz"
     np.savez(narrow, X=np.zeros((4, 5)))
     assert "X must have 2 features a step for this model, got 1" in refused(capsys, narrow, "--model", model)

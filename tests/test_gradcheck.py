@@ -114,6 +114,21 @@ def test_large_tensors_are_sampled():
     assert again.errors == report.errors
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_noticed_in_elements_that_are_not_drawn(monkeypatch, value):
+    net = fastrnn.Linear(F, 50, dtype="float64", seed=1)
+    right = net._backward
+
+    def wrong(dy, dstate, workspace):
+        result = right(dy, dstate, workspace)
+        net.parameters.gradient("weight")[0, 0] = value
+        return result
+
+    monkeypatch.setattr(net, "_backward", wrong)
+    report = gradcheck(net, fastrnn.MSE(), floats(F), floats(50, 1), max_elements=1)
+    assert not report.ok and [name for name, error in report.errors.items() if not error <= 1e-7] == ["weight"]
+
+
 class NoArray:
     def __array__(self, *_, **__):
         raise RuntimeError("none")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import plot, storage
+from ..layers import Dropout, Linear
 from ..model import Sequential
 from . import npz
 from .common import (
@@ -245,10 +246,10 @@ def _predict(arguments):
 
 
 def _load(path):
-    """The classifier in a file that `classify` wrote."""
-    from ..estimators.base import outputs
-    from ..estimators.sequences import Sequences
+    """The classifier in a file that `classify` wrote.
 
+    A stranger's net is looked at, not run: one of other layers may take any memory and time.
+    """
     model, extra = storage.load(path), storage.load_extra(path)
     try:
         if extra is None or extra["task"] != "classify":
@@ -259,15 +260,27 @@ def _load(path):
             raise ValueError("its classes or its scaling are damaged")
         if not npz.printable(classes):
             raise ValueError("its classes have names that can't be printed")
-        if not isinstance(model, Sequential) or not model.batch_first:
+        if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
+            raise ValueError("its scaling has numbers that are not finite, or no deviation")
+        if not (isinstance(model, Sequential) and model.batch_first and _is_classifier(model.layers)):
             raise ValueError("its model is of another kind")
-        x = Sequences.of_array(np.zeros((1, 2, len(mean)), model.dtype))
-        if outputs(model, x).shape != (1, len(classes)):
+        if model._output_features(len(mean)) != len(classes):
             raise ValueError("its model does not fit its classes")
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         text = f"its {error} is missing" if isinstance(error, KeyError) else error
         raise CommandError(f"{path} is no model that 'fastrnn classify' saved: {text}") from None
     return _Saved(model, classes, mean, scale)
+
+
+def _is_classifier(layers):
+    """Whether these are the layers of an `RNNClassifier`."""
+    from ..estimators.base import CELLS, POOLING
+
+    layers = [layer for layer in layers if type(layer) is not Dropout]
+    kinds = [type(layer) for layer in layers]
+    if not (len(kinds) == 3 and kinds[0] in CELLS.values() and kinds[1] in POOLING.values() and kinds[2] is Linear):
+        return False
+    return layers[0].dilation == 1  # a large one takes memory by itself
 
 
 def _csv(predicted, shares, classes, y):

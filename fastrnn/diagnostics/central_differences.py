@@ -83,7 +83,8 @@ def gradcheck(
         is eps⁴ L⁽⁵⁾ / 30 and rounding. Where it disagrees, a tenth and a hundredth of the step are tried: the kink of
         a ReLU may lie within it. At a kink itself no difference is a gradient.
     tolerance: largest error that is accepted. The error of a tensor is max |analytic − numeric| / max |analytic|, with
-        the divisor no smaller than what rounding of the loss lets differences resolve to the tolerance.
+        the divisor no smaller than what rounding of the loss lets differences resolve to the tolerance; it is NaN if
+        any element of the analytic gradient, drawn or not, or the loss is not finite.
     max_elements: of a larger tensor that many elements are checked, drawn with `seed`; None for all.
 
     Dropout is on, with the masks that training would draw next. Parameters, gradients and random generators are left as
@@ -120,8 +121,11 @@ def gradcheck(
         for name, tensor, analytic in _tensors(model, run, x, state):
             every = max_elements is None or tensor.size <= max_elements
             indices = range(tensor.size) if every else rng.choice(tensor.size, max_elements, replace=False)
-            scale = max(rounding / tolerance, float(np.max(np.abs(analytic)))) or 1.0
-            errors[name] = _largest_error(evaluate, tensor, analytic, indices, eps, tolerance * scale) / scale
+            scale = float(np.maximum(rounding / tolerance, np.max(np.abs(analytic)))) or 1.0  # NaN stays
+            if math.isfinite(scale):
+                errors[name] = _largest_error(evaluate, tensor, analytic, indices, eps, tolerance * scale) / scale
+            else:  # in an element that may not be drawn, or in the loss
+                errors[name] = math.nan
             checked[name] = len(indices)
     return GradcheckReport(errors, checked, tolerance)
 

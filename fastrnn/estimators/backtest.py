@@ -31,26 +31,29 @@ class Backtest(NamedTuple):
     @property
     def scores(self) -> dict[str, dict[str, float]]:
         """Of each forecast: MAE; RMSE; MASE (Hyndman & Koehler, "Another Look at Measures of Forecast Accuracy", 2006);
-        sMAPE in percent, 200·|e| / (|actual| + |forecast|) (Makridakis & Hibon, "The M3-Competition", 2000)."""
+        sMAPE in percent, 200·|e| / (|actual| + |forecast|) (Makridakis & Hibon, "The M3-Competition", 2000). Those of a
+        forecast with NaN are NaN."""
         return {name: self._measures(forecast) for name, forecast in self.forecasts.items()}
 
     def _measures(self, forecast):
         error = np.abs(forecast - self.actual)
         size = np.abs(forecast) + np.abs(self.actual)
-        relative = np.divide(200 * error, size, out=np.zeros(error.shape), where=size > 0)
+        relative = np.divide(200 * error, size, out=np.zeros(error.shape), where=size != 0)
         rmse = root_mean_square(error.reshape(-1, 1))[0]
         values = error.mean(), rmse, (error / self.naive_error).mean(), relative.mean()
         return dict(zip(_MEASURES, map(float, values), strict=True))
 
     @property
     def coverage(self) -> float:
-        """The part of the values that lay in the interval."""
+        """The part of the values that lay in the interval; NaN where any of its bounds is."""
+        if np.isnan(self.lower).any() or np.isnan(self.upper).any():
+            return float("nan")
         return float(((self.lower <= self.actual) & (self.actual <= self.upper)).mean())
 
     def ratio(self, name: str) -> float:
         """The forecaster's MAE over that of the forecast `name`: below 1 if it is better; infinite where that is 0."""
         ours, theirs = (self.scores[which]["MAE"] for which in ("forecaster", name))
-        return ours / theirs if theirs > 0 else float("inf")
+        return float("inf") if theirs == 0 else ours / theirs
 
     def __str__(self):
         lines = [f"{'':15}" + "".join(f"{name:>10}" for name in _MEASURES)]

@@ -17,7 +17,7 @@ from ..layers import GRU, LSTM, RNN, Dropout, Last, Linear, MaxPool, MeanPool
 from ..model import Sequential
 from ..trainer import Trainer
 from .magnitudes import normalised
-from .sequences import Batches, Sequences, Targets, form_of, joined, take
+from .sequences import Batches, Sequences, Targets, form_of, joined, refuse_masked, take
 
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 POOLING = {"last": Last, "mean": MeanPool, "max": MaxPool}
@@ -39,7 +39,21 @@ _NEGLIGIBLE = 1e-150  # of the largest weight: what is no more is none
 
 # What is too large for a dtype becomes infinite, and is refused as that; scikit-learn finds it by adding all up.
 _quiet = np.errstate(over="ignore", invalid="ignore")
-checked_array, checked_data = _quiet(check_array), _quiet(validate_data)
+
+
+@_quiet
+def checked_array(array: Any, *, input_name: str, **options: Any) -> np.ndarray:
+    """scikit-learn's `check_array`; TypeError for a masked array."""
+    refuse_masked(input_name, array)
+    return check_array(array, input_name=input_name, **options)
+
+
+@_quiet
+def checked_data(estimator: BaseEstimator, X: Any, y: Any = "no_validation", **options: Any) -> Any:
+    """scikit-learn's `validate_data`; TypeError for a masked array."""
+    refuse_masked("X", X)
+    refuse_masked("y", y)
+    return validate_data(estimator, X, y, **options)
 
 
 class SequenceInput(BaseEstimator):

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from ..losses import CrossEntropy
 from .base import PooledEstimator, checked_array, checked_weights
 from .labels import ClassTargets, likeliest, probabilities
+from .sequences import refuse_masked
 
 
 class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
@@ -106,13 +107,21 @@ class RNNClassifier(ClassifierMixin, ClassTargets, PooledEstimator):
         )  # fmt: skip
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most likely class of each sequence, (n,); NonFiniteError if an output is not finite."""
+        """The most likely class of each sequence, (n,); `NonFiniteError`, a ValueError, if any output is not finite."""
         chosen = likeliest(self._logits(X))  # which finds out whether there are classes
         return self.classes_[chosen]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """The probability of each class, (n,C) float64, in the order of `classes_`."""
+        """The probability of each class, (n,C) float64, in the order of `classes_`; NaN for a sequence whose output is
+        not finite."""
         return probabilities(self._logits(X))
+
+    @np.errstate(invalid="ignore")  # scikit-learn looks whether labels are integers
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of sequences whose class is predicted; `NonFiniteError` as in `predict`."""
+        refuse_masked("y", y)
+        refuse_masked("sample_weight", sample_weight)
+        return super().score(X, y, sample_weight)
 
     def _logits(self, X):
         check_is_fitted(self)

@@ -7,14 +7,15 @@ from sklearn.base import RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .. import checks
+from ..finite import NonFiniteError, is_finite
 from ..layers import Last
 from ..losses import Quantile
 from . import backtest, windows
 from .base import RecurrentEstimator, checked_array, checked_data, checked_weights
 from .index import check_same, extended, followed, frequency_of, index_of, is_dated
-from .intervals import drawn, widening
+from .intervals import drawn, in_order, widening
 from .magnitudes import r2
-from .sequences import Sequences
+from .sequences import Sequences, refuse_masked
 from .windows import Columns, Layout, Scales
 
 _PATHS = 500  # drawn for the intervals of recursive forecasts
@@ -218,6 +219,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             raise ValueError("y must be given, as in fit: X has exogenous columns")
         if not exogenous and y is not None:
             raise ValueError("y must be None, as in fit: X is the series")
+        refuse_masked("X", X)
+        refuse_masked("y", y)
         given, index = y if exogenous else X, index_of(X)
         if exogenous:
             index_of_y = index_of(y)
@@ -316,7 +319,7 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
     def _quantiles_of(self, x):
         """The net's quantiles (n,H,F,Q), in the scale of the targets, in order (Chernozhukov et al. 2010)."""
         shape = len(x), self._layout.horizon, self.n_series_, len(self.quantiles_)
-        return np.sort(self._outputs(x).reshape(shape).astype(np.float64), axis=-1)
+        return in_order(self._outputs(x).reshape(shape).astype(np.float64))
 
     # Forecasts.
 
@@ -327,6 +330,8 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             up to a multiple of the horizon, what is missing is taken to be like the last row. With dates, those that
             follow the rows seen.
         steps: how many; None for as many as X has rows, else the horizon. Beyond the horizon, forecasts are fed back.
+
+        NaN, in all quantiles, where the net's output is NaN; `NonFiniteError` if that would have to be fed back.
         """
         ahead, steps = self._ahead(X, steps)
         return self._as_given(self._forecast(ahead, steps)[..., self._median], X)
@@ -406,11 +411,13 @@ class RNNForecaster(RegressorMixin, RecurrentEstimator):
             seen = exogenous[block : block + window + horizon]
             seen = np.broadcast_to(seen, (paths, *seen.shape))
             x = self._inputs(history, seen, np.full(paths, self._seen + block))
-            widened = np.sort(self._quantiles_of(x) + self._shift, axis=-1)  # the median is where it was
+            widened = in_order(self._quantiles_of(x) + self._shift)  # the median is where it was
             distance = widened * self._scales.target[:, np.newaxis]
             quantiles = windows.centre(history, self._layout)[..., np.newaxis] + distance
             taken = quantiles[..., self._median].copy()
             taken[1:] = drawn(quantiles[1:], self.quantiles_, rng)
+            if block + horizon < blocks * horizon and not is_finite(taken):
+                raise NonFiniteError("the forecast that would be fed back is not finite: its training went wrong")
             history = np.concatenate([history, taken], axis=1)[:, -window:]
             found.append(taken if recursive else quantiles[0])
         if not recursive:

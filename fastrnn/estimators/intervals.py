@@ -5,10 +5,16 @@ from statistics import NormalDist
 import numpy as np
 
 
+def in_order(quantiles: np.ndarray) -> np.ndarray:
+    """Quantiles (…,Q), each row sorted; NaN throughout where any is, which sorting would make the highest."""
+    return np.where(np.isnan(quantiles).any(-1, keepdims=True), np.nan, np.sort(quantiles, axis=-1))
+
+
 def widening(quantiles: np.ndarray, levels: np.ndarray, values: np.ndarray) -> np.ndarray:
     """How far each quantile (n,H,F,Q) has to go outwards until it holds for so many of the held-out values (n,H,F):
-    the conformity scores' quantile of both tails by themselves (Romano et al. 2019, theorem 2)."""
-    errors = np.sort(values[..., np.newaxis] - quantiles, axis=0)
+    the conformity scores' quantile of both tails by themselves (Romano et al. 2019, theorem 2). NaN for a quantile that
+    is NaN at any of them."""
+    errors = np.sort(values[..., np.newaxis] - quantiles, axis=0)  # NaN comes last
     count, shift = len(errors), np.zeros(errors.shape[1:])
     for q, level in enumerate(levels):
         if level > 0.5:
@@ -17,7 +23,7 @@ def widening(quantiles: np.ndarray, levels: np.ndarray, values: np.ndarray) -> n
         elif level < 0.5:
             place = max(int(np.floor((count + 1) * level)), 1)
             shift[..., q] = np.minimum(errors[place - 1, ..., q], 0)
-    return shift
+    return np.where(np.isnan(errors[-1]), np.nan, shift)
 
 
 def drawn(quantiles: np.ndarray, levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -10,6 +10,7 @@ from sklearn.utils.validation import column_or_1d
 
 from .. import checks
 from ..finite import NonFiniteError, is_finite
+from .base import checked_array
 from .magnitudes import normalised
 
 
@@ -32,12 +33,18 @@ class ClassTargets:
             raise ValueError(
                 "class_weight must be a dict or None for partial_fit, which sees part of the data at a time"
             )
+        if classes is not None:
+            classes = np.unique(
+                column_or_1d(checked_array(classes, dtype=None, ensure_2d=False, input_name="classes"), warn=True)
+            )
         if new:
             if incremental and classes is None:
                 raise ValueError("classes must be passed in the first call of partial_fit")
-            self.classes_ = np.unique(labels if classes is None else column_or_1d(classes))
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(f"classes must be those of the first call, {self.classes_.tolist()}, got {classes}")
+            self.classes_ = np.unique(labels) if classes is None else classes
+        elif classes is not None and not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"classes must be those of the first call, {self.classes_.tolist()}, got {classes.tolist()}"
+            )
         targets = encoded(labels, self.classes_)
         if self.class_weight is not None:
             if isinstance(self.class_weight, Mapping):
@@ -66,7 +73,7 @@ def likeliest(logits: np.ndarray) -> np.ndarray:
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits (…,C), float64; NaN where they are not finite."""
-    with np.errstate(invalid="ignore"):
-        shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    """The softmax of logits (…,C), float64; NaN for a row that is not finite."""
+    logits = np.where(np.isfinite(logits).all(axis=-1, keepdims=True), logits, np.nan).astype(np.float64)
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)

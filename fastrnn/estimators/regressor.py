@@ -110,7 +110,7 @@ class RNNRegressor(RegressorMixin, StandardizedTargets, PooledEstimator):
         return self._train(x, targets, weights, self._regression_loss(), y.shape[1], incremental=incremental)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The value of each sequence, float64: (n,), or (n,O) if `y` had two dimensions."""
+        """The value of each sequence, float64: (n,), or (n,O) if `y` had two dimensions; NaN where the output is."""
         check_is_fitted(self)
         values = self._in_units(self._outputs(self._sequences(X)))
         return values[:, 0] if self._single else values

@@ -67,6 +67,20 @@ def take(rows: Any, indices: np.ndarray) -> Any:
     return rows.take(indices) if isinstance(rows, Sequences) else None if rows is None else rows[indices]
 
 
+def refuse_masked(name: str, value: Any, depth: int = 3) -> None:
+    """TypeError for a masked array, or one within lists or arrays of objects: its mask would be lost.
+
+    depth: of lists in lists, down to the numbers of X.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: leave out what is masked, or fill it")
+    objects = isinstance(value, np.ndarray) and value.dtype.kind == "O" and value.ndim == 1
+    if depth and (objects or isinstance(value, (list, tuple))):
+        for i, entry in enumerate(value):
+            if isinstance(entry, (np.ndarray, list, tuple)):
+                refuse_masked(f"{name}[{i}]", entry, depth - 1)
+
+
 def shape_of(value: Any, name: str = "X") -> tuple[int, ...]:
     """The shape of an array or what can be taken as one; ValueError for a list whose entries do not fit together."""
     if hasattr(value, "shape"):
@@ -92,8 +106,10 @@ def _entry_shape(name, entry):
 def form_of(X: Any) -> tuple[list[np.ndarray] | None, tuple[int, ...]]:
     """What `listed` makes of X, and the shape of an X that is one array, () of others.
 
-    ValueError for what is neither, but for one-dimensional arrays, of which scikit-learn has something to say.
+    TypeError for masked arrays. ValueError for what is neither, but for one-dimensional arrays, of which scikit-learn
+    has something to say.
     """
+    refuse_masked("X", X)
     arrays = listed(X)
     shape = shape_of(X) if arrays is None else ()
     if arrays is None and (shape in ((), (0,)) or len(shape) > 3):

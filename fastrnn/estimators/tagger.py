@@ -14,7 +14,7 @@ from .base import RecurrentEstimator, checked_array, checked_weights
 from .labels import ClassTargets, likeliest, probabilities
 from .magnitudes import r2
 from .regression import StandardizedTargets
-from .sequences import Sequences, form_of, is_list, joined, listed, shape_of
+from .sequences import Sequences, form_of, is_list, joined, listed, refuse_masked, shape_of
 
 TASKS = ("classify", "regress")
 
@@ -151,6 +151,8 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
 
     def _checked_y(self, X, y, classifies):
         """`y` as sequences of labels, or float64 numbers, and whether it has one dimension."""
+        refuse_masked("X", X)
+        refuse_masked("y", y)
         arrays, dtype = listed(y), None if classifies else np.float64
         if arrays is None:
             array = checked_array(y, dtype=dtype, ensure_2d=False, allow_nd=True, estimator=self, input_name="y")
@@ -192,7 +194,8 @@ class SequenceTagger(ClassTargets, StandardizedTargets, RecurrentEstimator):
 
     @available_if(_classifies)
     def predict_proba(self, X: Any) -> Any:
-        """The probability of each class at each step, float64, in the order of `classes_`: (n,T,C) or a list."""
+        """The probability of each class at each step, float64, in the order of `classes_`: (n,T,C) or a list; NaN for
+        a step whose output is not finite."""
         outputs, x = self._step_outputs(X)
         return self._shaped(probabilities(outputs), x, X)
 
@@ -242,6 +245,7 @@ def _step_weights(sample_weight, x):
     """A weight for each step, (Σ T_i,) float64, of weights of sequences or steps; None of None."""
     if sample_weight is None:
         return None
+    refuse_masked("sample_weight", sample_weight)
     arrays = listed(sample_weight)
     if arrays is None and len(shape_of(sample_weight, "sample_weight")) != 2:
         return np.repeat(checked_weights(sample_weight, len(x)), x.lengths)

@@ -4,6 +4,9 @@ What is not finite there must not be finite here, and what is finite here must b
 for all to see.
 """
 
+import copy
+import functools
+
 import numpy as np
 
 import fastrnn
@@ -11,6 +14,7 @@ import fastrnn
 _LARGE = (np.nan, np.inf, -np.inf, 1e30, -1e30, 3e38, -3e38)
 _VALUES = (*_LARGE, 1e-45, -1e-40, -0.0)
 _PLAIN = (np.nan, np.inf, -np.inf, -0.0)  # beside which denormals don't matter
+_NORMAL = float(np.finfo(np.float32).smallest_normal)
 _TINY = 1e-7  # rounding of numbers about 1, where the result is 0
 
 
@@ -158,24 +162,20 @@ def _layers(rng, torch):
         (fastrnn.ReLU(), x, torch.relu, {}),
         (fastrnn.Last(), x, lambda x: x[-1], {}),
         (fastrnn.MeanPool(), x, lambda x: x.mean(0), {}),
-        (fastrnn.MaxPool(), x, lambda x: x.amax(0), {}),
-        (fastrnn.ActivityRegularization(0.1, 0.1), x, lambda x: x, {}),
+        (fastrnn.MaxPool(), x, lambda x: x.max(0).values, {}),
         (fastrnn.Residual(fastrnn.Tanh()), x, lambda x: x + torch.tanh(x), {}),
         (fastrnn.Repeat(3), x[0], lambda x: x.repeat(3, 1, 1), {}),
     ):
         name, model = type(layer).__name__, fastrnn.Sequential(layer)
         workspace = model.workspace(max(3, len(x)), x.shape[1])
         y, _ = model.forward(of, workspace=workspace)
-        y, dy = y.copy(), rng.standard_normal(y.shape, dtype=np.float32)
-        if name not in ("ActivityRegularization", "MaxPool", "ReLU"):  # as above
-            dy = _mixed(rng, *dy.shape, values=_PLAIN)
-        given = _tensor(torch, of)
+        y, dy = y.copy(), _mixed(rng, *y.shape, values=_PLAIN)
+        seen = np.where(np.abs(of) < _NORMAL, 0, of) if name == "ReLU" else of  # denormals are 0 to it
+        given = _tensor(torch, seen)
         given = given.requires_grad_() if given.is_floating_point() else given
         expected = function(given)
         magnitudes = [np.abs(_array(x)).mean(0)] if name == "MeanPool" else []  # 1e30 and -1e30 may cancel
         yield f"y of {name}", y, expected, *magnitudes
-        if name in ("ActivityRegularization", "MaxPool", "ReLU"):
-            continue
         dx, _ = model.backward(dy, workspace=workspace)
         expected.backward(_tensor(torch, dy))
         if dx is not None:
@@ -187,6 +187,23 @@ def _layers(rng, torch):
                 magnitudes = [np.zeros(parameter.shape)]
                 np.add.at(magnitudes[0], tokens, np.abs(_array(dy)))
             yield f"the gradient of {name}'s {key}", layer.grad_dict()[key], parameter.grad, *magnitudes
+
+
+def _penalties(rng, torch):
+    """`ActivityRegularization` and its gradient."""
+    l2, l1, slowness = 0.1 * rng.integers(3, size=3)
+    layer, x = fastrnn.ActivityRegularization(l2, l1, slowness), _mixed(rng, int(rng.integers(1, 6)), 3, 4)
+    workspace = layer.workspace(*x.shape[:2])
+    y, _ = layer.forward(x, workspace=workspace)
+    y, dy = y.copy(), rng.standard_normal(x.shape, dtype=np.float32)
+    workspace.penalty_scale = 1.0
+    penalty, (dx, _) = workspace.penalty(), layer.backward(dy, workspace=workspace)
+    given = _tensor(torch, x).requires_grad_()
+    expected = l2 * (given**2).sum() + l1 * given.abs().sum() + slowness * (given.diff(dim=0) ** 2).sum()
+    (expected + (given * _tensor(torch, dy)).sum()).backward()
+    yield "y of ActivityRegularization", y, x
+    yield "its penalty", penalty, expected
+    yield "dx of ActivityRegularization", dx, given.grad, [np.abs(np.nan_to_num(_array(x), posinf=0, neginf=0)).max()]
 
 
 def _noise(rng, torch):
@@ -214,7 +231,7 @@ def _own_nets(rng, torch):
     x = rng.standard_normal((steps, batch, 3), dtype=np.float32)
     t, b = int(rng.integers(steps)), int(rng.integers(batch))
     x[t, b, 0] = value = rng.choice([np.nan, 1e-45, 1e-40, 1e12, -1e12, -0.0])
-    for kind, sizes in ((fastrnn.LayerNormLSTM, (3, 4)), (fastrnn.PeepholeLSTM, (3, 4)), (fastrnn.Jordan, (3, 4, 2))):
+    for kind, sizes in ((fastrnn.LayerNormLSTM, (3, 4)), (fastrnn.PeepholeLSTM, (3, 4))):
         layers = [kind(*sizes, dtype=dtype, seed=0) for dtype in ("float32", "float64")]
         layers[1].load_state_dict({name: a.astype(np.float64) for name, a in layers[0].state_dict().items()})
         dy = rng.standard_normal((steps, batch, sizes[-1]), dtype=np.float32)
@@ -233,7 +250,71 @@ def _both_ways(layer, x, dy):
     return y, layer.backward(dy.astype(layer.dtype), workspace=workspace)[0].copy()
 
 
+def _jordan(rng, torch):
+    """`Jordan` with each of its functions, and the same net step by step."""
+    steps, batch = (int(n) for n in rng.integers(1, 5, 2))
+    x = _mixed(rng, steps, batch, 3, values=_PLAIN)
+    inner, outer = str(rng.choice(["tanh", "relu", "sigmoid"])), rng.choice([None, "tanh", "sigmoid"])
+    layer = fastrnn.Jordan(3, 4, 2, nonlinearity=inner, output_nonlinearity=outer, seed=0)
+    if rng.random() < 0.3:
+        layer.vector_to_parameters(_mixed(rng, layer.num_parameters, values=_PLAIN))
+    dy = _mixed(rng, steps, batch, 2, values=_PLAIN)
+    y, dx = _both_ways(layer, x, dy)
+    own = {name: _tensor(torch, array).requires_grad_() for name, array in layer.state_dict().items()}
+    w_ih, w_hh, w_ho, b_ih, b_ho = (
+        own[f"{n}_l0"] for n in ("weight_ih", "weight_hh", "weight_ho", "bias_ih", "bias_ho")
+    )
+    given, fed, expected = _tensor(torch, x).requires_grad_(), torch.zeros(batch, 2).double(), []
+    for x_t in given:
+        fed = getattr(torch, inner)(x_t @ w_ih.T + b_ih + fed @ w_hh.T) @ w_ho.T + b_ho
+        fed = fed if outer is None else getattr(torch, outer)(fed)
+        expected.append(fed)
+    expected = torch.stack(expected)
+    expected.backward(_tensor(torch, dy))
+    name = repr(layer)
+    yield f"y of {name}", y, expected
+    yield f"dx of {name}", dx, given.grad
+    for key, parameter in own.items():
+        yield f"the gradient of {name}'s {key}", layer.grad_dict()[key], parameter.grad
+
+
+@functools.cache
+def _fitted(kind, cell, pooling):
+    """An estimator with two outputs, and what it predicts from."""
+    from fastrnn import estimators
+
+    x = np.random.default_rng(0).standard_normal((6, 4, 2))
+    y = {"RNNRegressor": x[:, 0], "RNNClassifier": np.arange(6) % 2, "SequenceTagger": x}[kind]
+    more = {"task": "regress"} if kind == "SequenceTagger" else {"pooling": pooling}
+    return getattr(estimators, kind)(cell, 3, epochs=1, random_state=0, **more).fit(x, y), x
+
+
+def _estimators(rng, torch):
+    """A weight that is NaN: all outputs are NaN, or, of the last layer, the one it is for; and none becomes a class."""
+    kind = str(rng.choice(["RNNRegressor", "RNNClassifier", "SequenceTagger"]))
+    estimator, x = _fitted(kind, str(rng.choice(["lstm", "gru", "rnn"])), str(rng.choice(["last", "mean", "max"])))
+    estimator = copy.deepcopy(estimator)
+    arrays = estimator.model_.state_dict()
+    name = str(rng.choice(list(arrays)))
+    index = tuple(int(rng.integers(n)) for n in arrays[name].shape)
+    arrays[name][index] = np.nan
+    estimator.model_.load_state_dict(arrays)
+    broken = [index[0]] if name in list(arrays)[-2:] else [0, 1]  # weight and bias of the last layer
+    if kind == "RNNClassifier":
+        try:
+            found = estimator.predict(x)
+        except fastrnn.NonFiniteError:
+            found = np.nan
+        yield f"a class where {name} is NaN", found, np.full(np.shape(found), np.nan)
+        found, broken = estimator.predict_proba(x), [0, 1]
+    else:
+        found = estimator.predict(x)
+    expected = np.zeros(found.shape)
+    expected[..., broken] = np.nan
+    yield f"what {kind} predicts where {name} is NaN", found * 0, expected
+
+
 SUBJECTS = {
     "losses": _losses, "optimizers": _optimizers, "clipping": _clipping, "layers": _layers, "noise": _noise,
-    "own nets": _own_nets,
+    "penalties": _penalties, "own nets": _own_nets, "Jordan": _jordan, "estimators": _estimators,
 }  # fmt: skip

@@ -14,13 +14,13 @@ class Argument(NamedTuple):
     """What is known of one argument.
 
     kind: "integer", "number", "flag", "choice", "floats", "integers", "booleans", "mask", "state", "model",
-        "workspace", "out", "input" of a recurrent layer, floats or tokens, "weights" of classes, or "data" to fit to
-        and "other", of which nothing has to be refused; "" for what the right value is.
+        "workspace", "out", "input" of a recurrent layer, floats or tokens, "weights" of classes, "data" to fit to, or
+        "other", of which nothing has to be refused; "" for what the right value is.
     none: whether None means something.
     minimum, maximum: bounds of a number, or of the elements of integers.
     huge: of integers beyond any memory: "refused"; "fine", where nothing is made of that size; "untried", where they
         ask for as much time.
-    fixed: whether an array of another shape, or another workspace, must be refused.
+    fixed: whether an array of another shape, data of another length, or another workspace, must be refused.
     padded: whether there may be padding in it, where nothing is read but the first of the integers for sure.
     late: whether it is looked at after work was done, which stays: batches that come one by one.
     words: what a message may say in place of the argument's name, such as that of an argument that bounds it.
@@ -160,7 +160,28 @@ def _weights(argument, valid, value):
     return isinstance(value, Mapping) and any(_number(argument._replace(minimum=0), 1.0, w) for w in value.values())
 
 
+def _data(argument, valid, value):
+    """What is masked, complex, not finite or no numbers; with `fixed`, or as labels, what has not an entry a row."""
+    if _has_masked(value):
+        return True
+    array = _array(value)
+    if array is None or array.size == 0 or array.ndim == 0 or array.dtype.kind in "cV":
+        return array is None or not isinstance(value, (list, tuple))
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return True
+    if array.dtype.kind == "O" and any(entry is None for entry in array.flat):
+        return True
+    return argument.fixed and len(array) != len(valid)
+
+
+def _has_masked(value):
+    if isinstance(value, (list, tuple)):
+        return any(_has_masked(entry) for entry in value)
+    return isinstance(value, np.ma.MaskedArray)
+
+
 _REFUSES = {
+    "data": _data,
     "weights": _weights,
     "integer": _integer,
     "number": _number,

@@ -72,7 +72,8 @@ def _estimator_entries(kind, options, arguments, methods, known):
                 given["sample_weight"] = np.ones(len(given["X"]))
             return Call(getattr(estimator, method), given, (estimator,))
 
-        loose = {option: Argument("data") for option in ("X", "y", "sample_weight")}
+        paired = method != "partial_fit" and "y" in names and "y" in arguments(np.random.default_rng(1))
+        loose = {option: Argument("data", fixed=paired) for option in ("X", "y", "sample_weight")}
         loose["steps"] = Argument("other", huge="refused")
         yield Entry(f"{name}.{method}", make, loose, sklearn=True, names=False, inner=_INNER)
 
@@ -112,7 +113,7 @@ def entries():
         "RNNClassifier",
         {**more, "pooling": "mean", "class_weight": {0: 1.0, 1: 2.0}},
         classified,
-        {**common, "predict_proba": given},
+        {**common, "predict_proba": given, "score": fitted},
         known,
     )
     yield from _estimator_entries(

@@ -385,6 +385,15 @@ def _other_libraries():
         onnx.export(fr.LSTM(3, 4, seed=1), _path("model.onnx"))
         return Call(onnx.load, {"path": _path("model.onnx")}, (), _picture)
 
+    @functools.cache
+    def graph():
+        onnx.export(fr.LSTM(3, 4, seed=1), _path("graph.onnx"), states=False)
+        return onnx.load(_path("graph.onnx"))
+
+    def ran(rng):
+        return Call(graph().run, {"inputs": {"x": floats(rng, 3, 2, 3)}})
+
+    yield Entry("fastrnn.interop.onnx.OnnxModel.run", ran, slow=True, **loose)
     yield Entry("fastrnn.interop.onnx.export", exported, {"path": _PATH}, slow=True, **loose)
     yield Entry("fastrnn.interop.onnx.load", read, {"path": _PATH}, slow=True, **loose)
 

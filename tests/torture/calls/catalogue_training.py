@@ -1,5 +1,6 @@
 """Right calls of losses, optimizers, schedules, callbacks, the trainer and the rules of backpropagation."""
 
+import functools
 import os
 import tempfile
 
@@ -416,10 +417,10 @@ def _rule_tools():
 
     def set_states(rng):
         model = dropped()
-        arguments = {"model": model, "states": fr.bptt.random_states(model)}
-        return Call(fr.bptt.set_random_states, arguments, (model,))
+        setter = functools.partial(fr.bptt.set_random_states, model)  # of which it asks no more than `random_states`
+        return Call(setter, {"states": fr.bptt.random_states(model)}, (model,))
 
-    yield Entry(f"{name}.set_random_states", set_states, **loose)
+    yield Entry(f"{name}.set_random_states", set_states, {"states": Argument("other", words=("state",))}, names=False)
 
 
 def entries():

@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.core.errors import NumbaError
 
 from .arguments import Argument, kind_of
-from .malformations import HUGE, malformed, must_refuse, overlapping
+from .malformations import HUGE, asks_for_much, malformed, must_refuse, overlapping
 from .prints import arrays_in, fingerprint
 
 DOCUMENTED = (TypeError, ValueError, MemoryError, OSError, ImportError, FloatingPointError)
 _OWN = (RuntimeError, ArithmeticError)  # that objects among the malformed values raise when they are looked at
+# what Python, and Numba's compiler, raise where something else is expected
+_MISFITS = (AttributeError, LookupError, ArithmeticError, NumbaError)
 _ALONE = ("integer", "number", "flag", "choice", "model")  # right or wrong whatever the other arguments are
 SECONDS = 5.0  # of processor time that a refusal or a small problem may take
 _MEMORY = 256 << 20  # bytes that the process may grow by in a call
@@ -58,7 +61,8 @@ class Entry(NamedTuple):
         have several lines.
     names: whether messages name the argument.
     inner: arguments of what it calls in turn, which messages must not be about.
-    tool: for authors of rules and initialisers, who pass on what was checked: any exception will do.
+    tool: for authors of rules and initialisers, who pass on what was checked: it refuses nothing by itself, and what
+        Python raises of a misfit will do.
     disorders: what makes the call come at a wrong moment, by its name: functions of the call.
     slow: imports another large library first.
     """
@@ -209,6 +213,7 @@ def judge(entry, seed, call, cases):
         and (len(cases) == 1 or arguments[name].kind in _ALONE and not cases.keys() & arguments[name].words)
     ]  # fmt: skip
     for name, case in cases.items():
+        arguments[name] = arguments[name]._replace(words=(*arguments[name].words, *case.about))
         if arguments[name].huge == "refused" and isinstance(case.value, int) and case.value in HUGE:
             must.append(name)
     call.arguments.update({name: case.value for name, case in cases.items()})
@@ -220,6 +225,9 @@ def judge(entry, seed, call, cases):
         outcome = _perform(again)
         call = again
     problem = _problem(entry, call, outcome, arguments, before)
+    asked = any(asks_for_much(case.value) for case in cases.values())
+    if problem is None and isinstance(outcome.error, MemoryError) and not asked:
+        problem = f"nothing large was asked for: {_describe(outcome.error)}"
     if problem is None and outcome.error is None:
         if must:
             problem = f"{must[0]} was not refused"
@@ -238,17 +246,20 @@ def _problem(entry, call, outcome, suspects, before):
         return f"it warned: {outcome.warned[0]}"
     if outcome.seconds > SECONDS:
         return f"it took {outcome.seconds:.1f} s"
-    if outcome.grown > _MEMORY and not entry.tool:
+    asked = any(asks_for_much(value) for value in call.arguments.values())
+    if outcome.grown > _MEMORY and not (entry.tool and asked):
         return f"it took {outcome.grown:,} bytes ({_describe(error)})"
     changed = [name for name in outcome.changed if not (name == "out" and error is None)]
     if "out" in call.arguments and error is None:
         changed = [name for name in changed if not _overlaps(call.arguments[name], call.arguments["out"])]
     if changed:
         return f"it changed the array {changed[0]}"
-    if error is None or entry.tool:
+    if error is None:
         return None
-    if not isinstance(error, DOCUMENTED + (_OWN if entry.sklearn else ())):
+    if not isinstance(error, DOCUMENTED + (_OWN if entry.sklearn else ()) + (_MISFITS + _OWN if entry.tool else ())):
         return f"it raised {_describe(error)}"
+    if entry.tool:
+        return None
     if outcome.after != before and not any(argument.late for argument in suspects.values()):
         return f"what it should not have touched has changed ({_describe(error)})"
     return _message_problem(entry, call, error, suspects)

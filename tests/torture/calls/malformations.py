@@ -5,15 +5,17 @@ import datetime
 import decimal
 import fractions
 import tempfile
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn.layers.base import Workspace
 
-from .arguments import refuses
+from .arguments import Argument, kind_of, refuses
 
 HUGE = (2**40, 2**48, 2**62, 2**63 - 1, 2**63, 2**64, 10**30, 10**5000)  # sizes: terabytes and more
+_MUCH = 1e5  # numbers: a square of as many takes gigabytes
 _INTEGER_TYPES = (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
 
 
@@ -21,12 +23,14 @@ class Malformed(NamedTuple):
     """A value for an argument.
 
     same: whether it means what `plain` does: the call must give the same bits as with that, or refuse it clearly.
+    about: of what is within a dict or a list, the keys that lead there: a message may name these.
     """
 
     what: str
     value: Any
     plain: Any = None
     same: bool = False
+    about: tuple[str, ...] = ()
 
 
 class Raises:
@@ -124,7 +128,42 @@ def _object(rng):
 
 
 def _others(rng, argument, valid):
-    return None
+    """An entry of a dict, or of a list of dicts, which may be one itself, malformed; missing; or one too many."""
+    if isinstance(valid, list) and valid and isinstance(valid[0], Mapping):
+        index = int(rng.integers(len(valid)))
+        inner = _others(rng, argument, valid[index])
+        return _placed(inner, index, lambda entry: [*valid[:index], entry, *valid[index + 1 :]])
+    if not isinstance(valid, Mapping) or not valid:
+        return None
+    kind, key = rng.random(), list(valid)[rng.integers(len(valid))]
+    if kind < 0.1:
+        return Malformed(f"without {key!r}", {k: v for k, v in valid.items() if k != key}, about=(str(key),))
+    if kind < 0.2:
+        return Malformed("with an entry more", {**valid, "nonsense": 1}, about=("nonsense",))
+    if kind < 0.3:
+        return Malformed("keys alone", (key, set(valid), list(valid))[rng.integers(3)])
+    value = valid[key]
+    number = isinstance(value, np.ndarray) and not value.size or value is None
+    made = None if number else _BY_KIND.get(kind_of("", value), _others)(rng, Argument(huge="untried"), value)
+    inner = made if made is not None and rng.random() > 0.3 else _object(rng)
+    return _placed(inner, key, lambda entry: {**valid, key: entry})
+
+
+def _placed(inner, key, put):
+    """What is malformed within, put where it belongs."""
+    plain = put(inner.plain) if inner.same else None
+    return Malformed(f"{key!r}: {inner.what}", put(inner.value), plain, inner.same, (str(key), *inner.about))
+
+
+def asks_for_much(value, depth=3):
+    """Whether a size among the numbers of `value` is beyond what is small."""
+    if isinstance(value, (int, np.integer, float)):
+        return abs(value) >= _MUCH
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "iuf" and bool((np.abs(value.astype(np.float64)) >= _MUCH).any())
+    if not depth or not isinstance(value, (list, tuple, Mapping)):
+        return False
+    return any(asks_for_much(entry, depth - 1) for entry in (value.values() if isinstance(value, Mapping) else value))
 
 
 def overlapping(rng, arguments):
@@ -300,7 +339,10 @@ def _floats(rng, argument, valid):
 
 
 def _data(rng, argument, valid):
-    """Numbers or labels to fit to, of any size, too."""
+    """Numbers or labels to fit to, of any size, too, or masked."""
+    if rng.random() < 0.1:
+        rows = [np.ma.masked_array(row, np.arange(row.size).reshape(row.shape) == 0) for row in valid]
+        return Malformed("a list of masked rows", rows)
     if rng.random() < 0.25:
         size = (1e308, 1e200, 1e-200, 1e-310, 0.0, -1.0)[rng.integers(6)]
         with np.errstate(over="ignore", under="ignore"):
@@ -357,7 +399,11 @@ def _boolean_arrays(rng, argument, valid):
 
 def _states(rng, argument, valid):
     if isinstance(valid, np.ndarray):
+        if rng.random() < 0.1:
+            return Malformed("nested lists", valid.tolist(), valid, same=True)
         return _floats(rng, argument, valid)
+    if valid is not None and rng.random() < 0.1:
+        return Malformed("nested lists", _as_lists(valid), valid, same=True)
     if not isinstance(valid, tuple):
         return Malformed("an array for no state", np.zeros((1, 2, 3), np.float32))
     kind = rng.integers(6)
@@ -377,6 +423,12 @@ def _states(rng, argument, valid):
 
     what = f"entry {index}: {inner.what}"
     return Malformed(what, put(inner.value), put(inner.plain) if inner.same else None, inner.same)
+
+
+def _as_lists(state):
+    if isinstance(state, tuple):
+        return [_as_lists(entry) for entry in state]
+    return None if state is None else state.tolist()
 
 
 def _outs(rng, argument, valid):
