@@ -43,7 +43,13 @@ class _ValidationWatch(ABC):
         if not isinstance(record, Mapping):
             raise TypeError(f"record must be one of Trainer.fit's, a mapping, got {type(record).__name__}")
         check_trainer(trainer)
-        return "validation_loss" in record and self._watch(trainer, record["validation_loss"])
+        if "validation_loss" not in record:
+            return False
+        try:
+            loss = float(record["validation_loss"])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"validation_loss of record must be a float: {error}") from None
+        return self._watch(trainer, loss)
 
     @abstractmethod
     def _watch(self, trainer, loss):

@@ -55,31 +55,51 @@ def generator(seed: Seed) -> np.random.Generator:
 # ---- initialisers ----
 
 
+def _of_a_shape(function: Initializer) -> Initializer:
+    """An initialiser, of a shape that has been checked."""
+
+    @functools.wraps(function)
+    def initialiser(shape, rng):
+        if not isinstance(shape, (tuple, list)):
+            raise TypeError(f"shape must be a tuple of integers, got {type(shape).__name__}")
+        shape = tuple(checks.integer("a size in shape", size, minimum=0) for size in shape)
+        checks.memory(f"initial values of shape {shape}", 8 * math.prod(shape))
+        return function(shape, rng)
+
+    return initialiser
+
+
+@_of_a_shape
 def xavier_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """U(-a, a), a = √(6 / (fan_in + fan_out)). Glorot and Bengio 2010, equation 16."""
     return _uniform(math.sqrt(6 / sum(_fans(shape))), shape, rng)
 
 
+@_of_a_shape
 def xavier_normal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """N(0, 2 / (fan_in + fan_out)). Glorot and Bengio 2010, equation 12."""
     return math.sqrt(2 / sum(_fans(shape))) * rng.standard_normal(shape)
 
 
+@_of_a_shape
 def lecun_normal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """N(0, 1 / fan_in). LeCun, Bottou, Orr and Müller, "Efficient BackProp", 1998, section 4.6."""
     return math.sqrt(1 / _fans(shape)[0]) * rng.standard_normal(shape)
 
 
+@_of_a_shape
 def kaiming_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """U(-a, a), a = √(6 / fan_in), of the variance of `kaiming_normal`."""
     return _uniform(math.sqrt(6 / _fans(shape)[0]), shape, rng)
 
 
+@_of_a_shape
 def kaiming_normal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """N(0, 2 / fan_in), for ReLU. He, Zhang, Ren and Sun 2015, equation 10."""
     return math.sqrt(2 / _fans(shape)[0]) * rng.standard_normal(shape)
 
 
+@_of_a_shape
 def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """A random orthogonal matrix; of one that is not square, the rows or columns, whichever are fewer, are orthonormal.
 
@@ -92,17 +112,20 @@ def orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return q if rows >= columns else q.T
 
 
+@_of_a_shape
 def identity(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Ones on the diagonal, zeros elsewhere: with ReLU and zero biases the IRNN. Le, Jaitly and Hinton 2015."""
     columns, rows = _fans(shape)
     return np.eye(rows, columns)
 
 
+@_of_a_shape
 def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Zeros."""
     return np.zeros(shape)
 
 
+@_of_a_shape
 def ones(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Ones."""
     return np.ones(shape)

@@ -121,8 +121,10 @@ class _Optimizer(ABC):
             raise ValueError(f"state_dict does not fit: missing {', '.join(sorted(missing))}")
         if str(state["optimizer"]) != type(self).__name__:
             raise ValueError(f"optimizer must be {type(self).__name__}, got {state['optimizer']}")
-        fresh = type(self)(**{name: np.asarray(state[name]).tolist() for name in self.config()})
-        fresh._steps = checks.integer("step", np.asarray(state["step"])[()], minimum=0)
+        plain = {name: checks.as_array(f"state_dict's {name}", state[name]) for name in ("step", *self.config())}
+        steps = plain.pop("step")[()]
+        fresh = type(self)(**{name: value.tolist() for name, value in plain.items()})
+        fresh._steps = checks.integer("step", steps, minimum=0)
         names = sorted(set(state) - scalars, key=str)
         if names != sorted(fresh._state_names if fresh._steps else ()):
             raise ValueError(f"state_dict must hold the arrays {fresh._state_names} after a step, got {tuple(names)}")
@@ -141,7 +143,7 @@ class _Optimizer(ABC):
 
 
 def _aligned_copy(name, value):
-    array = np.asarray(value)
+    array = checks.as_array(f"state_dict's {name}", value)
     if array.dtype not in checks.FLOAT_DTYPES:
         raise TypeError(f"{name} must hold float32 or float64, got dtype {array.dtype}")
     checks.shape(name, array.shape, (None,))

@@ -180,3 +180,12 @@ def test_callbacks_refuse_states_and_training_without_validation(make):
 def test_reduce_on_plateau_is_no_schedule():
     with pytest.raises(TypeError, match="callback of fit"):
         fastrnn.Trainer(fastrnn.GRU(2, 3), fastrnn.MSE(), fastrnn.SGD(0.1), schedule=fastrnn.ReduceOnPlateau())
+
+
+def test_callbacks_refuse_losses_that_are_none():
+    trainer = fastrnn.Trainer(fastrnn.Linear(1, 1, seed=0), fastrnn.MSE(), fastrnn.SGD(0.1))
+    for callback in (fastrnn.EarlyStopping(2), fastrnn.ReduceOnPlateau()):
+        for loss in (10**400, 1j, "none", None, [1.0, 2.0]):
+            with pytest.raises(TypeError, match="validation_loss of record"):
+                callback(trainer, {"validation_loss": loss})
+        assert callback.best == math.inf and callback.waited == 0

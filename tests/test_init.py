@@ -175,3 +175,16 @@ def test_init_refuses_what_the_layer_has_not():
     with pytest.raises(ValueError, match="matrix"):
         init.orthogonal((3,), np.random.default_rng(0))
     np.testing.assert_array_equal(layer.parameters_to_vector(), before)
+
+
+@pytest.mark.parametrize("name", ["zeros", "ones", "xavier_uniform", "orthogonal", "identity"])
+def test_init_functions_take_shapes_alone(name):
+    function, rng = getattr(init, name), np.random.default_rng(0)
+    for shape in (b"\x81\xd9\xc4", 3, None, "34", {2: 3}, (2.0, 3), (True, 3), (2, "3")):
+        with pytest.raises(TypeError, match="shape"):
+            function(shape, rng)
+    with pytest.raises(ValueError, match="shape"):
+        function((-1, 3), rng)
+    with pytest.raises(MemoryError, match="initial values of shape"):
+        function((10**9, 10**9), rng)
+    assert function([3, 2], rng).shape == (3, 2)

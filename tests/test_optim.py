@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fastrnn
 from fastrnn import optim, schedules, threads
 from fastrnn.kernels import update
 from fastrnn.parameters import Parameters
@@ -438,3 +439,14 @@ def test_optim_one_cycle_as_torch(total, pct_start):
             theirs.step()
     assert ours(total + 5) == ours(total - 1) == pytest.approx(1e-5)
     assert 0 < min(map(ours, range(total))) and max(map(ours, range(total))) <= 1
+
+
+@pytest.mark.parametrize("name", ["momentum_buffer", "step", "lr"])
+def test_optim_states_that_are_no_arrays_are_named(name):
+    net = fastrnn.Linear(2, 1, seed=0)
+    optimizer = fastrnn.SGD(0.1, momentum=0.9)
+    optimizer.step(net)
+    before = repr(optimizer.state_dict())
+    with pytest.raises(TypeError, match=f"state_dict's {name}"):
+        optimizer.load_state_dict(optimizer.state_dict() | {name: [1.0, [2.0, 3.0]]})
+    assert repr(optimizer.state_dict()) == before
