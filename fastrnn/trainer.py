@@ -579,6 +579,8 @@ def _check_fit_arguments(batches, validation, callbacks, rule):
         _check_batches("validation", validation)
     callbacks = (callbacks,) if callable(callbacks) else checks.sequence("callbacks", callbacks, "callables")
     for callback in callbacks:
+        if isinstance(callback, type):  # it would be made anew of every record
+            raise TypeError(f"callbacks must be objects, got the class {callback.__name__}")
         if not callable(callback):
             raise TypeError(f"callbacks must be callable, got {type(callback).__name__}")
     for watcher in (*callbacks, rule):

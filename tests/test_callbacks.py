@@ -189,3 +189,12 @@ def test_callbacks_refuse_losses_that_are_none():
             with pytest.raises(TypeError, match="validation_loss of record"):
                 callback(trainer, {"validation_loss": loss})
         assert callback.best == math.inf and callback.waited == 0
+
+
+def test_callbacks_are_objects_not_classes():
+    net = fastrnn.Linear(1, 1, seed=0)
+    trainer, batch = fastrnn.Trainer(net, fastrnn.MSE(), fastrnn.SGD(0.1)), (np.ones((2, 1, 1)), np.ones((2, 1, 1)))
+    for callbacks in (fastrnn.EarlyStopping, [dict]):
+        with pytest.raises(TypeError, match="callbacks must be objects, got the class"):
+            trainer.fit([batch], validation=[batch], callbacks=callbacks, progress=False)
+    assert trainer.updates == 0

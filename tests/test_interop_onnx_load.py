@@ -273,8 +273,9 @@ def test_load_run_checks_its_inputs(tmp_path):
     for wrong, error, message in (
         ({"h": None}, ValueError, "inputs must be x, lengths, h, got them without h"),
         ({"x": None, "h": None}, ValueError, "inputs must be x, lengths, h, got them without x, h$"),
-        ({"z": feeds["x"]}, ValueError, "got them with z$"),
-        ({"x": None, "z": feeds["x"], "y": feeds["x"]}, ValueError, "got them without x and with z, y$"),
+        ({"z": feeds["x"]}, ValueError, "got them with 'z'$"),
+        ({"two\nlines": feeds["x"]}, ValueError, r"got them with 'two\\nlines'$"),
+        ({"x": None, "z": feeds["x"], "y": feeds["x"]}, ValueError, "got them without x and with 'z', 'y'$"),
         ({"x": np.zeros((4, 2, 5))}, ValueError, r"x must have shape \(any, any, 3\), got \(4, 2, 5\)"),
         ({"x": np.zeros((4, 2, 3), int)}, TypeError, "x must hold float32, got int64"),
         ({"lengths": np.array([4, 2**40])}, ValueError, "lengths must hold numbers that fit into int32"),

@@ -62,7 +62,7 @@ class OnnxModel:
         if not isinstance(inputs, Mapping):
             raise TypeError(f"inputs must be a mapping of names to arrays, got {type(inputs).__name__}")
         missing = [name for name in self.inputs if name not in inputs]
-        unknown = [str(name) for name in inputs if name not in self._declared]
+        unknown = [checks.shown(name) for name in inputs if name not in self._declared]
         if missing or unknown:
             wrong = [("without", missing), ("with", unknown)]
             text = " and ".join(f"{word} {', '.join(names)}" for word, names in wrong if names)

@@ -213,7 +213,7 @@ def _trainer_calls():
         "mask": Argument(words=("valid",)),
     }  # fmt: skip
     yield Entry(f"{name}.step", step, known)
-    batches = Argument(words=("batch", "epoch", "iteration", "x must"))
+    batches = Argument(words=("batch", "epoch", "iteration", "x must", "targets must"))
     known = {
         "epochs": Argument(minimum=1, huge="untried"), "batches": batches,
         "validation": Argument(none=True, late=True, words=("batch", "x must")),
