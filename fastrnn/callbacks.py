@@ -79,7 +79,8 @@ class _ValidationWatch(ABC):
 
 def _checked_loss(name, value):
     """`value` as a float that a loss can be compared with: infinite before the first one."""
-    return math.inf if value == math.inf else checks.number(name, value)
+    infinite = isinstance(value, (float, np.floating, np.ndarray)) and np.ndim(value) == 0 and value == math.inf
+    return math.inf if infinite else checks.number(name, value)
 
 
 class EarlyStopping(_ValidationWatch):
@@ -149,8 +150,10 @@ class EarlyStopping(_ValidationWatch):
         best, improved = (_checked_loss(name, state[name]) for name in ("best", "improved"))
         waited, weights = checks.integer("waited", state["waited"], minimum=0), state["weights"]
         if weights is not None:
-            dtype = checks.float_dtype(checks.as_array("weights", weights).dtype)
-            weights = checks.float_array("weights", weights, dtype, (None,))
+            dtype = checks.as_array("weights", weights).dtype
+            if dtype not in checks.FLOAT_DTYPES:
+                raise TypeError(f"weights must hold float32 or float64, got dtype {dtype}")
+            weights = checks.float_array("weights", weights, dtype.newbyteorder("="), (None,))
         return {"best": best, "_improved": improved, "waited": waited, "_weights": weights}
 
 

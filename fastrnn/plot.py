@@ -54,8 +54,8 @@ def history(
     TypeError or ValueError if there is no such entry in any record.
     """
     records = list(history)
-    if not all(isinstance(record, Mapping) for record in records):
-        raise TypeError("history must be a sequence of dicts, as Trainer.fit returns it")
+    if not all(isinstance(record, Mapping) and "step" in record for record in records):
+        raise TypeError("history must be a sequence of dicts with a step, as Trainer.fit returns it")
     curves = [_curve(records, name) for name in (training, validation)]
     if not any(len(steps) for steps, _ in curves):
         raise ValueError(f"history must have records with {training!r} or {validation!r}, got none")

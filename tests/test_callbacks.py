@@ -198,3 +198,16 @@ def test_callbacks_are_objects_not_classes():
         with pytest.raises(TypeError, match="callbacks must be objects, got the class"):
             trainer.fit([batch], validation=[batch], callbacks=callbacks, progress=False)
     assert trainer.updates == 0
+
+
+@pytest.mark.parametrize(
+    "entry, value",
+    [("best", np.array(["a", "b"])), ("best", np.zeros(2, [("a", int)])), ("best", 1j), ("improved", [np.inf]),
+     ("weights", False), ("weights", np.zeros(3, np.uint8)), ("weights", 1j), ("weights", iter(()))],
+)  # fmt: skip
+def test_callbacks_states_that_do_not_fit_are_named(entry, value):
+    stopping = fastrnn.EarlyStopping(2)
+    state = stopping.state_dict()
+    with pytest.raises((TypeError, ValueError), match=entry):
+        stopping.load_state_dict(state | {entry: value})
+    assert stopping.state_dict() == state

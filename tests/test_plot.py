@@ -252,3 +252,8 @@ plot.states([[1.0, 2.0]])
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_plot_history_wants_a_step_in_every_record():
+    with pytest.raises(TypeError, match="history must be a sequence of dicts with a step"):
+        plot.history([{"step": 1, "loss": 1.0}, {"loss": 2.0}])

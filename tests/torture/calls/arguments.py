@@ -166,7 +166,7 @@ def _data(argument, valid, value):
         return True
     array = _array(value)
     if array is None or array.size == 0 or array.ndim == 0 or array.dtype.kind in "cV":
-        return array is None or not isinstance(value, (list, tuple))
+        return not isinstance(value, (list, tuple))  # a ragged one may be sequences
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return True
     if array.dtype.kind == "O" and any(entry is None for entry in array.flat):

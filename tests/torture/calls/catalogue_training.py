@@ -216,7 +216,7 @@ def _trainer_calls():
     batches = Argument(words=("batch", "epoch", "iteration", "x must", "targets must"))
     known = {
         "epochs": Argument(minimum=1, huge="untried"), "batches": batches,
-        "validation": Argument(none=True, late=True, words=("batch", "x must")),
+        "validation": Argument(none=True, late=True, words=("batch", "x must", "targets must")),
         "callbacks": Argument(words=("callback",)),
     }  # fmt: skip
     yield Entry(f"{name}.fit", fit, known)

@@ -4,6 +4,7 @@ import copy
 import datetime
 import decimal
 import fractions
+import math
 import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -159,6 +160,8 @@ def asks_for_much(value, depth=3):
     """Whether a size among the numbers of `value` is beyond what is small."""
     if isinstance(value, (int, np.integer, float)):
         return abs(value) >= _MUCH
+    if isinstance(value, bytes):  # as a shape
+        return math.prod(value) >= _MUCH
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "iuf" and bool((np.abs(value.astype(np.float64)) >= _MUCH).any())
     if not depth or not isinstance(value, (list, tuple, Mapping)):
