@@ -48,6 +48,21 @@ def _same_memory(a, b):
     return a.dtype == b.dtype and a.ctypes.data == b.ctypes.data and a.strides == b.strides
 
 
+def _within_others(function):
+    """A method that a signal's handler may call in the middle of another call of it: with buffers of its own."""
+
+    @functools.wraps(function)
+    def method(self, *args, **kwargs):
+        local = self._local
+        depth = local.depth = getattr(local, "depth", -1) + 1
+        try:
+            return function(self, *args, **kwargs)
+        finally:
+            local.depth = depth - 1
+
+    return method
+
+
 class _Loss(ABC):
     """What all losses share: checks, buffers, reduction.
 
@@ -116,6 +131,7 @@ class _Loss(ABC):
             raise ValueError(f'y must have 2 or 3 dimensions with reduction="sequence", got {len(shape)}')
         return shape[1 if len(shape) == 3 and not self._config["batch_first"] else 0]
 
+    @_within_others
     def count(self, y: ArrayLike, targets: ArrayLike, mask: ArrayLike | None = None) -> float:
         """Number of valid elements, or their total weight: the denominator of the mean. Arguments are checked as in a
         call."""
@@ -123,6 +139,7 @@ class _Loss(ABC):
         targets, mask = self._check(y, targets, mask)
         return _checked_weight(self._prepare(y, dtype, targets, mask, _ALL_VALID)[-1])
 
+    @_within_others
     def evaluate(
         self,
         y: ArrayLike,
@@ -182,6 +199,8 @@ class _Loss(ABC):
 
     def _buffer(self, name, shape, dtype):
         """Thread-local work space, contents undefined."""
+        if depth := self._local.depth:
+            name = f"{name} {depth}"
         size = math.prod(shape)
         buffer = getattr(self._local, name, None)
         if buffer is None or buffer.size < size or buffer.dtype != dtype:

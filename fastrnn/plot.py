@@ -270,7 +270,10 @@ def _finish(ax):
 def _curve(records, name):
     """Steps and values of the records that have `name`."""
     found = [(record["step"], record[name]) for record in records if name in record]
-    return np.array([step for step, _ in found], float), np.array([value for _, value in found], float)
+    try:
+        return np.array([step for step, _ in found], float), np.array([value for _, value in found], float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"history must have numbers for step and {name}: {error}") from None
 
 
 def _running_mean(values, width):

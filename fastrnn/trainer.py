@@ -130,6 +130,7 @@ class Trainer:
         self._last_update: dict[str, Any] = {}
         # while an update is under way, the states of the random generators and of the rule before it
         self._before_update: tuple[list[dict[str, Any]], dict[str, Any]] | None = None
+        self._evaluating = False
         self._buffers = Buffers()
         self._interrupts = Interrupts()
 
@@ -137,6 +138,7 @@ class Trainer:
         """Copies and pickles go on as from a checkpoint, with a model and an optimizer of their own."""
         callbacks = {"_callbacks": (), "_callback_states": self._states_of_callbacks()}
         anew = {"_batches": None, "_validation": None, "_buffers": Buffers(), "_interrupts": Interrupts()}
+        anew |= {"_before_update": None, "_evaluating": False}
         return {**self.__dict__, **callbacks, **anew}
 
     @property
@@ -184,6 +186,8 @@ class Trainer:
                 error.note = f"after {self.updates} updates"
                 raise
             return value, map_state(np.copy, state)  # the next call, which may go wrong, does not write it
+        if self._before_update is not None:  # a signal's handler calls, in the middle of it
+            raise RuntimeError("this trainer is in the middle of an update: what it calls must not call its `step`")
         run = Run(self.model, self.loss, self._buffers, x, targets, state, lengths, mask, resets=resets, joint=False)
         with self._interrupts.held((signal.SIGINT,)):
             for add_gradients in self.bptt.updates(run):
@@ -427,13 +431,19 @@ class Trainer:
         if self._on_nonfinite == RAISE and finite.current() is None:
             return finite.watched(RAISE, self.model, self.evaluate, batches)
         _check_batches("batches", batches)
+        # a signal's handler may call this in the middle of an update, or of another evaluation
+        buffers = self._buffers if self._before_update is None and not self._evaluating else Buffers()
         total, count, sequences, state = 0.0, 0, 0, None
-        for batch in batches:
-            arguments = {"lengths": None, "mask": None, **_arguments(batch)}
-            run = Run(self.model, self.loss, self._buffers, **arguments, state=state, joint=False)
-            run.evaluate()
-            total, count, sequences = total + run.total, count + run.count, sequences + run.batch
-            state = run.state if _is_stateful(batches) else None
+        before, self._evaluating = self._evaluating, True
+        try:
+            for batch in batches:
+                arguments = {"lengths": None, "mask": None, **_arguments(batch)}
+                run = Run(self.model, self.loss, buffers, **arguments, state=state, joint=False)
+                run.evaluate()
+                total, count, sequences = total + run.total, count + run.count, sequences + run.batch
+                state = run.state if _is_stateful(batches) else None
+        finally:
+            self._evaluating = before
         if count == 0:
             raise ValueError("batches must not be empty")
         return float(total / self.loss.denominator(count, sequences))

@@ -257,3 +257,6 @@ assert "matplotlib.pyplot" not in sys.modules
 def test_plot_history_wants_a_step_in_every_record():
     with pytest.raises(TypeError, match="history must be a sequence of dicts with a step"):
         plot.history([{"step": 1, "loss": 1.0}, {"loss": 2.0}])
+    for record in ({"step": 1, "loss": 10**400}, {"step": "first", "loss": 1.0}, {"step": 1, "loss": [1.0]}):
+        with pytest.raises(TypeError, match="history must have numbers"):
+            plot.history([record, record | {"loss": [1.0, 2.0]}])

@@ -460,3 +460,38 @@ def test_a_checkpoint_at_the_first_moment_of_going_on(tmp_path, monkeypatch):
     resumed.load_checkpoint(path)
     resumed.fit(training(), progress=False)
     assert ending_of(resumed) == ending_of(straight)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
+@pytest.mark.parametrize("where", ["update", "loss", "validation"])
+def test_handlers_may_evaluate_in_the_middle_of_an_update(where):
+    """On buffers of their own: the run has the bits of one without them."""
+
+    def run(interrupt):
+        trainer, found = make_trainer(), []
+
+        def answer(*_):
+            found.append((trainer.evaluate(training()), trainer.evaluate(validation())))
+            with pytest.raises(RuntimeError, match="at work"):
+                trainer.fit(training(), progress=False)
+            if where != "validation":
+                with pytest.raises(RuntimeError, match="in the middle of an update"):
+                    trainer.step(np.ones((5, 2, 2), np.float32), np.ones((2, 2), np.float32))
+
+        if interrupt:
+            target, name = {
+                "update": (trainer.model, "_run_back"), "loss": (trainer.loss, "_sum"),
+                "validation": (trainer.model.layers[-1], "_compute"),
+            }[where]  # fmt: skip
+            at = 7 if where == "validation" else 2  # there are 4 batches in an epoch
+            before(target, name, lambda: signal.raise_signal(signal.SIGUSR1), at)
+        usual = signal.signal(signal.SIGUSR1, answer)
+        try:
+            history = trainer.fit(training(), epochs=2, validation=validation(), progress=False)
+        finally:
+            signal.signal(signal.SIGUSR1, usual)
+        assert len(found) == interrupt
+        records = [{name: value for name, value in record.items() if name != "seconds"} for record in history]
+        return records, trainer.model.parameters_to_vector().tolist()
+
+    assert run(True) == run(False)
