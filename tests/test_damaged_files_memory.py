@@ -38,8 +38,15 @@ def header(metadata, **tensors):
     return {"__metadata__": entries, **tensors}
 
 
-def of_architecture(description):
-    return header({"architecture": json.dumps(description)})
+def of_architecture(description, **tensors):
+    return header({"architecture": json.dumps(description, separators=(",", ":"))}, **tensors)
+
+
+def of_lstm(hidden_size):
+    """With the tensor whose shape is looked at first."""
+    tensor = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    config = {"input_size": 1, "hidden_size": hidden_size}
+    return of_architecture({"type": "LSTM", "config": config}, weight_ih_l0=tensor)
 
 
 LARGE = {  # models of some 20 MB
@@ -93,8 +100,8 @@ HEADERS = {
     "name of an argument": lambda: of_architecture({"type": "Tanh", "config": {LONG: 1}}),
     "argument": lambda: of_architecture({"type": "Tanh", "config": {"dtype": LONG}}),
     "argument of a container": lambda: of_architecture({"type": "Sequential", "layers": [], "batch_first": LONG}),
-    "list for a size": lambda: of_architecture({"type": "LSTM", "config": {"input_size": 1, "hidden_size": MANY}}),
-    "list in a list": lambda: of_architecture({"type": "LSTM", "config": {"input_size": 1, "hidden_size": [MANY]}}),
+    "list for a size": lambda: of_lstm(MANY),
+    "list in a list": lambda: of_lstm([MANY]),
     "object for a size": lambda: of_architecture(
         {"type": "Linear", "config": {"in_features": {"a": MANY}, "out_features": 1}}
     ),
