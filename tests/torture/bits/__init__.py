@@ -208,7 +208,7 @@ SECTION = Section(
     share=2.0,
     targets={
         "threading layers": 2,
-        "kernels at work": 70,
+        "kernels at work": 60,
         "shapes swept": 200,
         "training runs compared with that on one thread": 400,
         "resumes compared, with new objects": 200,
